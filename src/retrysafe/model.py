@@ -1,0 +1,151 @@
+"""The nouns of the engine: frozen values, and nothing that does I/O.
+
+Headers are an ordered tuple of pairs of bytes, never a mapping: two `Link` lines stay two lines.
+Instants and durations are integers in milliseconds; an instant is always the *store's* clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+class Body(Protocol):
+    """The whole content of a request, in memory or spooled to disk; may be read many times."""
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """The content from its start, in pieces of a bounded size."""
+
+    def read(self) -> bytes:
+        """The content as one string of bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class BytesBody:
+    """Content that is held in memory."""
+
+    content: bytes = b""
+
+    @property
+    def size(self) -> int:
+        return len(self.content)
+
+    def chunks(self) -> Iterator[bytes]:
+        yield self.content
+
+    def read(self) -> bytes:
+        return self.content
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A request before its content is read.
+
+    Attributes:
+        method: upper case, as sent.
+        path: the raw path, percent-escapes as sent, without the query.
+        query: the raw query, without the question mark.
+        headers: field lines in order; names in lower case.
+    """
+
+    method: str
+    path: bytes
+    query: bytes
+    headers: Headers
+
+    def values(self, name: bytes) -> list[bytes]:
+        """All field lines of that lower-case name, in order."""
+        return [value for field, value in self.headers if field == name]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request whose content has arrived whole (contract R38)."""
+
+    head: Head
+    body: Body
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A complete answer: status code, field lines in order, content bytes as sent."""
+
+    status: int
+    headers: Headers
+    body: bytes = b""
+
+    def value(self, name: bytes) -> bytes | None:
+        """The first field line of that lower-case name, whatever case it was sent in."""
+        return next((value for field, value in self.headers if field.lower() == name), None)
+
+
+class State(StrEnum):
+    """What a record can be; absence of a record is no state. The moves are in `protocol.states`."""
+
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    RETRYABLE = "retryable"
+    UNKNOWN = "unknown"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to execute, as a value. Every write by its owner is conditional on the token.
+
+    Attributes:
+        record_id: 32 bytes, keyed digest of (namespace, scope, key); the store sees nothing else of them.
+        token: 16 random bytes, new for each attempt.
+        attempt: 1 for the first; counts claims of this record.
+    """
+
+    record_id: bytes
+    token: bytes
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the store holds for one record id.
+
+    Attributes:
+        state: where in its life the record is.
+        token: of the latest claim.
+        attempt: number of the latest claim.
+        fingerprint: of the first request; version byte and digest.
+        created_at_ms: first seen.
+        claimed_at_ms: the latest claim.
+        lease_until_ms: how far the latest claim holds without renewal.
+        settled_at_ms: completed, released or marked unknown; None while in progress.
+        expires_at_ms: end of the lifetime; None unless completed or expired.
+        forget_at_ms: when the record itself may be deleted.
+        response: the sealed snapshot; None unless completed.
+    """
+
+    state: State
+    token: bytes
+    attempt: int
+    fingerprint: bytes
+    created_at_ms: int
+    claimed_at_ms: int
+    lease_until_ms: int
+    settled_at_ms: int | None
+    expires_at_ms: int | None
+    forget_at_ms: int
+    response: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A record as it stands, and the store's clock when it was read."""
+
+    record: Record
+    now_ms: int

@@ -1,0 +1,46 @@
+"""Durations as people write them, as whole milliseconds."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+Duration = str | timedelta
+
+_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_SHORT = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_ISO = re.compile(
+    r"P(?:(?P<d>\d+(?:\.\d+)?)D)?"
+    r"(?:T(?=\d)(?:(?P<h>\d+(?:\.\d+)?)H)?(?:(?P<m>\d+(?:\.\d+)?)M)?(?:(?P<s>\d+(?:\.\d+)?)S)?)?"
+)
+
+
+def milliseconds(duration: Duration) -> int:
+    """A duration in milliseconds, at least 0.
+
+    Args:
+        duration: `"250ms"`, `"60s"`, `"15m"`, `"24h"`, `"30d"`, ISO 8601 (`"PT24H"`, `"P30D"`), or a `timedelta`.
+
+    Raises:
+        ValueError: it is none of these, or negative. The message says what was seen.
+    """
+    if isinstance(duration, timedelta):
+        if duration < timedelta(0):
+            raise ValueError(f"{duration} is negative")
+        return round(duration.total_seconds() * 1_000)
+    text = duration.strip()
+    if short := _SHORT.fullmatch(text):
+        return round(float(short[1]) * _UNIT_MS[short[2]])
+    iso = _ISO.fullmatch(text)
+    if iso and any(iso.groups()):
+        return round(sum(float(count) * _UNIT_MS[unit] for unit, count in iso.groupdict(default="0").items()))
+    raise ValueError(f'"{duration}" is not a duration; write "250ms", "60s", "15m", "24h", "30d" or ISO 8601')
+
+
+def iso8601(duration_ms: int) -> str:
+    """The duration as ISO 8601, exact to the millisecond: 86400000 is `PT24H`."""
+    hours, rest_ms = divmod(duration_ms, _UNIT_MS["h"])
+    minutes, rest_ms = divmod(rest_ms, _UNIT_MS["m"])
+    seconds = f"{rest_ms / 1_000:g}S" if rest_ms else ""
+    text = (f"{hours}H" if hours else "") + (f"{minutes}M" if minutes else "") + seconds
+    return f"PT{text or '0S'}"

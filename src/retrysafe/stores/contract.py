@@ -1,0 +1,121 @@
+"""What every store of records promises. Prose first; the suite in `retrysafe.testing` is the same in code.
+
+**Authority.** The store alone decides who holds a record, and its clock alone decides whether a lease
+has lapsed or a lifetime is over. No caller's clock is ever compared with it (hazards 110-112).
+
+**Identity of a claim.** A record is held by the *token* of its latest claim: 16 random bytes, chosen
+by the claimant. Every write by an owner names the token and takes effect only if the record still
+carries it. The attempt number counts claims for people to read; it decides nothing.
+
+**A transition is one atomic operation** on one record: it checks the state (`protocol.states.TABLE`)
+and the guard (`protocol.states.GUARDS`) and writes, or does nothing and says so. Of any number of
+racing transitions that exclude each other, one takes effect.
+
+**Claiming.** `ClaimIfAbsent` inserts if there is no record, else it changes nothing; either way it
+answers with the record as it then stands and the store's clock. It is one round trip. A caller holds
+the record if it carries the caller's token. So a claim whose reply was lost is simply repeated.
+
+**Durable means durable.** When a transition answers, its effect survives the death of the process, and
+of the machine as far as the store's page in docs/guarantees.md says.
+
+**Reads that decide** go where writes go; a store never answers from a replica or a cache that may lag.
+
+**In doubt.** `StoreUnavailable` says that the operation may or may not have been applied. The caller
+reads the record again and looks for its token.
+
+**Nothing vanishes.** A record in progress whose lease has lapsed stands until it is taken over,
+abandoned or settled. Only `Purge` and `ForgetIfOver` delete what nobody discarded, and only when the
+record's `forget_at_ms` has come; `Purge` first marks a lapsed record unknown, then forgets it.
+
+**Asyncio.** `submit` returns a future at once. Giving up waiting for it does not undo the operation.
+
+**The secret** of stored key digests belongs to the records: other secret, other digests, and every key
+would look new. So the store keeps it, or, when the operator gives one, a digest of it, and refuses
+another (`StoreUnusable`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import secrets
+from typing import Protocol, TypeVar, runtime_checkable
+
+from retrysafe.errors import StoreUnusable
+from retrysafe.protocol.effects import Transition
+
+T = TypeVar("T")
+
+SECRET_BYTES = 32
+
+
+@runtime_checkable
+class Store(Protocol):
+    """A store of records, in both colours. One object may serve many threads and event loops."""
+
+    @property
+    def name(self) -> str:
+        """The store's kind and place, for people: no credentials in it."""
+
+    def open(self, secret: bytes | None = None) -> bytes:
+        """Make the store ready: create or upgrade its schema, agree on the secret. Safe to repeat.
+
+        Args:
+            secret: the operator's, at least 16 bytes; None uses the one that the store holds,
+                creating it the first time.
+
+        Returns:
+            The secret to digest keys with.
+
+        Raises:
+            StoreUnavailable: it cannot be reached.
+            StoreUnusable: its schema is newer than this release, or its secret is another.
+        """
+
+    def perform(self, transition: Transition[T]) -> T:
+        """Do one transition and wait for it.
+
+        Raises:
+            StoreUnavailable: it may or may not have been applied.
+        """
+
+    def submit(self, transition: Transition[T]) -> asyncio.Future[T]:
+        """Begin one transition on the running event loop. Errors as for `perform`, in the future."""
+
+    def close(self) -> None:
+        """Finish what was submitted and let go of every resource. Safe to repeat."""
+
+
+def secret_check(secret: bytes) -> bytes:
+    """The digest by which a store recognises the operator's secret without holding it; 32 bytes."""
+    return hmac.digest(secret, b"retrysafe: is this the secret of these records?", "sha256")
+
+
+def agree_on_secret(given: bytes | None, held: bytes | None, check: bytes | None) -> tuple[bytes, bytes | None, bytes]:
+    """Decide which secret a process uses with a store.
+
+    Args:
+        given: the operator's, if any.
+        held: the secret that the store holds, if it created one.
+        check: the store's digest of its secret; None in a new store.
+
+    Returns:
+        The secret to use, the secret for the store to hold (None: the operator keeps it), its digest.
+
+    Raises:
+        StoreUnusable: the secret is another than the store's, or is missing, or too short.
+    """
+    if given is not None and len(given) < 16:
+        raise StoreUnusable("secret= has fewer than 16 bytes; use at least 16 random ones")
+    if check is None:
+        secret = given if given is not None else secrets.token_bytes(SECRET_BYTES)
+        return secret, None if given is not None else secret, secret_check(secret)
+    secret = given if given is not None else held
+    if secret is None:
+        raise StoreUnusable("the records in this store are digested with a secret of the operator's; set secret=")
+    if not hmac.compare_digest(secret_check(secret), check):
+        raise StoreUnusable(
+            "secret= differs from the one that the records in this store are digested with: "
+            "every key would look new. Use the same secret, or another store"
+        )
+    return secret, held, check
