@@ -12,9 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Generic, TypeVar
 
-from retrysafe.model import Claim, Found, Request
+from retrysafe.model import Claim, Found, Request, Response
+from retrysafe.protocol.key import Key
+from retrysafe.protocol.policy import Policy
 
 T = TypeVar("T")
 
@@ -29,7 +32,7 @@ Flow = Generator[Effect[Any], Any, T]
 
 
 def perform(effect: Effect[T]) -> Flow[T]:
-    """Ask for one effect: `answer = yield from perform(effect)`, with the answer's type known."""
+    """Ask for one effect; with `yield from`, the type of the answer is known."""
     answer: T = yield effect
     return answer
 
@@ -43,8 +46,18 @@ class Transition(Effect[T]):
     __slots__ = ()
 
 
+class Claiming(Transition[T]):
+    """A transition that gives its caller the right to execute."""
+
+    __slots__ = ()
+
+    def undo(self) -> Transition[bool]:
+        """What takes the claim back when its answer reached nobody, so that nothing ran under it."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True, slots=True)
-class ClaimIfAbsent(Transition[Found]):
+class ClaimIfAbsent(Claiming[Found]):
     """Insert a record in progress, attempt 1, if there is none; else the record as it stands.
 
     The answer's record carries `token` if and only if this claim holds, also when the same claim is
@@ -64,9 +77,13 @@ class ClaimIfAbsent(Transition[Found]):
     lease_ms: int
     forget_after_ms: int
 
+    def undo(self) -> Transition[bool]:
+        """Delete the record: it was made for this claim."""
+        return DiscardIfHeld(Claim(self.record_id, self.token, attempt=1))
+
 
 @dataclass(frozen=True, slots=True)
-class TakeOverIfLapsed(Transition[bool]):
+class TakeOverIfLapsed(Claiming[bool]):
     """New claim on a record in progress whose token is `seen_token` and whose lease has lapsed."""
 
     record_id: bytes
@@ -75,9 +92,13 @@ class TakeOverIfLapsed(Transition[bool]):
     lease_ms: int
     forget_after_ms: int
 
+    def undo(self) -> Transition[bool]:
+        """Release the record: it has a history that must stay."""
+        return ReleaseIfHeld(Claim(self.record_id, self.token, attempt=0), self.forget_after_ms)
+
 
 @dataclass(frozen=True, slots=True)
-class ClaimIfRetryable(Transition[bool]):
+class ClaimIfRetryable(Claiming[bool]):
     """New claim on a retryable record whose token is `seen_token`."""
 
     record_id: bytes
@@ -85,6 +106,10 @@ class ClaimIfRetryable(Transition[bool]):
     token: bytes
     lease_ms: int
     forget_after_ms: int
+
+    def undo(self) -> Transition[bool]:
+        """Release the record: it has a history that must stay."""
+        return ReleaseIfHeld(Claim(self.record_id, self.token, attempt=0), self.forget_after_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,3 +202,123 @@ class Purge(Transition[Purged]):
     """Expire and forget what is due, at most `batch_max` records of each."""
 
     batch_max: int = 200
+
+
+# --- for the driver -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TakeFingerprint(Effect[bytes]):
+    """The fingerprint of a request; an effect only so that a driver may do a large one elsewhere."""
+
+    request: Request
+    policy: Policy
+    secret: bytes
+
+
+class Settled(Enum):
+    """How a settlement ended."""
+
+    DONE = "done"
+    REFUSED = "refused"
+    OPEN = "open"
+
+
+@dataclass(frozen=True, slots=True)
+class Settle(Effect[Settled]):
+    """Write an outcome, with retries while the store is away (contract R49).
+
+    Answered DONE or REFUSED by the store, or OPEN when it stayed away: then the driver goes on trying
+    until the lease ends.
+    """
+
+    transition: Transition[bool]
+    lease_ms: int
+
+
+# --- for the door -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveScope(Effect[str | None]):
+    """The account that the request belongs to; None if there is none."""
+
+
+class Unread(Enum):
+    """Why a request's content is not there."""
+
+    TOO_LARGE = "too large"
+    CLIENT_GONE = "client gone"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRequest(Effect[Request | Unread]):
+    """Read the content whole, up to `body_bytes_max`."""
+
+    body_bytes_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Authorize(Effect[bool]):
+    """May the caller see this account's stored answer now (contract R60)?"""
+
+
+class Fate(Enum):
+    """What a handler says of its own operation. RAN is what is assumed when it says nothing."""
+
+    RAN = "ran"
+    NO_EFFECT = "no effect"
+    NOT_RUN = "not run"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The handler's last response message is there, and not yet sent.
+
+    Attributes:
+        response: what it answered; without content if that was too large to keep.
+        whole: the content was kept.
+        size: length of the content in bytes.
+        digest: SHA-256 of the content; empty if it was kept.
+        fate: what the handler said of its operation.
+    """
+
+    response: Response
+    whole: bool
+    size: int
+    digest: bytes
+    fate: Fate
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """The handler raised, or returned without an answer, before any byte was sent."""
+
+    fate: Fate
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The handler failed in the middle of its answer, after bytes were sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The handler was stopped: the process is shutting down and would not wait longer."""
+
+    fate: Fate
+
+
+Outcome = Answered | Raised | Broken | Cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class Execute(Effect[Outcome]):
+    """Run the handler; answered at its last response message, before that is sent. Never raises."""
+
+    claim: Claim
+    key: Key
+    scope: str
+    request: Request
+    policy: Policy

@@ -116,7 +116,8 @@ class Policy:
     @property
     def keep_ms(self) -> int:
         """How long a completed record replays: the lifetime, and with `tombstone=0` a grace besides,
-        so that a retry sent just inside the lifetime is not run again (R70)."""
+        so that a retry sent just inside the lifetime is not run again (R70).
+        """
         if self.tombstone_ms:
             return self.lifetime_ms
         return self.lifetime_ms + max(_GRACE_MS_MIN, self.lifetime_ms // 10)

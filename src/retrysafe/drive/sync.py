@@ -1,0 +1,204 @@
+"""Runs a flow on the calling thread, for blocking handlers. Leases are renewed on a thread of their own."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+from retrysafe.drive import RENEWALS_PER_LEASE, RETRY_FIRST_S, RETRY_MOST_S, SETTLE_S
+from retrysafe.drive.step import first, sent, thrown
+from retrysafe.errors import StoreError
+from retrysafe.model import Request
+from retrysafe.observe import ClaimLost, Handled, Observer, Overdue, StoreFailed, Unrecorded, name_of
+from retrysafe.protocol import effects
+from retrysafe.protocol.effects import Effect, Execute, Flow, Outcome, Settled, Transition, Unread
+from retrysafe.protocol.fingerprint import fingerprint_of
+from retrysafe.protocol.flow import Answer
+from retrysafe.stores.contract import Store
+
+
+class Exchange(Protocol):
+    """One request at a blocking door, as the driver needs it."""
+
+    route: str
+
+    def scope(self) -> str | None:
+        """The account that the request belongs to."""
+
+    def request(self, body_bytes_max: int) -> Request | Unread:
+        """The request with its whole content."""
+
+    def authorize(self) -> bool:
+        """May the caller see the stored answer now?"""
+
+    def execute(self, effect: Execute) -> Outcome:
+        """Run the handler up to its last piece of response. Never raises an `Exception`."""
+
+
+class Driver:
+    """Drives flows with one store, each on the thread that calls `run`.
+
+    Args:
+        store: opened.
+        observer: told of what happens.
+    """
+
+    def __init__(self, store: Store, observer: Observer) -> None:
+        self._store = store
+        self._observer = observer
+        self._renewals = _Renewals(store, observer)
+
+    def run(self, flow: Flow[Answer], exchange: Exchange) -> Answer:
+        """Drive one request to its end; the caller sends the answer."""
+        step = first(flow)
+        with ExitStack() as held:
+            while isinstance(step, Effect):
+                if isinstance(step, Execute):
+                    held.callback(self._renewals.start(step))
+                step = self._advance(flow, step, exchange)
+        self._observer.notice(Handled(step.ending, exchange.route))
+        return step
+
+    def _advance(self, flow: Flow[Answer], effect: Effect[Any], exchange: Exchange) -> Effect[Any] | Answer:
+        """Perform one effect and give the flow its answer."""
+        try:
+            answer = self._perform(effect, exchange)
+        except StoreError as error:
+            self._observer.notice(StoreFailed(type(effect).__name__, str(error)))
+            return thrown(flow, error)
+        return sent(flow, answer)
+
+    def _perform(self, effect: Effect[Any], exchange: Exchange) -> Any:  # noqa: PLR0911 - one return an effect
+        match effect:
+            case effects.Claiming():
+                return self._claim(effect)
+            case Transition():
+                return self._store.perform(effect)
+            case effects.TakeFingerprint(request, policy, secret):
+                return fingerprint_of(request, policy, secret)
+            case Execute():
+                return exchange.execute(effect)
+            case effects.Settle(transition, lease_ms):
+                return self._settle(transition, lease_ms)
+            case effects.ResolveScope():
+                return exchange.scope()
+            case effects.ReadRequest(body_bytes_max):
+                return exchange.request(body_bytes_max)
+            case effects.Authorize():
+                return exchange.authorize()
+            case _:
+                raise AssertionError(f"an effect that this driver does not know: {type(effect).__name__}")
+
+    def _claim(self, claiming: effects.Claiming[Any]) -> Any:
+        """Claim; when the answer reaches nobody, take the claim back."""
+        try:
+            return self._store.perform(claiming)
+        except BaseException:
+            self._errand(lambda: self._settle_until(claiming.undo(), time.monotonic() + SETTLE_S))
+            raise
+
+    def _settle(self, transition: Transition[bool], lease_ms: int) -> Settled:
+        """Settle while the client waits; when the store stays away, go on without the client."""
+        began_s = time.monotonic()
+        settled = self._settle_until(transition, began_s + SETTLE_S)
+        if settled is Settled.OPEN:
+            self._errand(lambda: self._settle_late(transition, began_s + lease_ms / 1_000))
+        return settled
+
+    def _settle_late(self, transition: Transition[bool], deadline_s: float) -> None:
+        if self._settle_until(transition, deadline_s) is Settled.OPEN:
+            claim = getattr(transition, "claim", None)
+            self._observer.notice(Unrecorded(name_of(claim.record_id) if claim is not None else "?"))
+
+    def _settle_until(self, transition: Transition[bool], deadline_s: float) -> Settled:
+        delay_s = RETRY_FIRST_S
+        while True:
+            try:
+                return Settled.DONE if self._store.perform(transition) else Settled.REFUSED
+            except StoreError as error:
+                self._observer.notice(StoreFailed(type(transition).__name__, str(error)))
+                if time.monotonic() + delay_s > deadline_s:
+                    return Settled.OPEN
+            time.sleep(delay_s)
+            delay_s = min(2 * delay_s, RETRY_MOST_S)
+
+    @staticmethod
+    def _errand(work: Callable[[], Any]) -> None:
+        """Do something that nobody waits for; a daemon, so that it never holds up the end of the process."""
+        threading.Thread(target=work, name="retrysafe-errand", daemon=True).start()
+
+
+class _Renewals:
+    """One thread per process that renews the claims of all running handlers.
+
+    It starts with the first handler, and anew in a child of a fork, where threads do not follow.
+    """
+
+    def __init__(self, store: Store, observer: Observer) -> None:
+        self._store = store
+        self._observer = observer
+        self._running: dict[int, _Running] = {}
+        self._change = threading.Condition()
+        self._pid = 0
+
+    def start(self, effect: Execute) -> Callable[[], None]:
+        """Renew this claim from now on; call what is returned to stop."""
+        running = _Running(effect)
+        with self._change:
+            if self._pid != os.getpid():
+                self._pid = os.getpid()
+                self._running.clear()
+                threading.Thread(target=self._work, name="retrysafe-renewals", daemon=True).start()
+            self._running[id(running)] = running
+            self._change.notify()
+
+        def stop() -> None:
+            with self._change:
+                self._running.pop(id(running), None)
+
+        return stop
+
+    def _work(self) -> None:
+        while True:
+            with self._change:
+                due = [running for running in self._running.values() if running.next_s <= time.monotonic()]
+                if not due:
+                    next_s = min((running.next_s for running in self._running.values()), default=None)
+                    self._change.wait(None if next_s is None else max(0.0, next_s - time.monotonic()))
+                    continue
+            for running in due:
+                if not self._renew(running):
+                    with self._change:
+                        self._running.pop(id(running), None)
+
+    def _renew(self, running: _Running) -> bool:
+        """Renew one claim; whether to go on with it."""
+        running.next_s = time.monotonic() + running.every_s
+        if time.monotonic() >= running.end_s:
+            self._observer.notice(Overdue(name_of(running.renewal.claim.record_id)))
+            return False
+        try:
+            if self._store.perform(running.renewal):
+                return True
+        except StoreError as error:
+            self._observer.notice(StoreFailed("RenewIfHeld", str(error)))
+            return True
+        self._observer.notice(ClaimLost(name_of(running.renewal.claim.record_id)))
+        return False
+
+
+class _Running:
+    """A handler that is running: when its claim is due for renewal, and until when it may be renewed."""
+
+    __slots__ = ("end_s", "every_s", "next_s", "renewal")
+
+    def __init__(self, effect: Execute) -> None:
+        policy = effect.policy
+        self.renewal = effects.RenewIfHeld(effect.claim, policy.lease_ms, policy.unknown_retention_ms)
+        self.every_s = policy.lease_ms / 1_000 / RENEWALS_PER_LEASE
+        self.next_s = time.monotonic() + self.every_s
+        self.end_s = time.monotonic() + policy.execution_max_ms / 1_000

@@ -1,0 +1,130 @@
+"""JSON in one spelling: texts with the same meaning become the same bytes (contract R25, R26, R32).
+
+What is the same: the order of members, white space, the escapes in strings, and how a number is
+written. A number is its exact decimal value: `1`, `1.0`, `1e0` and `10e-1` are one number, and so are
+`0` and `-0`; `9007199254740992` and `9007199254740993` are two, though a binary double cannot tell.
+
+What has no single meaning has no canonical form: readers differ about a member that occurs twice,
+about half a surrogate pair, about `NaN`. Nor has what is nested absurdly deep.
+
+The work is done by the scanner and the encoder of the standard library, both in C. They know no exact
+decimals, so a number that is no plain integer goes through them as a pair that begins with `NaN`,
+which no valid text can contain.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from itertools import accumulate
+from json import JSONDecoder, JSONEncoder
+from typing import Any, NoReturn
+
+DEPTH_MAX = 100
+
+_INTEGER_DIGITS_MAX = 40
+_EXPONENT_DIGITS_MAX = 20
+_NAN = float("nan")
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_INDEX = re.compile(r"0|[1-9][0-9]*")
+
+
+def canonical_json(content: bytes, only: Iterable[str] = (), excluded: Iterable[str] = ()) -> bytes | None:
+    """The canonical form of a JSON text in UTF-8.
+
+    Args:
+        content: the text.
+        only: JSON Pointers (RFC 6901) of the values that count; none means all.
+        excluded: JSON Pointers of the values that do not count, present or absent.
+
+    Returns:
+        None if the text is not JSON, or has no single meaning.
+    """
+    if content.count(b"[") + content.count(b"{") > DEPTH_MAX < _depth(content):
+        return None
+    try:
+        tree = _DECODER.decode(content.decode())
+        if excluded:
+            tree = _without(tree, excluded)
+        if only:
+            tree = {pointer: value for pointer in only for value in _values_at(tree, pointer)}
+        return _ENCODER.encode(tree).encode()
+    except ValueError:
+        return None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a member occurs twice")
+    return members
+
+
+def _integer(literal: str) -> Any:
+    return int(literal) if len(literal) <= _INTEGER_DIGITS_MAX else _number(literal)
+
+
+def _number(literal: str) -> Any:
+    """An int if the value is one of at most 40 digits, else digits and exponent, never multiplied out."""
+    mantissa, _, exponent_text = literal.lower().partition("e")
+    if len(exponent_text) > _EXPONENT_DIGITS_MAX:
+        raise ValueError("an exponent that no number has")
+    sign = "-" if mantissa.startswith("-") else ""
+    whole, _, fraction = mantissa.removeprefix("-").partition(".")
+    significant = (whole + fraction).lstrip("0")
+    digits = significant.rstrip("0")
+    if not digits:
+        return 0
+    exponent = int(exponent_text or "0") - len(fraction) + len(significant) - len(digits)
+    if 0 <= exponent <= _INTEGER_DIGITS_MAX - len(digits):
+        return int(sign + digits + "0" * exponent)
+    return (_NAN, f"{sign}{digits}e{exponent}")
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+_DECODER = JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse_float=_number, parse_constant=_refuse)
+_ENCODER = JSONEncoder(ensure_ascii=False, check_circular=False, sort_keys=True, separators=(",", ":"))
+
+
+def _depth(content: bytes) -> int:
+    brackets = _STRING.sub(b"", content).translate(None, _NOT_BRACKETS)
+    return max(accumulate(1 if bracket in b"[{" else -1 for bracket in brackets), default=0)
+
+
+def _without(tree: Any, pointers: Iterable[str]) -> Any:
+    """The tree without these values. In an array `NaN` takes the place, so that no other element moves up."""
+    for pointer in pointers:
+        parent, _, last = pointer.rpartition("/")
+        for container in _values_at(tree, parent):
+            place = _place(container, _unescaped(last))
+            if isinstance(container, dict):
+                container.pop(place, None)
+            elif place is not None:
+                container[place] = _NAN
+    return tree
+
+
+def _values_at(tree: Any, pointer: str) -> list[Any]:
+    """The value that a JSON Pointer names, or nothing."""
+    for token in pointer.split("/")[1:]:
+        place = _place(tree, _unescaped(token))
+        if place is None:
+            return []
+        tree = tree[place]
+    return [tree]
+
+
+def _place(container: Any, token: str) -> Any:
+    if isinstance(container, dict) and token in container:
+        return token
+    if isinstance(container, list) and _INDEX.fullmatch(token) and int(token) < len(container):
+        return int(token)
+    return None
+
+
+def _unescaped(token: str) -> str:
+    return token.replace("~1", "/").replace("~0", "~")

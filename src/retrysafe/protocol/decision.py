@@ -1,0 +1,197 @@
+"""What a record means, judged in one pure place: never in SQL, never in a door.
+
+`decide` judges what a claim found; `judge` judges what a handler answered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import assert_never
+from urllib.parse import urlsplit
+
+from retrysafe.model import Claim, Found, Record, Request, State
+from retrysafe.protocol.duration import iso8601
+from retrysafe.protocol.effects import Answered, Broken, Cancelled, Fate, Outcome, Raised
+from retrysafe.protocol.policy import Policy
+from retrysafe.protocol.problem import Problem, retry_after
+
+# --- what a claim found ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The claim holds: execute."""
+
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Answer from the record."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Answer with a problem; run nothing."""
+
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """The owner is gone and the route says that it may run again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """The owner is gone and nobody may run again: the outcome is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaim:
+    """The last attempt is known to have done nothing: run again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """The record's time is over: as if there were none."""
+
+
+Decision = Run | Replay | Refuse | TakeOver | Abandon | Reclaim | Forget
+
+
+def decide(found: Found, token: bytes, policy: Policy, *, same_request: bool) -> Decision:
+    """Judge the record that a claim found (contract part D).
+
+    Another request under the same key is refused in every state, and before anything else is said of
+    the record, so that a client's mistake never looks like a request in progress (R34).
+
+    Args:
+        found: the record and the store's clock.
+        token: of the claim that asked.
+        policy: of the route.
+        same_request: the record's fingerprint is this request's.
+    """
+    record, now_ms = found.record, found.now_ms
+    if record.token == token and record.state is State.IN_PROGRESS:
+        return Run(Claim(record_id=b"", token=token, attempt=record.attempt))
+    if record.state is not State.IN_PROGRESS and record.forget_at_ms <= now_ms:
+        return Forget()
+    if not same_request:
+        return Refuse(KEY_REUSED)
+    match record.state:
+        case State.IN_PROGRESS if record.lease_until_ms > now_ms:
+            return Refuse(_in_progress(record, now_ms))
+        case State.IN_PROGRESS:
+            return TakeOver() if policy.recovery == "rerun" else Abandon()
+        case State.COMPLETED if record.expires_at_ms is not None and record.expires_at_ms > now_ms:
+            return Replay(record)
+        case State.COMPLETED | State.EXPIRED:
+            return Refuse(_key_expired(policy))
+        case State.RETRYABLE:
+            return Reclaim()
+        case State.UNKNOWN:
+            return Refuse(OUTCOME_UNKNOWN)
+        case _:
+            assert_never(record.state)
+
+
+KEY_REUSED = Problem(
+    "key-reused",
+    "This idempotency key was first sent with a different request. Send the original request again, "
+    "or use a new key for a new request.",
+)
+OUTCOME_UNKNOWN = Problem(
+    "outcome-unknown",
+    "A request with this key was started and its outcome is not known: it may or may not have taken effect. "
+    "It is not run again. Find out by other means before you use a new key.",
+)
+
+
+def _in_progress(record: Record, now_ms: int) -> Problem:
+    seconds = retry_after_s(record, now_ms)
+    return Problem(
+        "in-progress",
+        "The first request with this key is still being handled. Send the same request again after the time "
+        "that Retry-After says.",
+        members=(("retry_after", seconds),),
+        headers=retry_after(seconds),
+    )
+
+
+def retry_after_s(record: Record, now_ms: int) -> int:
+    """When to ask again, in whole seconds: max(1, min(lease left, age of the claim)) (R46).
+
+    A young claim is likely to end soon; an old one is asked after in growing steps, and never later
+    than its lease.
+    """
+    left_ms = record.lease_until_ms - now_ms
+    age_ms = now_ms - record.claimed_at_ms
+    return max(1, -(-min(left_ms, age_ms) // 1_000))
+
+
+def _key_expired(policy: Policy) -> Problem:
+    lifetime = iso8601(policy.lifetime_ms)
+    return Problem(
+        "key-expired",
+        f"A request with this key was finished longer ago than the lifetime of a key, {lifetime}. It is not run "
+        "again. Find out what became of it before you use a new key.",
+        members=(("lifetime", lifetime),),
+    )
+
+
+# --- what a handler answered ----------------------------------------------------------------------
+
+
+class Verdict(Enum):
+    """What becomes of the record after the handler."""
+
+    RECORD = "record"
+    RELEASE = "release"
+    DISCARD = "discard"
+    UNKNOWN = "unknown"
+
+
+# A handler that answers one of these says that it did nothing *yet* (contract part E): the caller was
+# not let in, or came too early. 500, 502 and 504 are not among them and never can be (R52).
+RELEASED_STATUSES = frozenset({401, 403, 405, 407, 408, 415, 421, 423, 425, 429})
+
+_VERDICT_OF_FATE = {Fate.NO_EFFECT: Verdict.RELEASE, Fate.NOT_RUN: Verdict.DISCARD, Fate.UNKNOWN: Verdict.UNKNOWN}
+
+
+def judge(outcome: Outcome, request: Request, policy: Policy) -> Verdict:
+    """Judge what a handler answered (contract part E, R51, R52).
+
+    What the handler says of its own operation goes first, then the policy's `classify`, then the table.
+    """
+    match outcome:
+        case Answered(fate=Fate.RAN, response=response):
+            if policy.classify is not None and (said := policy.classify(response)) is not None:
+                return Verdict(said)
+            if response.status in RELEASED_STATUSES:
+                return Verdict.RELEASE
+            return Verdict.DISCARD if _is_router_redirect(outcome, request) else Verdict.RECORD
+        case Answered(fate=fate) | Cancelled(fate=fate) if fate is not Fate.RAN:
+            return _VERDICT_OF_FATE[fate]
+        case Raised(fate=fate):
+            return _VERDICT_OF_FATE.get(fate, Verdict.RECORD)
+        case Broken() | Cancelled():
+            return Verdict.UNKNOWN
+    raise AssertionError(f"an outcome that nobody judged: {type(outcome).__name__}")
+
+
+def _is_router_redirect(outcome: Answered, request: Request) -> bool:
+    """A 307 or 308 to the same path with or without its last slash: the router's, before any handler.
+
+    If it were recorded, the request that follows it would carry the same key and another path.
+    """
+    if outcome.response.status not in (307, 308):
+        return False
+    location = outcome.response.value(b"location")
+    if location is None:
+        return False
+    path = urlsplit(location.decode("latin-1")).path.encode("latin-1")
+    return path != request.head.path and path.rstrip(b"/") == request.head.path.rstrip(b"/")

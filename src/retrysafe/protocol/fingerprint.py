@@ -1,0 +1,158 @@
+"""The fingerprint of a request: a digest of what must not differ between attempts (contract C).
+
+It covers the method, the concrete path, the query, the media type and the content, each in one
+spelling, so that what only looks different is the same: a client library may order members anew,
+choose another boundary or begin to compress. Where a spelling is in doubt, the bytes count as they
+were sent. So a fingerprint errs on one side only: two requests that mean the same may be told apart
+and the second refused, but two that differ are never taken for one.
+
+It is keyed, because a plain digest of a card number is a card number (R33), and its first byte says by
+which algorithm it was made, so that a later release compares old records by the old algorithm.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import sha256
+
+from retrysafe.model import Head, Request
+from retrysafe.protocol.canonical import canonical_json
+from retrysafe.protocol.coding import Undecodable, content_codings, decoded, expanded_bytes_max
+from retrysafe.protocol.framing import frame
+from retrysafe.protocol.media import MediaType, media_type
+from retrysafe.protocol.multipart import digest_of_parts
+from retrysafe.protocol.policy import Policy
+from retrysafe.protocol.target import normal_path, sorted_pairs
+
+CANONICAL_BYTES_MAX = 65_536
+"""Up to this size JSON and forms are compared by meaning, above it byte by byte."""
+
+_VERSION = 1
+_UNCOMPARED = 0
+
+_Source = Callable[[], Iterator[bytes]]
+
+
+def fingerprint_of(request: Request, policy: Policy, secret: bytes) -> bytes:
+    """The fingerprint of a request: one byte for the algorithm, and 32 of HMAC-SHA-256 (R22, R33).
+
+    Args:
+        request: with its whole content.
+        policy: says what counts besides the default, and what does not.
+        secret: the one that record ids are made with.
+    """
+    if policy.fingerprint == "none":
+        return _uncompared(secret)
+    return bytes((_VERSION,)) + _ALGORITHMS[_VERSION](request, policy, secret)
+
+
+def matches(stored: bytes, request: Request, policy: Policy, secret: bytes, computed: bytes = b"") -> bool:
+    """Whether a request is the one that a record was made for.
+
+    A record, or a policy, for which only the key counts matches every request. A record of an unknown
+    algorithm matches none: it was written by a newer release, and to refuse a retry (422) is safe, while
+    to give it an answer that may be another request's is not. For the same reason a policy that begins
+    to look at more refuses the retries of records made before.
+
+    Args:
+        stored: the fingerprint in the record.
+        request: the one to compare.
+        policy: as for `fingerprint_of`.
+        secret: as for `fingerprint_of`.
+        computed: what `fingerprint_of` said about this request, if that is known, to save the work.
+    """
+    if policy.fingerprint == "none" or hmac.compare_digest(stored, _uncompared(secret)):
+        return True
+    algorithm = _ALGORITHMS.get(stored[0]) if stored else None
+    if algorithm is None:
+        return False
+    if computed[:1] != stored[:1]:
+        computed = stored[:1] + algorithm(request, policy, secret)
+    return hmac.compare_digest(stored, computed)
+
+
+def _uncompared(secret: bytes) -> bytes:
+    return bytes((_UNCOMPARED,)) + hmac.digest(secret, frame(b"retrysafe fingerprint", bytes((_UNCOMPARED,))), "sha256")
+
+
+def _version_1(request: Request, policy: Policy, secret: bytes) -> bytes:
+    """Frozen: records of this version exist. A change of what it gives is a new version beside it."""
+    head = request.head
+    excluded = [name.encode() for name in policy.fingerprint_query_except]
+    covered = frame(
+        b"retrysafe fingerprint",
+        b"\1",
+        head.method.encode(),
+        normal_path(head.path),
+        frame(*sorted_pairs(head.query, excluded)),
+        frame(*_headers(head, policy)),
+        *_content(request, policy),
+    )
+    return hmac.digest(secret, covered, "sha256")
+
+
+_ALGORITHMS: dict[int, Callable[[Request, Policy, bytes], bytes]] = {_VERSION: _version_1}
+
+
+def _headers(head: Head, policy: Policy) -> list[bytes]:
+    """Name and value of the fields that count (R31). Lines of one name are one list: proxies join them."""
+    names = sorted({name.lower().encode() for name in policy.fingerprint_headers})
+    lines = [(name, head.values(name)) for name in names]
+    return [part for name, values in lines if values for part in (name, b",".join(value.strip() for value in values))]
+
+
+def _content(request: Request, policy: Policy) -> tuple[bytes, ...]:
+    """What the content is: its kind, then what belongs to that kind."""
+    body = request.body
+    media = media_type(request.head.values(b"content-type"))
+    codings = content_codings(request.head.values(b"content-encoding"))
+    if not body.size:
+        return (b"empty",)  # nothing has no type and no coding (R30)
+    if not codings:
+        return _described(body.chunks, media, policy)
+    bytes_max = expanded_bytes_max(body.size, policy.request_bytes_max)
+    try:
+        return _described(lambda: decoded(body.chunks(), codings, bytes_max), media, policy)
+    except Undecodable:
+        return (b"coded", *media, b",".join(codings), _digest(body.chunks()))
+
+
+def _described(source: _Source, media: MediaType, policy: Policy) -> tuple[bytes, ...]:
+    if media.boundary:
+        kind, canonical = b"multipart", digest_of_parts(source(), media.boundary)
+    else:
+        content = _whole_if_small(source())
+        if content == b"":
+            return (b"empty",)
+        kind, canonical = _canonical(content, media, policy)
+    if canonical is not None:
+        return (kind, media.essence, media.charset, canonical)
+    return (b"raw", *media, _digest(source()))
+
+
+def _canonical(content: bytes | None, media: MediaType, policy: Policy) -> tuple[bytes, bytes | None]:
+    if content is None:
+        return b"", None
+    if media.is_json:
+        return b"json", canonical_json(content, policy.fingerprint_json_only, policy.fingerprint_json_except)
+    if media.is_form:
+        return b"form", frame(*sorted_pairs(content))
+    return b"", None
+
+
+def _whole_if_small(chunks: Iterable[bytes]) -> bytes | None:
+    pieces, size = [], 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > CANONICAL_BYTES_MAX:
+            return None
+        pieces.append(chunk)
+    return b"".join(pieces)
+
+
+def _digest(chunks: Iterable[bytes]) -> bytes:
+    digest = sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.digest()

@@ -1,0 +1,380 @@
+"""One request, from its key to its answer. This is the file to read.
+
+    key -> fingerprint -> claim -> decide -> execute -> record -> respond
+
+A flow asks for effects and performs none, so it is the same for both colours and for every door. A
+driver (`retrysafe.drive`) runs it to its end, always: flows hold no resources and catch only
+`StoreError`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import assert_never
+
+from retrysafe.errors import StoreError
+from retrysafe.model import Claim, Found, Head, Record, Request, Response, State
+from retrysafe.protocol import decision, effects, states
+from retrysafe.protocol.decision import Verdict
+from retrysafe.protocol.effects import Answered, Flow, Outcome, Settled, Unread, perform
+from retrysafe.protocol.fingerprint import matches
+from retrysafe.protocol.key import Absent, Key, Malformed, as_uuid, is_128_bit, parse_key, record_id
+from retrysafe.protocol.policy import Policy
+from retrysafe.protocol.problem import Problem, retry_after
+from retrysafe.protocol.snapshot import Unreadable, receipt, replay, seal, take_snapshot, unseal
+
+# A record that changes under every look is being fought over; the client may as well ask again.
+CLAIM_ROUNDS_MAX = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds for one request besides the request itself.
+
+    Attributes:
+        policy: of the route.
+        namespace: of the deployment; keys of two namespaces never meet (contract R15, R20).
+        secret: that keys and fingerprints are digested with.
+        token: 16 random bytes, new for this request.
+        anonymous: the scope is no account; keys must be unguessable (R17).
+    """
+
+    policy: Policy
+    namespace: str
+    secret: bytes
+    token: bytes
+    anonymous: bool = False
+
+
+class Ending(StrEnum):
+    """How a request ended, for people, logs and metrics. Refusals end as the code of their problem."""
+
+    UNPROTECTED = "unprotected"
+    CLIENT_GONE = "client-gone"
+    REPLAYED = "replayed"
+    RECORDED = "recorded"
+    RELEASED = "released"
+    DISCARDED = "discarded"
+    UNKNOWN = "unknown"
+    UNRECORDED = "unrecorded"
+    CLAIM_LOST = "claim-lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Bypass:
+    """No key, and none is required: run unprotected."""
+
+    ending: str = Ending.UNPROTECTED
+
+
+@dataclass(frozen=True, slots=True)
+class Vanish:
+    """The client went before its request was whole: there is nobody to answer, and nothing happened."""
+
+    ending: str = Ending.CLIENT_GONE
+
+
+@dataclass(frozen=True, slots=True)
+class Respond:
+    """Send this response, instead of whatever the handler had ready."""
+
+    response: Response
+    ending: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Send what the handler answered. If `recorded` is false, say so in `Idempotency-Status`."""
+
+    ending: str
+    recorded: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class BreakOff:
+    """Bytes were sent and the rest will not come: break the connection, so that nobody takes it for whole."""
+
+    ending: str = Ending.UNKNOWN
+
+
+Answer = Bypass | Vanish | Respond | Deliver | BreakOff
+
+
+def protect(head: Head, terms: Terms) -> Flow[Answer]:
+    """One request, from its key to its answer."""
+    policy = terms.policy
+    key = parse_key(head, policy)
+    if isinstance(key, Absent) and not policy.required:
+        return Bypass()
+    if not isinstance(key, Key):
+        return _refuse(_key_problem(key, policy), terms)
+    scope = yield from perform(effects.ResolveScope())
+    if scope is None:
+        return _refuse(SCOPE_MISSING, terms)
+    if terms.anonymous and not is_128_bit(key):
+        return _refuse(KEY_GUESSABLE, terms)
+    request = yield from perform(effects.ReadRequest(policy.request_bytes_max))
+    if isinstance(request, Unread):
+        return Vanish() if request is Unread.CLIENT_GONE else _refuse(_body_too_large(policy), terms)
+    fingerprint = yield from perform(effects.TakeFingerprint(request, policy, terms.secret))
+
+    identity = record_id(terms.secret, terms.namespace, scope, key)
+    claimed = yield from _claim(identity, fingerprint, request, terms)
+    if not isinstance(claimed, Claim):
+        return claimed
+
+    outcome = yield from perform(effects.Execute(claimed, key, scope, request, policy))
+    return (yield from _record(claimed, outcome, request, terms))
+
+
+def refuse_unready(head: Head, terms: Terms) -> Flow[Answer]:
+    """One request while the store cannot be opened: nothing runs under a key (contract R48)."""
+    key = parse_key(head, terms.policy)
+    if isinstance(key, Absent) and not terms.policy.required:
+        return Bypass()
+    yield from ()
+    return _refuse(STORE_UNAVAILABLE, terms)
+
+
+# --- claim and decide -----------------------------------------------------------------------------
+
+
+def _claim(identity: bytes, fingerprint: bytes, request: Request, terms: Terms) -> Flow[Claim | Answer]:
+    """Get hold of the record, or find the answer to give instead."""
+    try:
+        for _ in range(CLAIM_ROUNDS_MAX):
+            claimed = yield from _claim_once(identity, fingerprint, request, terms)
+            if claimed is not None:
+                return claimed
+    except StoreError:
+        return _refuse(STORE_UNAVAILABLE, terms)  # the driver takes back a claim whose reply was lost
+    return _refuse(CONTENDED, terms)
+
+
+def _claim_once(identity: bytes, fingerprint: bytes, request: Request, terms: Terms) -> Flow[Claim | Answer | None]:
+    """One look at the record and what follows from it; None: it changed meanwhile, look again."""
+    policy, token = terms.policy, terms.token
+    found = yield from perform(
+        effects.ClaimIfAbsent(identity, token, fingerprint, policy.lease_ms, policy.unknown_retention_ms)
+    )
+    record = found.record
+    same_request = _is_same(record.fingerprint, fingerprint, request, terms)
+    match decision.decide(found, token, policy, same_request=same_request):
+        case decision.Run():
+            return Claim(identity, token, record.attempt)
+        case decision.Replay():
+            return (yield from _replay(identity, record, request.head, terms))
+        case decision.Refuse(problem):
+            return _refuse(problem, terms)
+        case decision.TakeOver():
+            took = yield from perform(
+                effects.TakeOverIfLapsed(identity, record.token, token, policy.lease_ms, policy.unknown_retention_ms)
+            )
+            return Claim(identity, token, record.attempt + 1) if took else None
+        case decision.Reclaim():
+            took = yield from perform(
+                effects.ClaimIfRetryable(identity, record.token, token, policy.lease_ms, policy.unknown_retention_ms)
+            )
+            return Claim(identity, token, record.attempt + 1) if took else None
+        case decision.Abandon():
+            gave_up = yield from perform(
+                effects.MarkUnknownIfLapsed(identity, record.token, policy.unknown_retention_ms)
+            )
+            return _refuse(decision.OUTCOME_UNKNOWN, terms) if gave_up else None
+        case decision.Forget():
+            yield from perform(effects.ForgetIfOver(identity, record.token))
+            return None
+        case never:
+            assert_never(never)
+
+
+def _is_same(stored: bytes, fingerprint: bytes, request: Request, terms: Terms) -> bool:
+    """Whether the record was made by this request; judged by the algorithm that the record was made with (R33)."""
+    if stored[:1] == fingerprint[:1]:
+        return hmac.compare_digest(stored, fingerprint)
+    return matches(stored, request, terms.policy, terms.secret)
+
+
+def _replay(identity: bytes, record: Record, head: Head, terms: Terms) -> Flow[Answer]:
+    """The stored answer, if the caller may see it and it can be read."""
+    if not (yield from perform(effects.Authorize())):
+        return _refuse(REPLAY_FORBIDDEN, terms)
+    return _stored_answer(identity, record, head, terms)
+
+
+def _stored_answer(identity: bytes, record: Record, head: Head, terms: Terms) -> Respond:
+    try:
+        snapshot = unseal(record.response or b"", identity, terms.secret)
+    except Unreadable:
+        return _refuse(REPLAY_UNREADABLE, terms)
+    if snapshot.whole:
+        return Respond(replay(snapshot, head, terms.policy), Ending.REPLAYED)
+    if terms.policy.on_receipt == "receipt":
+        return Respond(receipt(snapshot, terms.policy), Ending.REPLAYED)
+    return _refuse(_replay_unavailable(snapshot.response), terms)
+
+
+# --- record and respond ---------------------------------------------------------------------------
+
+
+def _record(claim: Claim, outcome: Outcome, request: Request, terms: Terms) -> Flow[Answer]:
+    """Make the outcome durable, then say what to send. Nothing is sent that the record contradicts."""
+    policy = terms.policy
+    verdict = decision.judge(outcome, request, policy)
+    answered, substitute = _answer_of(outcome, terms)
+    match verdict:
+        case Verdict.RECORD:
+            stored = seal(take_snapshot(answered, request.head, policy), claim.record_id, terms.secret)
+            settlement: effects.Transition[bool] = effects.CompleteIfHeld(
+                claim, stored, policy.keep_ms, policy.tombstone_ms
+            )
+            event, ending = states.Event.COMPLETE, Ending.RECORDED
+        case Verdict.RELEASE:
+            settlement = effects.ReleaseIfHeld(claim, policy.lifetime_ms)
+            event, ending = states.Event.RELEASE, Ending.RELEASED
+        case Verdict.DISCARD:
+            settlement = effects.DiscardIfHeld(claim)
+            event, ending = states.Event.DISCARD, Ending.DISCARDED
+        case Verdict.UNKNOWN:
+            settlement = effects.MarkUnknownIfHeld(claim, policy.unknown_retention_ms)
+            event, ending = states.Event.GIVE_UP, Ending.UNKNOWN
+        case _:
+            assert_never(verdict)
+    settled = yield from perform(effects.Settle(settlement, policy.lease_ms))
+    if settled is Settled.REFUSED:
+        lost = yield from _answer_of_lost_claim(claim, states.target(event), request.head, terms)
+        if lost is not None:
+            return BreakOff(Ending.CLAIM_LOST) if isinstance(outcome, effects.Broken) else lost
+    if isinstance(outcome, effects.Broken):
+        return BreakOff()
+    recorded = settled is not Settled.OPEN
+    if substitute is None:
+        return Deliver(ending if recorded else Ending.UNRECORDED, recorded)
+    return Respond(substitute if recorded else _unrecorded(substitute), ending if recorded else Ending.UNRECORDED)
+
+
+def _answer_of(outcome: Outcome, terms: Terms) -> tuple[Answered, Response | None]:
+    """What goes into the record, and what to send if that is not what the handler has ready."""
+    match outcome:
+        case Answered():
+            return outcome, None
+        case effects.Raised() | effects.Broken():
+            response = _response(HANDLER_FAILED, terms)
+        case effects.Cancelled():
+            response = _response(decision.OUTCOME_UNKNOWN, terms)
+        case _:
+            assert_never(outcome)
+    return Answered(response, whole=True, size=len(response.body), digest=b"", fate=effects.Fate.RAN), response
+
+
+def _answer_of_lost_claim(claim: Claim, intended: State | None, head: Head, terms: Terms) -> Flow[Answer | None]:
+    """The store refused the settlement: send what it holds instead. None: it holds ours after all.
+
+    A settlement whose reply was lost is refused when it is repeated; then the record stands as intended
+    under this claim's own token.
+    """
+    try:
+        found: Found | None = yield from perform(effects.Read(claim.record_id))
+    except StoreError:
+        return Deliver(Ending.UNRECORDED, recorded=False)
+    if found is None:
+        return None if intended is None else _refuse(decision.OUTCOME_UNKNOWN, terms, Ending.CLAIM_LOST)
+    if found.record.token == claim.token and found.record.state is intended:
+        return None
+    if found.record.state is State.COMPLETED:
+        stored = _stored_answer(claim.record_id, found.record, head, terms)
+        return Respond(stored.response, Ending.CLAIM_LOST)
+    return _refuse(decision.OUTCOME_UNKNOWN, terms, Ending.CLAIM_LOST)
+
+
+def _unrecorded(response: Response) -> Response:
+    return Response(response.status, (*response.headers, UNRECORDED_STATUS), response.body)
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+UNRECORDED_STATUS = (b"idempotency-status", b"unrecorded")
+
+SCOPE_MISSING = Problem(
+    "scope-missing",
+    "Idempotency keys belong to an account, and this request names none. Send it with what identifies the account.",
+    headers=((b"www-authenticate", b'Account realm="idempotency"'),),
+)
+KEY_GUESSABLE = Problem(
+    "key-invalid",
+    "Without an account a key must be unguessable: send a UUID, or 128 random bits as hexadecimal or base64url.",
+    members=(("reason", "fewer than 128 bits"),),
+)
+STORE_UNAVAILABLE = Problem(
+    "store-unavailable",
+    "The store of idempotency records cannot be reached. Nothing was run. Send the same request again.",
+    members=(("retry_after", 1),),
+    headers=retry_after(1),
+)
+CONTENDED = Problem(
+    "in-progress",
+    "Many requests with this key are being handled at once. Send the same request again.",
+    members=(("retry_after", 1),),
+    headers=retry_after(1),
+)
+REPLAY_FORBIDDEN = Problem(
+    "replay-forbidden",
+    "A request with this key was done, and this caller may not see its answer now.",
+)
+REPLAY_UNREADABLE = Problem(
+    "replay-unavailable",
+    "A request with this key was done, and its stored answer cannot be read. It is not run again.",
+)
+HANDLER_FAILED = Problem(
+    "handler-failed",
+    "The application failed while it handled the request; it may or may not have taken effect. "
+    "It is not run again under this key.",
+)
+
+
+def _key_problem(key: Absent | Malformed, policy: Policy) -> Problem:
+    if isinstance(key, Absent):
+        return Problem(
+            "key-missing",
+            f"This operation needs the header {policy.header}, with a new key for each intent and the same key "
+            "for each attempt.",
+            members=(("header", policy.header),),
+        )
+    return Problem(
+        "key-invalid",
+        f"{key.reason} Nothing was run.",
+        members=(("reason", key.reason), ("max_length", policy.key_length_max)),
+    )
+
+
+def _body_too_large(policy: Policy) -> Problem:
+    return Problem(
+        "body-too-large",
+        f"A request with an idempotency key may carry at most {policy.request_bytes_max} bytes. Nothing was run.",
+        members=(("max_bytes", policy.request_bytes_max),),
+    )
+
+
+def _replay_unavailable(response: Response) -> Problem:
+    location = response.value(b"location")
+    members: tuple[tuple[str, object], ...] = (("original_status", response.status),)
+    if location is not None:
+        members += (("location", location.decode("latin-1")),)
+    return Problem(
+        "replay-unavailable",
+        "A request with this key was done; its answer was too large to keep. It is not run again.",
+        members=members,
+    )
+
+
+def _refuse(problem: Problem, terms: Terms, ending: str | None = None) -> Respond:
+    return Respond(_response(problem, terms), ending or problem.code)
+
+
+def _response(problem: Problem, terms: Terms) -> Response:
+    # new for each occurrence, and nothing of the token can be read from it
+    instance = "urn:uuid:" + as_uuid(hashlib.sha256(terms.token).digest())
+    return problem.response(terms.policy.problems_url, instance)

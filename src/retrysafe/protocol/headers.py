@@ -1,0 +1,70 @@
+"""Which response fields are kept in a record, and which come back on a replay (contract part F)."""
+
+from __future__ import annotations
+
+import re
+
+from retrysafe.model import Headers
+
+# Each belongs to one exchange and not to the outcome.
+NEVER_KEPT = frozenset(
+    {
+        # the connection and the framing of the message (RFC 9110 7.6.1); recomputed by the server
+        b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
+        b"content-length",
+        # when, and for how long: a stored value with a new Date would extend freshness
+        b"date", b"age", b"cache-control", b"expires", b"pragma",
+        # credentials and sessions: a replay must not plant them
+        b"set-cookie", b"set-cookie2", b"clear-site-data", b"www-authenticate", b"proxy-authenticate",
+        b"authentication-info", b"proxy-authentication-info", b"authorization",
+        # said of the first moment
+        b"retry-after", b"x-request-id", b"request-id", b"x-correlation-id", b"traceresponse", b"server-timing",
+        b"via", b"server", b"alt-svc",
+        # over bytes or fields that a replay changes
+        b"digest", b"repr-digest", b"content-digest", b"signature", b"signature-input",
+        # ours
+        b"idempotency-status",
+    }
+)  # fmt: skip
+_NEVER_KEPT_PREFIXES = (b"ratelimit", b"x-ratelimit", b"x-rate-limit")
+
+ORIGIN_BOUND = b"access-control-"
+
+
+def kept(headers: Headers, replay_marker: str) -> Headers:
+    """The fields of a first answer that its record keeps, names in lower case, order and repetition kept."""
+    dropped = {replay_marker.lower().encode(), *_named_by_connection(headers)}
+    return tuple(
+        (name, value)
+        for name, value in ((name.lower(), value) for name, value in headers)
+        if name not in NEVER_KEPT and name not in dropped and not name.startswith(_NEVER_KEPT_PREFIXES)
+    )
+
+
+def _named_by_connection(headers: Headers) -> set[bytes]:
+    return {
+        name.strip().lower() for field, value in headers if field.lower() == b"connection" for name in value.split(b",")
+    }
+
+
+def without_origin_bound(headers: Headers) -> Headers:
+    """The fields without `Access-Control-*`: they answer one origin and no other."""
+    return tuple((name, value) for name, value in headers if not name.startswith(ORIGIN_BOUND))
+
+
+_CODING = re.compile(rb"\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*(?:;\s*[qQ]\s*=\s*([01](?:\.[0-9]{0,3})?)\s*)?$")
+
+
+def accepts_coding(accept_encoding: list[bytes], coding: bytes) -> bool:
+    """Whether a client that sent these `Accept-Encoding` lines can read `coding` (RFC 9110 12.5.3).
+
+    No field at all accepts any coding; an empty one accepts none.
+    """
+    if not accept_encoding:
+        return True
+    weights: dict[bytes, float] = {}
+    for item in b",".join(accept_encoding).split(b","):
+        if parsed := _CODING.match(item):
+            weights[parsed[1].lower()] = float(parsed[2] or 1)
+    coding = coding.removeprefix(b"x-")
+    return weights.get(coding, weights.get(b"x-" + coding, weights.get(b"*", 0.0))) > 0

@@ -1,0 +1,172 @@
+"""The key of a request: what a client sends so that all its attempts are one operation (contract A).
+
+There are two spellings. The draft standard wants a Structured Field string, `"k"`; every large API
+in use takes the bare `k`. Here both are the same key, and anything else is refused: a malformed
+key that was taken as absent would run a request unprotected whose sender believes otherwise.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from dataclasses import dataclass, field
+
+import http_sf
+
+from retrysafe.model import Head
+from retrysafe.protocol.framing import frame
+from retrysafe.protocol.policy import Policy
+
+_PARAMETERS_BYTES_MAX = 1_024
+_QUOTED_OR_BARE = re.compile(rb'"([!#-\[\]-~]+)"|([A-Za-z0-9\-._~:/+=]+)')  # quoted: without escapes
+_VISIBLE = re.compile(r"[!-~]*")
+_UUID = re.compile(r"[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}")
+_HEX = re.compile(r"[0-9A-Fa-f]+")
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]{22,}={0,2}")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A well-formed key.
+
+    Attributes:
+        text: decoded, 0x21 to 0x7E; its identity (R4, R8). Not in the `repr`: keys are never logged.
+    """
+
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """The request carries no key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """The request carries something that is no key; it must not run.
+
+    Attributes:
+        reason: one sentence on what is wrong, for the client. Never contains what was sent.
+    """
+
+    reason: str
+
+
+def parse_key(head: Head, policy: Policy) -> Key | Absent | Malformed:
+    """The key in the header section (R1-R9).
+
+    Args:
+        head: of the request.
+        policy: says which field, which spellings and which lengths.
+    """
+    lines = head.values(policy.header.lower().encode())
+    if not lines:
+        return Absent()
+    if len(lines) > 1:
+        return Malformed(f"The request has more than one {policy.header} field; send exactly one.")
+    value = lines[0].strip(b" \t")
+    if not value:
+        return Malformed(f"The {policy.header} field is empty.")
+    # Before anything whose cost grows with the length: no valid key is spelled with more bytes than this (R7).
+    if len(value) > 2 * policy.key_length_max + 2 + _PARAMETERS_BYTES_MAX:
+        return _too_long(policy)
+    text = _decoded(value, policy)
+    return text if isinstance(text, Malformed) else _checked(text, policy)
+
+
+def is_128_bit(key: Key) -> bool:
+    """Whether a key has the form of 128 random bits: a UUID, 32 hexadecimal digits, or 22 of base64url (R17).
+
+    It judges the form only: a client that writes a small number in 32 digits deceives itself.
+    """
+    digits = key.text.replace("-", "")
+    if _HEX.fullmatch(digits):
+        return len(digits) >= 32
+    return _BASE64URL.fullmatch(key.text) is not None
+
+
+def record_id(secret: bytes, namespace: str, scope: str, key: Key) -> bytes:
+    """Under which a store keeps the record of a key: 32 bytes that reveal none of the three (R15, R21).
+
+    Args:
+        secret: the one that the store and this process agreed on.
+        namespace: deployment or environment; test and live are never the same (R20).
+        scope: the account that the key belongs to.
+        key: as parsed.
+    """
+    return hmac.digest(secret, frame(b"retrysafe record", _bytes(namespace), _bytes(scope), _bytes(key.text)), "sha256")
+
+
+def child_key(secret: bytes, record_id: bytes, name: str, target: str = "") -> str:
+    """The key for one call that a handler makes: the same in every attempt, another for every step (R101).
+
+    Args:
+        secret: the one that record ids are made with.
+        record_id: of the operation whose handler makes the call.
+        name: of the step.
+        target: whom it calls, where one step calls several.
+
+    Returns:
+        A UUID of version 8, 36 characters: it fits wherever a downstream API limits its keys.
+    """
+    digest = hmac.digest(secret, frame(b"retrysafe child", record_id, _bytes(name), _bytes(target)), "sha256")
+    return as_uuid(digest)
+
+
+def as_uuid(digest: bytes) -> str:
+    """The first 16 bytes of a digest in the form of a UUID of version 8 (RFC 9562 5.8)."""
+    octets = bytearray(digest[:16])
+    octets[6] = octets[6] & 0x0F | 0x80
+    octets[8] = octets[8] & 0x3F | 0x80
+    digits = octets.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def _decoded(value: bytes, policy: Policy) -> str | Malformed:
+    quoted = value.startswith(b'"')
+    if quoted and policy.key_syntax == "bare":
+        return Malformed(f"The {policy.header} field is quoted; this API takes the key without quotes.")
+    if not quoted and policy.key_syntax == "sf":
+        return Malformed(f"The {policy.header} field is not quoted; this API takes the key as a quoted string.")
+    # The two spellings that nearly every client uses, in one look.
+    if plain := _QUOTED_OR_BARE.fullmatch(value):
+        return (plain[1] or plain[2]).decode("ascii")
+    if not quoted:
+        return Malformed(
+            f"The {policy.header} field is neither a quoted string nor a bare key "
+            "of letters, digits and - . _ ~ : / + = alone."
+        )
+    try:
+        text, _parameters_ignored = http_sf.parse(value, tltype="item")
+    except ValueError:
+        return Malformed(
+            f"The {policy.header} field is not one well-formed quoted string: printable ASCII between "
+            "two double quotes, in which only a double quote and a backslash are escaped."
+        )
+    return str(text)
+
+
+def _checked(text: str, policy: Policy) -> Key | Malformed:
+    if not policy.key_length_min <= len(text) <= policy.key_length_max:
+        if len(text) > policy.key_length_max:
+            return _too_long(policy)
+        if not text:
+            return Malformed(f"The key in the {policy.header} field is empty.")
+        return Malformed(
+            f"The key in the {policy.header} field is too short; it must have {policy.key_length_min} characters or more."
+        )
+    if not _VISIBLE.fullmatch(text):
+        return Malformed(f"The key in the {policy.header} field contains a space; only visible characters may be used.")
+    # The one spelling that clients are known to change between attempts (R9).
+    return Key(text.lower() if len(text) == 36 and _UUID.fullmatch(text) else text)
+
+
+def _too_long(policy: Policy) -> Malformed:
+    return Malformed(
+        f"The key in the {policy.header} field is too long; it may have at most {policy.key_length_max} characters."
+    )
+
+
+def _bytes(text: str) -> bytes:
+    # "surrogatepass" because a scope may come from undecodable bytes, and still must be one scope only.
+    return text.encode("utf-8", "surrogatepass")

@@ -1,0 +1,186 @@
+"""A response as stored bytes, and back as a replay (contract part F, R57-R68).
+
+The format is data only, versioned, and sealed: a keyed digest over the bytes and the identity of the
+record, so that a record moved to another key, or changed, is not replayed. docs/reference/record-format.md
+describes it for people who must read a record without this code.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import struct
+import zlib
+from dataclasses import dataclass
+
+from retrysafe.model import Head, Headers, Response
+from retrysafe.protocol.effects import Answered
+from retrysafe.protocol.headers import accepts_coding, kept, without_origin_bound
+from retrysafe.protocol.policy import Policy
+
+VERSION = 1
+SEAL_BYTES = 16
+_FIXED = struct.Struct(">BBHQ")  # version, kind, status, size of the content
+_COUNT = struct.Struct(">H")
+_LENGTH = struct.Struct(">I")
+_EXACT, _RECEIPT = 0, 1
+_DECODED_BYTES_MAX = 16 << 20
+
+# What a receipt keeps: where the result is and what it was.
+_RECEIPT_HEADERS = frozenset(
+    {b"content-type", b"content-language", b"content-location", b"location", b"etag", b"last-modified", b"link"}
+)
+
+
+class Unreadable(ValueError):
+    """The stored bytes are not a snapshot of this record: changed, moved, or of a newer release."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is kept of a response.
+
+    Attributes:
+        response: status, kept fields, and the content if it was kept.
+        whole: the content was kept; else this is a receipt.
+        size: length of the content in bytes.
+        digest: SHA-256 of the content of a receipt; else empty.
+        origin: the `Origin` that the first request came from; `Access-Control-*` is for it alone.
+    """
+
+    response: Response
+    whole: bool
+    size: int
+    digest: bytes
+    origin: bytes
+
+
+def take_snapshot(answered: Answered, head: Head, policy: Policy) -> Snapshot:
+    """What is kept of an answer."""
+    headers = kept(answered.response.headers, policy.replay_marker)
+    if not answered.whole:
+        headers = tuple((name, value) for name, value in headers if name in _RECEIPT_HEADERS)
+    origins = head.values(b"origin")
+    return Snapshot(
+        response=Response(answered.response.status, headers, answered.response.body if answered.whole else b""),
+        whole=answered.whole,
+        size=answered.size,
+        digest=answered.digest,
+        origin=origins[0] if origins else b"",
+    )
+
+
+def seal(snapshot: Snapshot, record_id: bytes, secret: bytes) -> bytes:
+    """The stored bytes of a snapshot, bound to its record."""
+    response = snapshot.response
+    parts = [
+        _FIXED.pack(VERSION, _EXACT if snapshot.whole else _RECEIPT, response.status, snapshot.size),
+        _LENGTH.pack(len(snapshot.origin)), snapshot.origin,
+        _LENGTH.pack(len(snapshot.digest)), snapshot.digest,
+        _COUNT.pack(len(response.headers)),
+    ]  # fmt: skip
+    for name, value in response.headers:
+        parts += (_LENGTH.pack(len(name)), name, _LENGTH.pack(len(value)), value)
+    parts.append(response.body)
+    payload = b"".join(parts)
+    return _seal_of(payload, record_id, secret) + payload
+
+
+def unseal(stored: bytes, record_id: bytes, secret: bytes) -> Snapshot:
+    """The snapshot that `seal` made.
+
+    Raises:
+        Unreadable: the bytes are not one of this record's.
+    """
+    payload = stored[SEAL_BYTES:]
+    if not hmac.compare_digest(stored[:SEAL_BYTES], _seal_of(payload, record_id, secret)):
+        raise Unreadable("the seal does not fit the record")
+    version, kind, status, size = _FIXED.unpack_from(payload)
+    if version != VERSION:
+        raise Unreadable(f"version {version} of the record format; this release reads {VERSION}")
+    origin, at = _piece(payload, _FIXED.size)
+    digest, at = _piece(payload, at)
+    (count,) = _COUNT.unpack_from(payload, at)
+    at += _COUNT.size
+    headers = []
+    for _ in range(count):
+        name, at = _piece(payload, at)
+        value, at = _piece(payload, at)
+        headers.append((name, value))
+    return Snapshot(Response(status, tuple(headers), payload[at:]), kind == _EXACT, size, digest, origin)
+
+
+def _seal_of(payload: bytes, record_id: bytes, secret: bytes) -> bytes:
+    return hmac.digest(secret, b"snapshot" + record_id + payload, "sha256")[:SEAL_BYTES]
+
+
+def _piece(payload: bytes, at: int) -> tuple[bytes, int]:
+    (length,) = _LENGTH.unpack_from(payload, at)
+    start = at + _LENGTH.size
+    return payload[start : start + length], start + length
+
+
+def replay(snapshot: Snapshot, head: Head, policy: Policy) -> Response:
+    """The stored answer for this request: same status, same content, the kept fields, and the marker.
+
+    Stored codings are removed for a client that does not accept them (R62). `Access-Control-*` is left
+    out for another origin than the first, because it would name the wrong one.
+    """
+    response = snapshot.response
+    headers, body = response.headers, response.body
+    if head.values(b"origin") != [snapshot.origin] and (snapshot.origin or head.values(b"origin")):
+        headers = without_origin_bound(headers)
+    headers, body = _decoded(headers, body, head)
+    if not _bodiless(response.status):
+        headers += ((b"content-length", b"%d" % len(body)),)
+    headers += ((b"cache-control", b"no-store"), (policy.replay_marker.lower().encode(), b"true"))
+    return Response(response.status, headers, body)
+
+
+def _bodiless(status: int) -> bool:
+    return status in (204, 304)
+
+
+def _decoded(headers: Headers, body: bytes, head: Head) -> tuple[Headers, bytes]:
+    codings = [value.strip().lower() for name, value in headers if name == b"content-encoding"]
+    if len(codings) != 1 or accepts_coding(head.values(b"accept-encoding"), codings[0]):
+        return headers, body
+    if codings[0] not in (b"gzip", b"x-gzip", b"deflate"):
+        return headers, body  # another coding cannot be removed here; RFC 9110 12.5.3 allows sending it
+    plain = _inflate(body, zlib.MAX_WBITS | (0 if codings[0] == b"deflate" else 16))
+    if plain is None:
+        return headers, body
+    decoded = tuple(
+        (name, _weak(value) if name == b"etag" else value) for name, value in headers if name != b"content-encoding"
+    )
+    return decoded, plain
+
+
+def _inflate(body: bytes, wbits: int) -> bytes | None:
+    """The decoded content; None if it is no such coding, or grows beyond what a replay may hold."""
+    decoder = zlib.decompressobj(wbits)
+    try:
+        plain = decoder.decompress(body, _DECODED_BYTES_MAX)
+    except zlib.error:
+        return None
+    return plain if decoder.eof else None
+
+
+def _weak(etag: bytes) -> bytes:
+    return etag if etag.startswith(b"W/") else b"W/" + etag
+
+
+def receipt(snapshot: Snapshot, policy: Policy) -> Response:
+    """A small JSON document in place of content that was not kept, for routes that want it (R66)."""
+    document: dict[str, object] = {"receipt": True, "status": snapshot.response.status, "content_bytes": snapshot.size}
+    if snapshot.digest:
+        document["content_sha256"] = snapshot.digest.hex()
+    body = json.dumps(document, separators=(",", ":")).encode()
+    headers = tuple((name, value) for name, value in snapshot.response.headers if name != b"content-type")
+    headers += (
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+        (policy.replay_marker.lower().encode(), b"true"),
+    )
+    return Response(snapshot.response.status, headers, body)

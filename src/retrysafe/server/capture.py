@@ -1,0 +1,87 @@
+"""Watches a response go by: what may be sent now, and what must wait for the record. Pure.
+
+The start is held until the first piece of content. Then pieces go out as they come, but for the one
+that completes the response: the piece that reaches `Content-Length`, or else the last one. That one is
+held until the record is durable, so that a client which has a whole answer can rely on its replay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import MutableMapping
+from typing import Any
+
+from retrysafe.model import Headers, Response
+from retrysafe.protocol.effects import Answered, Fate
+
+Message = MutableMapping[str, Any]
+
+
+class Capture:
+    """The response of one handler, as ASGI messages.
+
+    Args:
+        body_bytes_max: larger contents are not kept; only their size and digest are.
+        withheld: names of response fields, in lower case, that a handler may not set.
+    """
+
+    __slots__ = ("_body_bytes_max", "_digest", "_expected", "_pieces", "_size", "_start", "_withheld", "held", "sent")
+
+    def __init__(self, body_bytes_max: int, withheld: frozenset[bytes]) -> None:
+        self._body_bytes_max = body_bytes_max
+        self._withheld = withheld
+        self._start: Message | None = None
+        self._expected: int | None = None
+        self._pieces: list[bytes] = []
+        self._digest: Any = None
+        self._size = 0
+        self.held: list[Message] = []
+        self.sent = False
+
+    def start(self, message: Message) -> None:
+        """Take the start of the response; it waits for the first piece of content."""
+        headers = message.get("headers") or ()
+        for name, value in headers:
+            if name.lower() == b"content-length" and value.isdigit():
+                self._expected = int(value)
+        if any(name.lower() in self._withheld for name, _ in headers):
+            message = {**message, "headers": [pair for pair in headers if pair[0].lower() not in self._withheld]}
+        self._start = message
+        self.held.append(message)
+
+    def piece(self, message: Message) -> bool:
+        """Take a piece of content; whether it completes the response. Either way it is now in `held`."""
+        self._keep(message.get("body", b""))
+        self.held.append(message)
+        return not message.get("more_body", False) or self._size == self._expected
+
+    def _keep(self, content: bytes) -> None:
+        self._size += len(content)
+        if self._digest is not None:
+            self._digest.update(content)
+        elif self._size > self._body_bytes_max:
+            self._digest = hashlib.sha256(b"".join(self._pieces))
+            self._digest.update(content)
+            self._pieces.clear()
+        elif content:
+            self._pieces.append(bytes(content))
+
+    def release(self) -> list[Message]:
+        """The messages that waited, to be sent now."""
+        messages, self.held = self.held, []
+        self.sent = True
+        return messages
+
+    def answered(self, fate: Fate) -> Answered:
+        """The complete response, for the record."""
+        if self._start is None:
+            raise AssertionError("a response without a start was called complete")
+        headers: Headers = tuple((bytes(name), bytes(value)) for name, value in self._start.get("headers") or ())
+        whole = self._digest is None
+        return Answered(
+            Response(self._start["status"], headers, b"".join(self._pieces)),
+            whole=whole,
+            size=self._size,
+            digest=b"" if whole else self._digest.digest(),
+            fate=fate,
+        )
