@@ -6,10 +6,12 @@ Instants and durations are integers in milliseconds; an instant is always the *s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import field
 from enum import StrEnum
 from typing import Protocol
+
+from retrysafe.value import value
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -28,7 +30,7 @@ class Body(Protocol):
         """The content as one string of bytes."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BytesBody:
     """Content that is held in memory."""
 
@@ -45,7 +47,7 @@ class BytesBody:
         return self.content
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Head:
     """A request before its content is read.
 
@@ -60,13 +62,23 @@ class Head:
     path: bytes
     query: bytes
     headers: Headers
+    _lines: dict[bytes, list[bytes]] = field(init=False, repr=False, compare=False)
 
-    def values(self, name: bytes) -> list[bytes]:
+    def __post_init__(self) -> None:
+        lines: dict[bytes, list[bytes]] = {}
+        for name, line in self.headers:
+            if name in lines:
+                lines[name].append(line)
+            else:
+                lines[name] = [line]
+        object.__setattr__(self, "_lines", lines)
+
+    def values(self, name: bytes) -> Sequence[bytes]:
         """All field lines of that lower-case name, in order."""
-        return [value for field, value in self.headers if field == name]
+        return self._lines.get(name, ())
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Request:
     """A request whose content has arrived whole (contract R38)."""
 
@@ -74,7 +86,7 @@ class Request:
     body: Body
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Response:
     """A complete answer: status code, field lines in order, content bytes as sent."""
 
@@ -84,7 +96,7 @@ class Response:
 
     def value(self, name: bytes) -> bytes | None:
         """The first field line of that lower-case name, whatever case it was sent in."""
-        return next((value for field, value in self.headers if field.lower() == name), None)
+        return next((line for field_name, line in self.headers if field_name.lower() == name), None)
 
 
 class State(StrEnum):
@@ -97,7 +109,7 @@ class State(StrEnum):
     EXPIRED = "expired"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Claim:
     """The right to execute, as a value. Every write by its owner is conditional on the token.
 
@@ -112,7 +124,7 @@ class Claim:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Record:
     """What the store holds for one record id.
 
@@ -143,7 +155,7 @@ class Record:
     response: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Found:
     """A record as it stands, and the store's clock when it was read."""
 

@@ -7,13 +7,14 @@ eight hexadecimal digits of its id, which is a keyed digest (contract R113).
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import Protocol
+
+from retrysafe.value import value
 
 _log = logging.getLogger("retrysafe")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Handled:
     """A request that asked for protection has ended.
 
@@ -26,7 +27,7 @@ class Handled:
     route: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StoreFailed:
     """The store failed an operation.
 
@@ -39,28 +40,28 @@ class StoreFailed:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Unrecorded:
     """An outcome could not be recorded until the end of its lease: the record will become unknown."""
 
     record: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ClaimLost:
     """An owner found at renewal that its claim no longer holds."""
 
     record: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Overdue:
     """A handler runs longer than `execution_max`; its claim is no longer renewed."""
 
     record: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CutOff:
     """Handlers were cancelled because shutting down would not wait longer.
 

@@ -1,12 +1,15 @@
 """Runs a flow on asyncio. The only place that shields.
 
 Up to `Execute` a flow runs in the request's own task, where a leaving client may cancel it. From
-`Execute` on it runs in an owner task, which no client and no outer middleware can cancel (contract R53).
+`Execute` on it runs in an owner task, which no client and no outer middleware can cancel (contract R53):
+there the handler runs, and where it sends the message that completes its response, the flow goes on to
+its end while the handler waits.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 from retrysafe.drive import RENEWALS_PER_LEASE, RETRY_FIRST_S, RETRY_MOST_S, SETTLE_S
@@ -22,8 +25,7 @@ from retrysafe.stores.contract import Store
 
 T = TypeVar("T")
 
-# Hashing 256 KiB takes about 0.15 ms; more than that would hold up the loop for other requests.
-INLINE_BYTES_MAX = 256 << 10
+Conclude = Callable[[Outcome], Awaitable[None]]
 
 
 class Exchange(Protocol):
@@ -40,20 +42,26 @@ class Exchange(Protocol):
     async def authorize(self) -> bool:
         """May the caller see the stored answer now?"""
 
-    async def execute(self, effect: Execute) -> Outcome:
-        """Run the handler up to its last response message, which waits for `answer`. Never raises."""
+    async def execute(self, effect: Execute, conclude: Conclude) -> None:
+        """Run the handler to its end.
+
+        Args:
+            effect: what to run.
+            conclude: to be called once, with the outcome, at the message that completes the response and
+                before it is sent; calls `answer`. What the handler does afterwards is outside the record.
+
+        Raises:
+            Exception: what the handler raised, after it was concluded.
+        """
 
     async def answer(self, answer: Answer) -> None:
         """Send what the flow decided."""
 
-    async def finish(self) -> None:
-        """Wait for what the handler does after its answer; raise what it raised."""
+    def leave(self) -> None:
+        """Whoever waited for the answer is gone: send nothing further."""
 
     def overdue(self) -> None:
         """The handler had all the time it may have: let it know."""
-
-    def cancel(self) -> None:
-        """Stop the handler."""
 
 
 class Driver:
@@ -67,15 +75,11 @@ class Driver:
     def __init__(self, store: Store, observer: Observer) -> None:
         self._store = store
         self._observer = observer
-        self._owners: dict[asyncio.Task[None], Exchange] = {}
-        self._errands: set[asyncio.Task[None]] = set()
+        self._owners: set[asyncio.Task[None]] = set()
+        self._errands: set[asyncio.Task[Any]] = set()
 
-    async def run(self, flow: Flow[Answer], exchange: Exchange) -> Answer | None:
-        """Drive one request to its end.
-
-        Returns:
-            The answer to give, if nothing was executed. None: the handler ran, and its owner has
-            given the answer.
+    async def run(self, flow: Flow[Answer], exchange: Exchange) -> None:
+        """Drive one request to its end, and answer it.
 
         Raises:
             Exception: what the handler raised, after its outcome was recorded and answered.
@@ -84,84 +88,48 @@ class Driver:
         while isinstance(step, Effect):
             if isinstance(step, Execute):
                 await self._hand_over(flow, step, exchange)
-                return None
+                return
             step = await self._advance(flow, step, exchange)
         self._observer.notice(Handled(step.ending, exchange.route))
-        return step
+        await exchange.answer(step)
 
     async def drain(self, patience_s: float) -> None:
         """Wait for the owners; after `patience_s` cancel their handlers, whose records become unknown."""
-        owners = dict(self._owners)
-        if owners:
-            _, late = await asyncio.wait(owners, timeout=patience_s)
+        if self._owners:
+            _, late = await asyncio.wait(self._owners, timeout=patience_s)
             if late:
                 self._observer.notice(CutOff(len(late)))
                 for owner in late:
-                    owners[owner].cancel()
+                    owner.cancel()
                 await asyncio.wait(late, timeout=SETTLE_S + RETRY_MOST_S)
         if self._errands:
-            await asyncio.wait(set(self._errands), timeout=RETRY_MOST_S)
+            await asyncio.wait(self._errands, timeout=RETRY_MOST_S)
 
     # --- stepping ---------------------------------------------------------------------------------
 
     async def _advance(self, flow: Flow[Answer], effect: Effect[Any], exchange: Exchange) -> Effect[Any] | Answer:
-        """Perform one effect and give the flow its answer."""
+        """Perform one effect before the handler runs, and give the flow its answer."""
+        answer: Any
         try:
-            answer = await self._perform(effect, exchange)
+            match effect:
+                case effects.ResolveScope():
+                    answer = await exchange.scope()
+                case effects.ReadRequest(body_bytes_max):
+                    answer = await exchange.request(body_bytes_max)
+                case effects.TakeFingerprint(request, policy, secret):
+                    answer = await asyncio.to_thread(fingerprint_of, request, policy, secret)
+                case effects.Claiming():
+                    answer = await self._claim(effect)
+                case Transition():
+                    answer = await self._store.submit(effect)
+                case effects.Authorize():
+                    answer = await exchange.authorize()
+                case _:
+                    raise AssertionError(f"an effect out of place: {type(effect).__name__}")
         except StoreError as error:
             self._observer.notice(StoreFailed(type(effect).__name__, str(error)))
             return thrown(flow, error)
         return sent(flow, answer)
-
-    async def _perform(self, effect: Effect[Any], exchange: Exchange) -> Any:  # noqa: PLR0911 - one return an effect
-        match effect:
-            case effects.Claiming():
-                return await self._claim(effect)
-            case Transition():
-                return await self._store.submit(effect)
-            case effects.TakeFingerprint(request, policy, secret):
-                if request.body.size > INLINE_BYTES_MAX:
-                    return await asyncio.to_thread(fingerprint_of, request, policy, secret)
-                return fingerprint_of(request, policy, secret)
-            case effects.Settle(transition, lease_ms):
-                return await self._settle(transition, lease_ms)
-            case effects.ResolveScope():
-                return await exchange.scope()
-            case effects.ReadRequest(body_bytes_max):
-                return await exchange.request(body_bytes_max)
-            case effects.Authorize():
-                return await exchange.authorize()
-            case _:
-                raise AssertionError(f"an effect that this driver does not know: {type(effect).__name__}")
-
-    # --- the owner --------------------------------------------------------------------------------
-
-    async def _hand_over(self, flow: Flow[Answer], effect: Execute, exchange: Exchange) -> None:
-        """Start the owner and wait for it; whoever waits may leave, the owner stays."""
-        owner = asyncio.get_running_loop().create_task(self._own(flow, effect, exchange))
-        self._owners[owner] = exchange  # also the strong reference that keeps the task alive
-        owner.add_done_callback(self._release_owner)
-        await asyncio.shield(owner)
-
-    def _release_owner(self, owner: asyncio.Task[None]) -> None:
-        del self._owners[owner]
-
-    async def _own(self, flow: Flow[Answer], effect: Execute, exchange: Exchange) -> None:
-        renewal = _Renewal(self._store, self._observer, effect, exchange)
-        try:
-            step = sent(flow, await exchange.execute(effect))
-            while isinstance(step, Effect):
-                step = await self._advance(flow, step, exchange)
-        except BaseException:
-            exchange.cancel()  # a defect here must not leave a handler waiting for ever
-            raise
-        finally:
-            renewal.stop()
-        self._observer.notice(Handled(step.ending, exchange.route))
-        await exchange.answer(step)
-        await exchange.finish()
-
-    # --- the store --------------------------------------------------------------------------------
 
     async def _claim(self, claiming: effects.Claiming[Any]) -> Any:
         """Claim; when the answer reaches nobody, take the claim back."""
@@ -176,16 +144,69 @@ class Driver:
         await asyncio.wait([pending])
         await self._settle_until(undo, asyncio.get_running_loop().time() + SETTLE_S)
 
-    async def _settle(self, transition: Transition[bool], lease_ms: int) -> Settled:
-        """Settle while the client waits; when the store stays away, go on without the client."""
+    # --- the owner --------------------------------------------------------------------------------
+
+    async def _hand_over(self, flow: Flow[Answer], effect: Execute, exchange: Exchange) -> None:
+        """Start the owner and wait for it; whoever waits may leave, the owner stays."""
+        owner = asyncio.get_running_loop().create_task(self._own(flow, effect, exchange))
+        self._owners.add(owner)  # also the strong reference that keeps the task alive
+        owner.add_done_callback(self._owners.discard)
         try:
-            return Settled.DONE if await self._store.submit(transition) else Settled.REFUSED
+            await asyncio.shield(owner)
+        except asyncio.CancelledError:
+            exchange.leave()
+            raise
+
+    async def _own(self, flow: Flow[Answer], effect: Execute, exchange: Exchange) -> None:
+        renewal = _Renewal(self._store, self._observer, effect, exchange)
+
+        async def conclude(outcome: Outcome) -> None:
+            step, interruption = await self._conclude(flow, outcome)
+            renewal.stop()
+            self._observer.notice(Handled(step.ending, exchange.route))
+            await exchange.answer(step)
+            if interruption is not None:
+                raise interruption
+
+        try:
+            await exchange.execute(effect, conclude)
+        finally:
+            renewal.stop()
+
+    async def _conclude(self, flow: Flow[Answer], outcome: Outcome) -> tuple[Answer, asyncio.CancelledError | None]:
+        """Record the outcome, whatever happens to the handler meanwhile."""
+        step = sent(flow, outcome)
+        interruption = None
+        while isinstance(step, Effect):
+            pending = self._settle(step) if isinstance(step, effects.Settle) else self._read(step)
+            interruption = await _outlast(pending) or interruption
+            error = pending.exception()
+            step = thrown(flow, error) if isinstance(error, StoreError) else sent(flow, pending.result())
+        return step, interruption
+
+    def _read(self, effect: Effect[Any]) -> asyncio.Future[Any]:
+        if not isinstance(effect, Transition):
+            raise AssertionError(f"an effect out of place: {type(effect).__name__}")
+        return self._store.submit(effect)
+
+    def _settle(self, settle: effects.Settle) -> asyncio.Future[Settled]:
+        """Settle while the client waits; when the store stays away, go on without the client."""
+        pending = self._store.submit(settle.transition)
+        if pending.done() and pending.exception() is None:
+            at_once: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
+            at_once.set_result(_settled(pending.result()))
+            return at_once
+        return self._errand(self._settle_slowly(settle, pending))
+
+    async def _settle_slowly(self, settle: effects.Settle, pending: asyncio.Future[bool]) -> Settled:
+        try:
+            return _settled(await pending)
         except StoreError as error:
-            self._observer.notice(StoreFailed(type(transition).__name__, str(error)))
+            self._observer.notice(StoreFailed(type(settle.transition).__name__, str(error)))
         now_s = asyncio.get_running_loop().time()
-        settled = await self._settle_until(transition, now_s + SETTLE_S)
+        settled = await self._settle_until(settle.transition, now_s + SETTLE_S)
         if settled is Settled.OPEN:
-            self._errand(self._settle_late(transition, now_s + lease_ms / 1_000))
+            self._errand(self._settle_late(settle.transition, now_s + settle.lease_ms / 1_000))
         return settled
 
     async def _settle_late(self, transition: Transition[bool], deadline_s: float) -> None:
@@ -197,33 +218,54 @@ class Driver:
         delay_s = RETRY_FIRST_S
         while True:
             try:
-                return Settled.DONE if await self._store.submit(transition) else Settled.REFUSED
+                return _settled(await self._store.submit(transition))
             except StoreError:
                 if loop.time() + delay_s > deadline_s:
                     return Settled.OPEN
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, RETRY_MOST_S)
 
-    def _errand(self, work: Any) -> None:
-        """Do something that nobody waits for, and keep it alive until it is done."""
+    def _errand(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Do something that no request's task may take down with it, and keep it alive until it is done."""
         errand = asyncio.get_running_loop().create_task(work)
         self._errands.add(errand)
         errand.add_done_callback(self._errands.discard)
+        return errand
+
+
+async def _outlast(pending: asyncio.Future[Any]) -> asyncio.CancelledError | None:
+    """Wait until it is done, even if this task is cancelled meanwhile; the cancellation is handed back.
+
+    A handler may stand in a timeout or a cancel scope of its own while its answer is being recorded.
+    """
+    interruption = None
+    while not pending.done():
+        try:
+            await asyncio.shield(pending)
+        except asyncio.CancelledError as error:
+            interruption = error
+        except StoreError:
+            break
+    return interruption
+
+
+def _settled(took_effect: bool) -> Settled:
+    return Settled.DONE if took_effect else Settled.REFUSED
 
 
 class _Renewal:
     """Renews one claim at a third of its lease, by timer: it costs next to nothing to a handler that is quick."""
 
+    __slots__ = ("_every_s", "_effect", "_end_s", "_exchange", "_loop", "_observer", "_store", "_timer")
+
     def __init__(self, store: Store, observer: Observer, effect: Execute, exchange: Exchange) -> None:
-        policy = effect.policy
         self._store = store
         self._observer = observer
+        self._effect = effect
         self._exchange = exchange
-        self._claim = effect.claim
-        self._renewal = effects.RenewIfHeld(effect.claim, policy.lease_ms, policy.unknown_retention_ms)
         self._loop = asyncio.get_running_loop()
-        self._every_s = policy.lease_ms / 1_000 / RENEWALS_PER_LEASE
-        self._end_s = self._loop.time() + policy.execution_max_ms / 1_000
+        self._every_s = effect.policy.lease_ms / 1_000 / RENEWALS_PER_LEASE
+        self._end_s = self._loop.time() + effect.policy.execution_max_ms / 1_000
         self._timer = self._loop.call_later(self._every_s, self._renew)
 
     def stop(self) -> None:
@@ -232,11 +274,15 @@ class _Renewal:
 
     def _renew(self) -> None:
         if self._loop.time() >= self._end_s:
-            self._observer.notice(Overdue(name_of(self._claim.record_id)))
+            self._observer.notice(Overdue(name_of(self._effect.claim.record_id)))
             self._exchange.overdue()
             return
+        policy = self._effect.policy
         self._timer = self._loop.call_later(self._every_s, self._renew)
-        self._store.submit(self._renewal).add_done_callback(self._renewed)
+        renewal = self._store.submit(
+            effects.RenewIfHeld(self._effect.claim, policy.lease_ms, policy.unknown_retention_ms)
+        )
+        renewal.add_done_callback(self._renewed)
 
     def _renewed(self, renewal: asyncio.Future[bool]) -> None:
         if renewal.cancelled():
@@ -245,7 +291,7 @@ class _Renewal:
             self._observer.notice(StoreFailed("RenewIfHeld", str(error)))
         elif not renewal.result() and not self._timer.cancelled():
             self._timer.cancel()
-            self._observer.notice(ClaimLost(name_of(self._claim.record_id)))
+            self._observer.notice(ClaimLost(name_of(self._effect.claim.record_id)))
 
 
 def _record_name(transition: Transition[bool]) -> str:

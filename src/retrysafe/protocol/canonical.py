@@ -9,7 +9,7 @@ about half a surrogate pair, about `NaN`. Nor has what is nested absurdly deep.
 
 The work is done by the scanner and the encoder of the standard library, both in C. They know no exact
 decimals, so a number that is no plain integer goes through them as a pair that begins with `NaN`,
-which no valid text can contain.
+and an element left out as `Infinity`, which no valid text can contain.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ DEPTH_MAX = 100
 _INTEGER_DIGITS_MAX = 40
 _EXPONENT_DIGITS_MAX = 20
 _NAN = float("nan")
+_INFINITY = float("inf")
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _INDEX = re.compile(r"0|[1-9][0-9]*")
@@ -96,7 +97,7 @@ def _depth(content: bytes) -> int:
 
 
 def _without(tree: Any, pointers: Iterable[str]) -> Any:
-    """The tree without these values. In an array `NaN` takes the place, so that no other element moves up."""
+    """The tree without these values. In an array infinity takes the place: no other element moves up."""
     for pointer in pointers:
         parent, _, last = pointer.rpartition("/")
         for container in _values_at(tree, parent):
@@ -104,7 +105,7 @@ def _without(tree: Any, pointers: Iterable[str]) -> Any:
             if isinstance(container, dict):
                 container.pop(place, None)
             elif place is not None:
-                container[place] = _NAN
+                container[place] = _INFINITY
     return tree
 
 

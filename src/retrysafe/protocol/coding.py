@@ -6,11 +6,11 @@ Both sides of every limit are safe: content that is not decoded is compared as i
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 WINDOW_BYTES = 65_536
 EXPANSION_MAX = 100
-_EXPANDED_BYTES_FREE = 65_536
+EXPANDED_BYTES_FREE = 1 << 20
 _CODINGS_MAX = 2
 _WBITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 
@@ -19,15 +19,19 @@ class Undecodable(ValueError):
     """The content cannot be decoded, or only into more than it may become."""
 
 
-def content_codings(lines: list[bytes]) -> list[bytes]:
+def content_codings(lines: Sequence[bytes]) -> list[bytes]:
     """The codings in `Content-Encoding` field lines, in lower case, in the order in which they were applied."""
     names = [name.strip().lower() for name in b",".join(lines).split(b",")] if lines else []
     return [name for name in names if name not in (b"", b"identity")]
 
 
 def expanded_bytes_max(coded_bytes: int, bytes_max: int) -> int:
-    """How large coded content may become: `EXPANSION_MAX` times its size, and never more than `bytes_max`."""
-    return min(bytes_max, max(_EXPANDED_BYTES_FREE, EXPANSION_MAX * coded_bytes))
+    """How large coded content may become.
+
+    Up to `EXPANDED_BYTES_FREE` any content, beyond it `EXPANSION_MAX` times its size, so that a small request
+    cannot cause much work; and never more than `bytes_max`, which is what may be sent without a coding.
+    """
+    return min(bytes_max, max(EXPANDED_BYTES_FREE, EXPANSION_MAX * coded_bytes))
 
 
 def decoded(chunks: Iterable[bytes], codings: list[bytes], bytes_max: int) -> Iterator[bytes]:

@@ -5,60 +5,60 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import assert_never
 from urllib.parse import urlsplit
 
-from retrysafe.model import Claim, Found, Record, Request, State
+from retrysafe.model import Found, Record, Request, State
 from retrysafe.protocol.duration import iso8601
 from retrysafe.protocol.effects import Answered, Broken, Cancelled, Fate, Outcome, Raised
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.problem import Problem, retry_after
+from retrysafe.value import value
 
 # --- what a claim found ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Run:
     """The claim holds: execute."""
 
-    claim: Claim
 
-
-@dataclass(frozen=True, slots=True)
+@value
 class Replay:
     """Answer from the record."""
 
     record: Record
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Refuse:
     """Answer with a problem; run nothing."""
 
     problem: Problem
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TakeOver:
     """The owner is gone and the route says that it may run again."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Abandon:
     """The owner is gone and nobody may run again: the outcome is unknown."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reclaim:
     """The last attempt is known to have done nothing: run again."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Forget:
     """The record's time is over: as if there were none."""
 
+
+RUN = Run()
 
 Decision = Run | Replay | Refuse | TakeOver | Abandon | Reclaim | Forget
 
@@ -77,7 +77,7 @@ def decide(found: Found, token: bytes, policy: Policy, *, same_request: bool) ->
     """
     record, now_ms = found.record, found.now_ms
     if record.token == token and record.state is State.IN_PROGRESS:
-        return Run(Claim(record_id=b"", token=token, attempt=record.attempt))
+        return RUN
     if record.state is not State.IN_PROGRESS and record.forget_at_ms <= now_ms:
         return Forget()
     if not same_request:

@@ -8,10 +8,10 @@ from datetime import timedelta
 Duration = str | timedelta
 
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_SHORT = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_COUNT = r"\d{1,15}(?:\.\d{1,15})?"  # bounded, so that it is exact enough and never infinite
+_SHORT = re.compile(rf"({_COUNT})(ms|s|m|h|d)", re.ASCII)
 _ISO = re.compile(
-    r"P(?:(?P<d>\d+(?:\.\d+)?)D)?"
-    r"(?:T(?=\d)(?:(?P<h>\d+(?:\.\d+)?)H)?(?:(?P<m>\d+(?:\.\d+)?)M)?(?:(?P<s>\d+(?:\.\d+)?)S)?)?"
+    rf"P(?:(?P<d>{_COUNT})D)?(?:T(?=\d)(?:(?P<h>{_COUNT})H)?(?:(?P<m>{_COUNT})M)?(?:(?P<s>{_COUNT})S)?)?", re.ASCII
 )
 
 
@@ -28,7 +28,7 @@ def milliseconds(duration: Duration) -> int:
         if duration < timedelta(0):
             raise ValueError(f"{duration} is negative")
         return round(duration.total_seconds() * 1_000)
-    text = duration.strip()
+    text = duration.strip() if isinstance(duration, str) else ""
     if short := _SHORT.fullmatch(text):
         return round(float(short[1]) * _UNIT_MS[short[2]])
     iso = _ISO.fullmatch(text)

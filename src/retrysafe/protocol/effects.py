@@ -11,13 +11,13 @@ checker, and a driver that forgets one fails on `assert_never`.
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
 from retrysafe.model import Claim, Found, Request, Response
 from retrysafe.protocol.key import Key
 from retrysafe.protocol.policy import Policy
+from retrysafe.value import value
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class Claiming(Transition[T]):
         raise NotImplementedError
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ClaimIfAbsent(Claiming[Found]):
     """Insert a record in progress, attempt 1, if there is none; else the record as it stands.
 
@@ -82,7 +82,7 @@ class ClaimIfAbsent(Claiming[Found]):
         return DiscardIfHeld(Claim(self.record_id, self.token, attempt=1))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TakeOverIfLapsed(Claiming[bool]):
     """New claim on a record in progress whose token is `seen_token` and whose lease has lapsed."""
 
@@ -97,7 +97,7 @@ class TakeOverIfLapsed(Claiming[bool]):
         return ReleaseIfHeld(Claim(self.record_id, self.token, attempt=0), self.forget_after_ms)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ClaimIfRetryable(Claiming[bool]):
     """New claim on a retryable record whose token is `seen_token`."""
 
@@ -112,7 +112,7 @@ class ClaimIfRetryable(Claiming[bool]):
         return ReleaseIfHeld(Claim(self.record_id, self.token, attempt=0), self.forget_after_ms)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RenewIfHeld(Transition[bool]):
     """Extend the lease of a record in progress that this claim still holds."""
 
@@ -121,7 +121,7 @@ class RenewIfHeld(Transition[bool]):
     forget_after_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CompleteIfHeld(Transition[bool]):
     """Keep the outcome of a claim that still holds its record, in progress or marked unknown meanwhile.
 
@@ -138,7 +138,7 @@ class CompleteIfHeld(Transition[bool]):
     forget_after_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReleaseIfHeld(Transition[bool]):
     """Proven without effect: make the record retryable, fingerprint kept."""
 
@@ -146,14 +146,14 @@ class ReleaseIfHeld(Transition[bool]):
     forget_after_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DiscardIfHeld(Transition[bool]):
     """Nothing ran: delete the record."""
 
     claim: Claim
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MarkUnknownIfHeld(Transition[bool]):
     """The owner itself cannot tell whether the effect happened."""
 
@@ -161,7 +161,7 @@ class MarkUnknownIfHeld(Transition[bool]):
     forget_after_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MarkUnknownIfLapsed(Transition[bool]):
     """The owner is gone: the record is in progress under `seen_token` and its lease has lapsed."""
 
@@ -170,7 +170,7 @@ class MarkUnknownIfLapsed(Transition[bool]):
     forget_after_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ForgetIfOver(Transition[bool]):
     """Delete a record under `seen_token` that is no longer in progress and whose time to be forgotten has come."""
 
@@ -178,7 +178,7 @@ class ForgetIfOver(Transition[bool]):
     seen_token: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Read(Transition[Found | None]):
     """The record as it stands, from where writes go; None if there is none. Changes nothing."""
 
@@ -188,7 +188,7 @@ class Read(Transition[Found | None]):
 # --- for the store, of many records -------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Purged:
     """What one batch of purging did: records expired, records forgotten, whether more are due."""
 
@@ -197,7 +197,7 @@ class Purged:
     more: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Purge(Transition[Purged]):
     """Expire and forget what is due, at most `batch_max` records of each."""
 
@@ -207,7 +207,7 @@ class Purge(Transition[Purged]):
 # --- for the driver -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TakeFingerprint(Effect[bytes]):
     """The fingerprint of a request; an effect only so that a driver may do a large one elsewhere."""
 
@@ -224,7 +224,7 @@ class Settled(Enum):
     OPEN = "open"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Settle(Effect[Settled]):
     """Write an outcome, with retries while the store is away (contract R49).
 
@@ -239,7 +239,7 @@ class Settle(Effect[Settled]):
 # --- for the door -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ResolveScope(Effect[str | None]):
     """The account that the request belongs to; None if there is none."""
 
@@ -251,14 +251,14 @@ class Unread(Enum):
     CLIENT_GONE = "client gone"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReadRequest(Effect[Request | Unread]):
     """Read the content whole, up to `body_bytes_max`."""
 
     body_bytes_max: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Authorize(Effect[bool]):
     """May the caller see this account's stored answer now (contract R60)?"""
 
@@ -272,7 +272,7 @@ class Fate(Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answered:
     """The handler's last response message is there, and not yet sent.
 
@@ -291,19 +291,19 @@ class Answered:
     fate: Fate
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Raised:
     """The handler raised, or returned without an answer, before any byte was sent."""
 
     fate: Fate
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Broken:
     """The handler failed in the middle of its answer, after bytes were sent."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Cancelled:
     """The handler was stopped: the process is shutting down and would not wait longer."""
 
@@ -313,7 +313,7 @@ class Cancelled:
 Outcome = Answered | Raised | Broken | Cancelled
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Execute(Effect[Outcome]):
     """Run the handler; answered at its last response message, before that is sent. Never raises."""
 

@@ -26,10 +26,10 @@ from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.target import normal_path, sorted_pairs
 
 CANONICAL_BYTES_MAX = 65_536
-"""Up to this size JSON and forms are compared by meaning, above it byte by byte."""
+"""Up to this size JSON and forms are compared by meaning, above it byte by byte and whole (contract R25, R27)."""
 
 _VERSION = 1
-_UNCOMPARED = 0
+_ONLY_THE_KEY = 0
 
 _Source = Callable[[], Iterator[bytes]]
 
@@ -42,64 +42,70 @@ def fingerprint_of(request: Request, policy: Policy, secret: bytes) -> bytes:
         policy: says what counts besides the default, and what does not.
         secret: the one that record ids are made with.
     """
-    if policy.fingerprint == "none":
-        return _uncompared(secret)
-    return bytes((_VERSION,)) + _ALGORITHMS[_VERSION](request, policy, secret)
+    version = _ONLY_THE_KEY if policy.fingerprint == "none" else _VERSION
+    return bytes((version,)) + _ALGORITHMS[version](request, policy, secret)
 
 
-def matches(stored: bytes, request: Request, policy: Policy, secret: bytes, computed: bytes = b"") -> bool:
+def matches(stored: bytes, request: Request, policy: Policy, secret: bytes) -> bool:
     """Whether a request is the one that a record was made for.
 
-    A record, or a policy, for which only the key counts matches every request. A record of an unknown
-    algorithm matches none: it was written by a newer release, and to refuse a retry (422) is safe, while
-    to give it an answer that may be another request's is not. For the same reason a policy that begins
-    to look at more refuses the retries of records made before.
+    Under a policy for which only the key counts, every request matches, and so it does a record that was
+    made under one. A record of an unknown algorithm matches none: it was written by a newer release, and
+    to refuse a retry (422) is safe, while to give it an answer that may be another request's is not. For
+    the same reason a retry is refused if the policy names other headers, parameters or members by then.
 
     Args:
         stored: the fingerprint in the record.
         request: the one to compare.
         policy: as for `fingerprint_of`.
         secret: as for `fingerprint_of`.
-        computed: what `fingerprint_of` said about this request, if that is known, to save the work.
     """
-    if policy.fingerprint == "none" or hmac.compare_digest(stored, _uncompared(secret)):
+    if policy.fingerprint == "none":
         return True
     algorithm = _ALGORITHMS.get(stored[0]) if stored else None
     if algorithm is None:
         return False
-    if computed[:1] != stored[:1]:
-        computed = stored[:1] + algorithm(request, policy, secret)
-    return hmac.compare_digest(stored, computed)
+    return hmac.compare_digest(stored[1:], algorithm(request, policy, secret))
 
 
-def _uncompared(secret: bytes) -> bytes:
-    return bytes((_UNCOMPARED,)) + hmac.digest(secret, frame(b"retrysafe fingerprint", bytes((_UNCOMPARED,))), "sha256")
+def _only_the_key(_request: Request, _policy: Policy, secret: bytes) -> bytes:
+    return hmac.digest(secret, frame(b"retrysafe fingerprint", bytes((_ONLY_THE_KEY,))), "sha256")
 
 
 def _version_1(request: Request, policy: Policy, secret: bytes) -> bytes:
     """Frozen: records of this version exist. A change of what it gives is a new version beside it."""
     head = request.head
-    excluded = [name.encode() for name in policy.fingerprint_query_except]
     covered = frame(
         b"retrysafe fingerprint",
-        b"\1",
+        bytes((_VERSION,)),
         head.method.encode(),
         normal_path(head.path),
-        frame(*sorted_pairs(head.query, excluded)),
-        frame(*_headers(head, policy)),
+        _query(head, policy),
+        _headers(head, policy),
         *_content(request, policy),
     )
     return hmac.digest(secret, covered, "sha256")
 
 
-_ALGORITHMS: dict[int, Callable[[Request, Policy, bytes], bytes]] = {_VERSION: _version_1}
+_ALGORITHMS: dict[int, Callable[[Request, Policy, bytes], bytes]] = {
+    _ONLY_THE_KEY: _only_the_key,
+    _VERSION: _version_1,
+}
 
 
-def _headers(head: Head, policy: Policy) -> list[bytes]:
+def _query(head: Head, policy: Policy) -> bytes:
+    if not head.query:
+        return b""
+    return frame(*sorted_pairs(head.query, [name.encode() for name in policy.fingerprint_query_except]))
+
+
+def _headers(head: Head, policy: Policy) -> bytes:
     """Name and value of the fields that count (R31). Lines of one name are one list: proxies join them."""
+    if not policy.fingerprint_headers:
+        return b""
     names = sorted({name.lower().encode() for name in policy.fingerprint_headers})
     lines = [(name, head.values(name)) for name in names]
-    return [part for name, values in lines if values for part in (name, b",".join(value.strip() for value in values))]
+    return frame(*(part for name, values in lines if values for part in (name, b",".join(map(bytes.strip, values)))))
 
 
 def _content(request: Request, policy: Policy) -> tuple[bytes, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from retrysafe.model import Headers
 
@@ -55,7 +56,7 @@ def without_origin_bound(headers: Headers) -> Headers:
 _CODING = re.compile(rb"\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*(?:;\s*[qQ]\s*=\s*([01](?:\.[0-9]{0,3})?)\s*)?$")
 
 
-def accepts_coding(accept_encoding: list[bytes], coding: bytes) -> bool:
+def accepts_coding(accept_encoding: Sequence[bytes], coding: bytes) -> bool:
     """Whether a client that sent these `Accept-Encoding` lines can read `coding` (RFC 9110 12.5.3).
 
     No field at all accepts any coding; an empty one accepts none.

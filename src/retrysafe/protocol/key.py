@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import hmac
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import cast
 
 import http_sf
 
 from retrysafe.model import Head
 from retrysafe.protocol.framing import frame
 from retrysafe.protocol.policy import Policy
+from retrysafe.value import value
 
 _PARAMETERS_BYTES_MAX = 1_024
-_QUOTED_OR_BARE = re.compile(rb'"([!#-\[\]-~]+)"|([A-Za-z0-9\-._~:/+=]+)')  # quoted: without escapes
-_VISIBLE = re.compile(r"[!-~]*")
+_BARE = re.compile(rb"[A-Za-z0-9\-._~:/+=]+")
+_QUOTED_OR_BARE = re.compile(rb'"([!#-\[\]-~]+)"|(' + _BARE.pattern + rb")")  # quoted: without escapes
 _UUID = re.compile(r"[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}")
 _HEX = re.compile(r"[0-9A-Fa-f]+")
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]{22,}={0,2}")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Key:
     """A well-formed key.
 
@@ -36,12 +38,12 @@ class Key:
     text: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Absent:
     """The request carries no key."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Malformed:
     """The request carries something that is no key; it must not run.
 
@@ -64,14 +66,23 @@ def parse_key(head: Head, policy: Policy) -> Key | Absent | Malformed:
         return Absent()
     if len(lines) > 1:
         return Malformed(f"The request has more than one {policy.header} field; send exactly one.")
-    value = lines[0].strip(b" \t")
-    if not value:
+    spelling = lines[0].strip(b" \t")
+    if not spelling:
         return Malformed(f"The {policy.header} field is empty.")
     # Before anything whose cost grows with the length: no valid key is spelled with more bytes than this (R7).
-    if len(value) > 2 * policy.key_length_max + 2 + _PARAMETERS_BYTES_MAX:
+    if len(spelling) > 2 * policy.key_length_max + 2 + _PARAMETERS_BYTES_MAX:
         return _too_long(policy)
-    text = _decoded(value, policy)
-    return text if isinstance(text, Malformed) else _checked(text, policy)
+    # The two spellings that nearly every client uses, in one look.
+    plain = _QUOTED_OR_BARE.fullmatch(spelling) if policy.key_syntax == "both" else None
+    text = (plain[1] or plain[2]).decode("ascii") if plain else _decoded(spelling, policy)
+    if isinstance(text, Malformed):
+        return text
+    if not policy.key_length_min <= len(text) <= policy.key_length_max:
+        return _bad_length(text, policy)
+    if " " in text:
+        return Malformed(f"The key in the {policy.header} field contains a space, which no key may.")
+    # The one spelling that clients are known to change between attempts (R9).
+    return Key(text.lower() if len(text) == 36 and _UUID.fullmatch(text) else text)
 
 
 def is_128_bit(key: Key) -> bool:
@@ -122,43 +133,38 @@ def as_uuid(digest: bytes) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def _decoded(value: bytes, policy: Policy) -> str | Malformed:
-    quoted = value.startswith(b'"')
+def _decoded(spelling: bytes, policy: Policy) -> str | Malformed:
+    quoted = spelling.startswith(b'"')
     if quoted and policy.key_syntax == "bare":
         return Malformed(f"The {policy.header} field is quoted; this API takes the key without quotes.")
     if not quoted and policy.key_syntax == "sf":
         return Malformed(f"The {policy.header} field is not quoted; this API takes the key as a quoted string.")
-    # The two spellings that nearly every client uses, in one look.
-    if plain := _QUOTED_OR_BARE.fullmatch(value):
-        return (plain[1] or plain[2]).decode("ascii")
     if not quoted:
+        if _BARE.fullmatch(spelling):
+            return spelling.decode("ascii")
         return Malformed(
             f"The {policy.header} field is neither a quoted string nor a bare key "
             "of letters, digits and - . _ ~ : / + = alone."
         )
     try:
-        text, _parameters_ignored = http_sf.parse(value, tltype="item")
+        item = http_sf.parse(spelling, tltype="item")
     except ValueError:
         return Malformed(
             f"The {policy.header} field is not one well-formed quoted string: printable ASCII between "
             "two double quotes, in which only a double quote and a backslash are escaped."
         )
-    return str(text)
+    text, _ = cast(tuple[str, object], item)  # a string, since it begins with a quote; parameters do not count (R2)
+    return text
 
 
-def _checked(text: str, policy: Policy) -> Key | Malformed:
-    if not policy.key_length_min <= len(text) <= policy.key_length_max:
-        if len(text) > policy.key_length_max:
-            return _too_long(policy)
-        if not text:
-            return Malformed(f"The key in the {policy.header} field is empty.")
-        return Malformed(
-            f"The key in the {policy.header} field is too short; it must have {policy.key_length_min} characters or more."
-        )
-    if not _VISIBLE.fullmatch(text):
-        return Malformed(f"The key in the {policy.header} field contains a space; only visible characters may be used.")
-    # The one spelling that clients are known to change between attempts (R9).
-    return Key(text.lower() if len(text) == 36 and _UUID.fullmatch(text) else text)
+def _bad_length(text: str, policy: Policy) -> Malformed:
+    if not text:
+        return Malformed(f"The key in the {policy.header} field is empty.")
+    if len(text) > policy.key_length_max:
+        return _too_long(policy)
+    return Malformed(
+        f"The key in the {policy.header} field is too short; it must have {policy.key_length_min} characters at least."
+    )
 
 
 def _too_long(policy: Policy) -> Malformed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -36,7 +37,7 @@ class MediaType(NamedTuple):
         return not self.charset and self.essence == b"application/x-www-form-urlencoded"
 
 
-def media_type(lines: list[bytes]) -> MediaType:
+def media_type(lines: Sequence[bytes]) -> MediaType:
     """The media type that `Content-Type` field lines declare.
 
     Two lines, or a field that breaks the grammar, may mean one thing to one reader and another to the

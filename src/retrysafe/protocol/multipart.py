@@ -109,7 +109,7 @@ class _Scanner:
                 raise _Malformed
             self._more()
         line = self._buffer[self._at : end]
-        if len(line) > _LINE_BYTES_MAX or b"\r" in line or b"\n" in line or line[:1] in (b" ", b"\t") and line.strip():
+        if len(line) > _LINE_BYTES_MAX or b"\r" in line or b"\n" in line:
             raise _Malformed
         self._at = end + 2
         return line

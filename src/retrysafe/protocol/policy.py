@@ -39,6 +39,16 @@ _INTEGERS: dict[str, tuple[int, int]] = {
     "response_bytes_max": (0, 1 << 30),
 }
 _NAMES = ("fingerprint_headers", "fingerprint_query_except", "fingerprint_json_only", "fingerprint_json_except")
+_POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
+_GRAMMARS = (
+    ("fingerprint_headers", _TOKEN, "the name of a header field"),
+    ("fingerprint_json_only", _POINTER, "a JSON Pointer: it starts with a slash, and ~ and / in a name are ~0 and ~1"),
+    (
+        "fingerprint_json_except",
+        _POINTER,
+        "a JSON Pointer: it starts with a slash, and ~ and / in a name are ~0 and ~1",
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +119,9 @@ class Policy:
     unknown_retention_ms: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for name in ("methods", *_NAMES):
+            if isinstance(seen := getattr(self, name), list):  # as configuration files write them
+                object.__setattr__(self, name, tuple(seen))
         faults = [fault for check in (_choices, _integers, _names, _durations) for fault in check(self)]
         if faults:
             raise ConfigurationError(faults)
@@ -167,10 +180,10 @@ def _names(policy: Policy) -> list[str]:
         for name in _NAMES
         if not _is_strings(getattr(policy, name))
     )
-    for name in ("fingerprint_json_only", "fingerprint_json_except"):
-        pointers = getattr(policy, name)
-        if _is_strings(pointers) and any(not pointer.startswith("/") for pointer in pointers):
-            faults.append(f"policy.{name} is {pointers!r}; each must be a JSON Pointer, which starts with a slash")
+    for name, grammar, kind in _GRAMMARS:
+        seen = getattr(policy, name)
+        if _is_strings(seen) and not all(grammar.fullmatch(item) for item in seen):
+            faults.append(f"policy.{name} is {seen!r}; each must be {kind}")
     if policy.fingerprint_json_only and policy.fingerprint_json_except:
         faults.append("policy.fingerprint_json_only and policy.fingerprint_json_except exclude each other; set one")
     if not isinstance(policy.problems_url, str) or not re.fullmatch(r"https?://\S+/", policy.problems_url):
@@ -189,7 +202,7 @@ def _durations(policy: Policy) -> list[str]:
     for name, (least_ms, most_ms) in _DURATIONS.items():
         try:
             duration_ms = milliseconds(getattr(policy, name))
-        except (ValueError, AttributeError) as error:
+        except ValueError as error:
             faults.append(f"policy.{name}: {error}")
             continue
         if not least_ms <= duration_ms <= most_ms:

@@ -11,12 +11,12 @@ import hmac
 import json
 import struct
 import zlib
-from dataclasses import dataclass
 
 from retrysafe.model import Head, Headers, Response
 from retrysafe.protocol.effects import Answered
 from retrysafe.protocol.headers import accepts_coding, kept, without_origin_bound
 from retrysafe.protocol.policy import Policy
+from retrysafe.value import value
 
 VERSION = 1
 SEAL_BYTES = 16
@@ -36,7 +36,7 @@ class Unreadable(ValueError):
     """The stored bytes are not a snapshot of this record: changed, moved, or of a newer release."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Snapshot:
     """What is kept of a response.
 
@@ -60,14 +60,17 @@ def take_snapshot(answered: Answered, head: Head, policy: Policy) -> Snapshot:
     headers = kept(answered.response.headers, policy.replay_marker)
     if not answered.whole:
         headers = tuple((name, value) for name, value in headers if name in _RECEIPT_HEADERS)
-    origins = head.values(b"origin")
     return Snapshot(
         response=Response(answered.response.status, headers, answered.response.body if answered.whole else b""),
         whole=answered.whole,
         size=answered.size,
         digest=answered.digest,
-        origin=origins[0] if origins else b"",
+        origin=_origin(head),
     )
+
+
+def _origin(head: Head) -> bytes:
+    return b",".join(head.values(b"origin"))
 
 
 def seal(snapshot: Snapshot, record_id: bytes, secret: bytes) -> bytes:
@@ -128,7 +131,7 @@ def replay(snapshot: Snapshot, head: Head, policy: Policy) -> Response:
     """
     response = snapshot.response
     headers, body = response.headers, response.body
-    if head.values(b"origin") != [snapshot.origin] and (snapshot.origin or head.values(b"origin")):
+    if _origin(head) != snapshot.origin:
         headers = without_origin_bound(headers)
     headers, body = _decoded(headers, body, head)
     if not _bodiless(response.status):

@@ -33,6 +33,8 @@ def sorted_pairs(text: bytes, excluded: Collection[bytes] = ()) -> list[bytes]:
         text: raw, without the question mark.
         excluded: decoded names to leave out.
     """
+    if not text:
+        return []
     pieces = [piece.partition(b"=") for piece in text.split(b"&") if piece]
     pairs = [(_decoded(name), _decoded(value)) for name, _, value in pieces]
     pairs.sort(key=lambda pair: pair[0])

@@ -15,7 +15,7 @@ from retrysafe.protocol.flow import Terms, protect, refuse_unready
 from retrysafe.protocol.policy import Policy
 from retrysafe.server.exchange import Application, Authorizer, Exchange, Receive, Send
 from retrysafe.server.lifespan import Lifespan
-from retrysafe.server.routes import Routes
+from retrysafe.server.routes import Route, Routes
 from retrysafe.server.scope import ANONYMOUS, Connection, Resolver, resolver
 from retrysafe.stores.contract import Store
 from retrysafe.stores.location import open_store
@@ -81,25 +81,24 @@ class IdempotencyMiddleware:
         if scope["type"] == "lifespan":
             await Lifespan(self.app, self.open, self.close).run(scope, receive, send)
             return
-        enrolled = self._enrolled(scope) if scope["type"] == "http" else None
-        if enrolled is None:
+        route = self._route(scope) if scope["type"] == "http" else None
+        if route is None:
             await self.app(scope, receive, send)
             return
-        route, policy = enrolled
         ready = self._secret is not None or await self._open_late()
-        terms = Terms(policy, self._namespace, self._secret or b"", secrets.token_bytes(16), self._anonymous)
+        terms = Terms(route.policy, self._namespace, self._secret or b"", secrets.token_bytes(16), self._anonymous)
         exchange = Exchange(self.app, scope, receive, send, route, terms, self._resolver, self._authorizer)
         flow = protect(exchange.head, terms) if ready else refuse_unready(exchange.head, terms)
-        answer = await self._driver.run(flow, exchange)
-        if answer is not None:
-            await exchange.answer(answer)
+        await self._driver.run(flow, exchange)
 
-    def _enrolled(self, scope: Connection) -> tuple[str, Policy] | None:
+    def _route(self, scope: Connection) -> Route | None:
         method = scope["method"]
         if method not in self._routes.methods:
             return None
         path, root = scope["path"], scope.get("root_path", "")
-        return self._routes.find(method, path.removeprefix(root) if root else path)
+        if root and path.startswith(root + "/"):  # the application is mounted: its table knows nothing of where
+            path = path[len(root) :]
+        return self._routes.find(method, path)
 
     async def open(self) -> None:
         """Make the store ready. A server's lifespan does it; else the first protected request.

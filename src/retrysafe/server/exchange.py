@@ -1,8 +1,8 @@
 """One protected request at the ASGI door: what the driver needs of it, and what the handler sees.
 
-The handler runs in a task of its own. It parks in `send` at the message that completes its response,
-until the record is durable; what it does after that is outside the record. It is never told that the
-client left: its outcome is recorded whether anybody waits for it or not (contract R53).
+The handler waits in `send` at the message that completes its response, until the record is durable; what
+it does after that is outside the record. It is never told that the client left: its outcome is recorded
+whether anybody waits for it or not (contract R53).
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, assert_never
 from urllib.parse import quote
 
+from retrysafe.drive.aio import Conclude
 from retrysafe.errors import IncompleteResponse
-from retrysafe.model import Head, Request, Response
-from retrysafe.operation.handle import Operation, begin
+from retrysafe.model import BytesBody, Head, Request, Response
+from retrysafe.operation.handle import begin
 from retrysafe.protocol import effects, flow
 from retrysafe.protocol.effects import Execute, Outcome, Unread
 from retrysafe.protocol.flow import Terms
-from retrysafe.server.body import Spool
+from retrysafe.server.body import MEMORY_BYTES_MAX, Spool
 from retrysafe.server.capture import Capture, Message
-from retrysafe.server.scope import Connection, Resolver, resolve
+from retrysafe.server.routes import Route
+from retrysafe.server.scope import Connection, Resolver
 
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -47,18 +49,24 @@ class Exchange:
         authorizer: asked before a replay; None allows every replay.
     """
 
+    __slots__ = (
+        "_answered", "_application", "_authorizer", "_broken_off", "_capture", "_conclude", "_concluded", "_connection",
+        "_content", "_left", "_muted", "_operation", "_over", "_resolver", "_sending", "_server_receive", "_server_send", "_terms",
+        "head", "route",
+    )  # fmt: skip
+
     def __init__(  # noqa: PLR0913, PLR0917 - what a request consists of here
         self,
         application: Application,
         connection: Connection,
         receive: Receive,
         send: Send,
-        route: str,
+        route: Route,
         terms: Terms,
         resolver: Resolver,
         authorizer: Authorizer | None,
     ) -> None:
-        self.route = route
+        self.route = route.entry
         self.head = _head(connection)
         self._application = application
         self._connection = connection
@@ -67,29 +75,39 @@ class Exchange:
         self._terms = terms
         self._resolver = resolver
         self._authorizer = authorizer
-        withheld = frozenset({terms.policy.replay_marker.lower().encode(), flow.UNRECORDED_STATUS[0]})
-        self._capture = Capture(terms.policy.response_bytes_max, withheld)
-        self._recorded: asyncio.Future[None] | None = None
+        self._capture = Capture(route.policy.response_bytes_max, route.withheld)
+        self._concluded = False
+        self._answered = False
         self._muted = False
         self._broken_off = False
+        self._left = False
+        self._sending: asyncio.Task[Any] | None = None
         self._over = asyncio.Event()
 
     # --- before the handler -----------------------------------------------------------------------
 
     async def scope(self) -> str | None:
-        """The account that the request belongs to."""
-        return await resolve(self._resolver, self._connection)
+        """The account that the request belongs to; empty is none."""
+        account = self._resolver(self._connection)
+        if account is not None and not isinstance(account, str):
+            account = await account
+        return account or None
 
     async def request(self, body_bytes_max: int) -> Request | Unread:
         """The request with its whole content; nothing is read of one that says it is too large."""
         lengths = self.head.values(b"content-length")
         if lengths and lengths[0].isdigit() and int(lengths[0]) > body_bytes_max:
             return Unread.TOO_LARGE
+        message = await self._server_receive()
+        content = message.get("body", b"")
+        if not message.get("more_body", False) and len(content) <= min(body_bytes_max, MEMORY_BYTES_MAX):
+            is_whole = message["type"] == "http.request"
+            return Request(self.head, BytesBody(content)) if is_whole else Unread.CLIENT_GONE
+        return await self._spooled(message, body_bytes_max)
+
+    async def _spooled(self, message: Message, body_bytes_max: int) -> Request | Unread:
         spool = Spool(body_bytes_max)
-        while True:
-            message = await self._server_receive()
-            if message["type"] != "http.request":
-                return Unread.CLIENT_GONE
+        while message["type"] == "http.request":
             piece = message.get("body", b"")
             if spool.writes(piece):
                 await asyncio.to_thread(spool.add, piece)
@@ -99,6 +117,8 @@ class Exchange:
                 return Unread.TOO_LARGE
             if not message.get("more_body", False):
                 return Request(self.head, spool.body())
+            message = await self._server_receive()
+        return Unread.CLIENT_GONE
 
     async def authorize(self) -> bool:
         """May the caller see the stored answer now?"""
@@ -109,33 +129,30 @@ class Exchange:
 
     # --- the handler ------------------------------------------------------------------------------
 
-    async def execute(self, effect: Execute) -> Outcome:
-        """Run the handler up to its last response message, which waits for `answer`. Never raises."""
-        loop = asyncio.get_running_loop()
-        self._operation: Operation = begin(effect, self._terms.secret)
-        self._outcome: asyncio.Future[Outcome] = loop.create_future()
-        self._recorded = loop.create_future()
-        self._content: Iterator[Message] = _messages(effect.request)
-        self._handler = loop.create_task(self._handle())
-        return await self._outcome
-
-    async def _handle(self) -> None:
+    async def execute(self, effect: Execute, conclude: Conclude) -> None:
+        """Run the handler to its end; conclude at the message that completes its response."""
+        self._operation = begin(effect, self._terms.secret)
+        self._conclude = conclude
+        self._content = _messages(effect.request)
         try:
             await self._application(_without_shortcuts(self._connection), self._receive, self._send)
         except asyncio.CancelledError:
-            self._end_early(effects.Cancelled(self._operation.fate))
+            await self._conclude_early(effects.Cancelled(self._operation.fate))
             raise
         except BaseException:
-            self._end_early(effects.Raised(self._operation.fate))
+            await self._conclude_early(effects.Raised(self._operation.fate))
             raise
-        if not self._outcome.done():
-            self._end_early(effects.Raised(self._operation.fate))
+        if not self._concluded:
+            await self._conclude_early(effects.Raised(self._operation.fate))
             raise IncompleteResponse
+        if self._broken_off:
+            raise IncompleteResponse("the response was broken off: the outcome of the operation is unknown")
 
-    def _end_early(self, outcome: Outcome) -> None:
+    async def _conclude_early(self, outcome: Outcome) -> None:
         """The handler is over without a complete response. What was sent cannot be taken back."""
-        if not self._outcome.done():
-            self._outcome.set_result(effects.Broken() if self._capture.sent else outcome)
+        if not self._concluded:
+            self._concluded = True
+            await self._conclude(effects.Broken() if self._capture.sent else outcome)
 
     async def _receive(self) -> Message:
         """For the handler: its content, and then nothing until its response is complete."""
@@ -147,51 +164,59 @@ class Exchange:
     async def _send(self, message: Message) -> None:
         """For the handler: takes its response; the message that completes it waits for the record."""
         kind = message["type"]
-        if self._outcome.done():
-            await self._forward(message)
+        if self._concluded:
+            if self._answered:
+                await self._forward(message)
+            else:
+                self._capture.held.append(message)  # another task of the handler, while the first waits
         elif kind == "http.response.start":
             self._capture.start(message)
         elif kind != "http.response.body":
             await self._forward(message)
         elif self._capture.piece(message):
-            self._outcome.set_result(self._capture.answered(self._operation.fate))
-            await self._wait_for_record()
+            self._concluded = True
+            await self._conclude(self._capture.answered(self._operation.fate))
         else:
             for waiting in self._capture.release():
                 await self._forward(waiting)
 
-    async def _wait_for_record(self) -> None:
-        if self._recorded is not None:
-            await self._recorded
-
     async def _forward(self, message: Message) -> None:
         if self._muted:
             return
+        self._sending = asyncio.current_task()
         try:
             await self._server_send(message)
         except OSError:
             self._muted = True  # the client is gone; the handler does not learn of it
+        except asyncio.CancelledError:
+            if not self._left or self._sending is None:
+                raise
+            self._left = False  # this cancellation was `leave`'s, of this send alone
+            self._sending.uncancel()
+        finally:
+            self._sending = None
 
     # --- the answer -------------------------------------------------------------------------------
 
     async def answer(self, answer: flow.Answer) -> None:
-        """Send what the flow decided, and let the handler go on."""
+        """Send what the flow decided."""
         match answer:
+            case flow.Deliver(recorded=recorded):
+                while self._capture.held:
+                    for message in self._capture.release():
+                        await self._forward(message if recorded else _marked_unrecorded(message))
+            case flow.Respond(response) if not self._capture.sent:
+                await self._respond(response)
+            case flow.Respond() | flow.BreakOff():
+                self._broken_off = self._muted = True
             case flow.Bypass():
                 await self._application(self._connection, self._server_receive, self._server_send)
             case flow.Vanish():
                 pass
-            case flow.Respond(response) if not self._capture.sent:
-                await self._respond(response)
-            case flow.Deliver(recorded=recorded):
-                for message in self._capture.release():
-                    await self._forward(message if recorded else _marked_unrecorded(message))
-            case flow.Respond() | flow.BreakOff():
-                self._broken_off = True
-                self._muted = True
             case _:
                 assert_never(answer)
-        self._let_go()
+        self._answered = True
+        self._over.set()
 
     async def _respond(self, response: Response) -> None:
         start = {"type": "http.response.start", "status": response.status, "headers": list(response.headers)}
@@ -199,28 +224,19 @@ class Exchange:
         await self._forward({"type": "http.response.body", "body": response.body})
         self._muted = True  # nothing that the handler says later belongs to this response
 
-    def _let_go(self) -> None:
-        self._over.set()
-        if self._recorded is not None and not self._recorded.done():
-            self._recorded.set_result(None)
+    def leave(self) -> None:
+        """Nobody waits for the answer any more: send nothing further, and give up what is being sent.
 
-    async def finish(self) -> None:
-        """Wait for what the handler does after its answer; raise what it raised, for the server's log."""
-        try:
-            await self._handler
-        except asyncio.CancelledError:
-            if not self._handler.cancelled():
-                raise
-        if self._broken_off:
-            raise IncompleteResponse("the response was broken off: the outcome of the operation is unknown")
+        Whatever stood between the server and this door has been torn down, so a send might never return.
+        """
+        self._muted = True
+        if self._sending is not None:
+            self._left = True
+            self._sending.cancel()
 
     def overdue(self) -> None:
         """Let a handler that streams without end see the disconnect that was kept from it."""
         self._over.set()
-
-    def cancel(self) -> None:
-        """Stop the handler."""
-        self._handler.cancel()
 
 
 def _marked_unrecorded(message: Message) -> Message:
@@ -246,7 +262,7 @@ def _messages(request: Request) -> Iterator[Message]:
 
 def _without_shortcuts(connection: Connection) -> Connection:
     extensions: dict[str, Any] = connection.get("extensions") or {}
-    if _EXTENSIONS_HIDDEN.isdisjoint(extensions):
+    if not extensions or _EXTENSIONS_HIDDEN.isdisjoint(extensions):
         return connection
     shown = {name: value for name, value in extensions.items() if name not in _EXTENSIONS_HIDDEN}
     return {**connection, "extensions": shown}

@@ -11,13 +11,28 @@ import re
 from collections.abc import Mapping
 
 from retrysafe.errors import ConfigurationError
+from retrysafe.protocol.flow import UNRECORDED_STATUS
 from retrysafe.protocol.policy import METHODS_NEVER, Policy
+from retrysafe.value import value
 
 ANY = "*"
 _ENTRY = re.compile(r"(?P<method>[A-Z]+) (?P<path>/\S*)")
 _VARIABLE = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*(?P<rest>:path)?\}")
 
-Enrolled = tuple[str, Policy]
+
+@value
+class Route:
+    """An enrolled route.
+
+    Attributes:
+        entry: of the table, or `*`.
+        policy: what holds for it.
+        withheld: names of response fields, in lower case, that its handler may not set: they are ours.
+    """
+
+    entry: str
+    policy: Policy
+    withheld: frozenset[bytes]
 
 
 class Routes:
@@ -32,9 +47,9 @@ class Routes:
     """
 
     def __init__(self, default: Policy, table: Mapping[str, Policy | None]) -> None:
-        self._default: dict[str, Enrolled] = dict.fromkeys(default.methods, (ANY, default))
-        self._exact: dict[tuple[str, str], Enrolled | None] = {}
-        self._patterns: list[tuple[str, re.Pattern[str], Enrolled | None]] = []
+        self._default: dict[str, Route] = dict.fromkeys(default.methods, _route(ANY, default))
+        self._exact: dict[tuple[str, str], Route | None] = {}
+        self._patterns: list[tuple[str, re.Pattern[str], Route | None]] = []
         faults = []
         for entry, policy in table.items():
             parsed = _ENTRY.fullmatch(entry)
@@ -44,19 +59,19 @@ class Routes:
                     f"(never {', '.join(sorted(METHODS_NEVER))})"
                 )
                 continue
-            enrolled = None if policy is None else (entry, policy)
+            route = None if policy is None else _route(entry, policy)
             if "{" in parsed["path"]:
-                self._patterns.append((parsed["method"], _compiled(parsed["path"]), enrolled))
+                self._patterns.append((parsed["method"], _compiled(parsed["path"]), route))
             else:
-                self._exact[parsed["method"], parsed["path"]] = enrolled
+                self._exact[parsed["method"], parsed["path"]] = route
         if faults:
             raise ConfigurationError(faults)
         self.methods = frozenset(
             {*self._default, *(method for method, _ in self._exact), *(method for method, _, _ in self._patterns)}
         )
 
-    def find(self, method: str, path: str) -> Enrolled | None:
-        """The entry and policy for a request; None if it is not enrolled.
+    def find(self, method: str, path: str) -> Route | None:
+        """The route of a request; None if it is not enrolled.
 
         Args:
             method: upper case.
@@ -64,10 +79,14 @@ class Routes:
         """
         if (method, path) in self._exact:
             return self._exact[method, path]
-        for pattern_method, pattern, enrolled in self._patterns:
+        for pattern_method, pattern, route in self._patterns:
             if pattern_method == method and pattern.fullmatch(path):
-                return enrolled
+                return route
         return self._default.get(method)
+
+
+def _route(entry: str, policy: Policy) -> Route:
+    return Route(entry, policy, frozenset({policy.replay_marker.lower().encode(), UNRECORDED_STATUS[0]}))
 
 
 def _compiled(path: str) -> re.Pattern[str]:

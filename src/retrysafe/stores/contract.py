@@ -108,8 +108,8 @@ def agree_on_secret(given: bytes | None, held: bytes | None, check: bytes | None
     if given is not None and len(given) < 16:
         raise StoreUnusable("secret= has fewer than 16 bytes; use at least 16 random ones")
     if check is None:
-        secret = given if given is not None else secrets.token_bytes(SECRET_BYTES)
-        return secret, None if given is not None else secret, secret_check(secret)
+        new = given if given is not None else secrets.token_bytes(SECRET_BYTES)
+        return new, None if given is not None else new, secret_check(new)
     secret = given if given is not None else held
     if secret is None:
         raise StoreUnusable("the records in this store are digested with a secret of the operator's; set secret=")

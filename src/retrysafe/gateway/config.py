@@ -1,0 +1,435 @@
+"""The gateway's settings: from options, environment and a file to one frozen value.
+
+An option goes before the environment, which goes before the file. Whatever is wrong is told at once,
+each fault with the place where it was set.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlsplit
+
+from retrysafe.errors import ConfigurationError
+from retrysafe.gateway.settings_file import SettingsFile
+from retrysafe.protocol.duration import milliseconds
+from retrysafe.protocol.policy import OPTIONS, Policy
+from retrysafe.server.routes import Routes
+from retrysafe.server.scope import resolver
+from retrysafe.stores.location import open_store
+
+DEFAULT = "default"
+
+# `classify` is a function: it has no spelling in a file.
+POLICY_OPTIONS = tuple(name for name in OPTIONS if name != "classify")
+_POLICY_DEFAULT = Policy()
+_SECRET_BYTES_MIN = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayConfig:
+    """Everything that the gateway is told, checked. What each is for, `SETTINGS` says."""
+
+    upstream: str
+    store: str
+    scope: str
+    listen: Address = Address("127.0.0.1", 8080)
+    namespace: str = "default"
+    secret: bytes | None = field(default=None, repr=False)
+    policy: Policy = field(default_factory=Policy)
+    routes: Mapping[str, Policy | None] = MappingProxyType({})
+    authorize: str | None = None
+    forwarded: str = "replace"
+    host: str = "preserve"
+    upstream_timeout_ms: int = 60_000
+    upstream_connect_timeout_ms: int = 5_000
+    upstream_keepalive_ms: int = 1_000
+    drain_ms: int = 30_000
+    health_listen: Address | None = None
+    log_level: str = "warning"
+
+
+# --- how each setting is spelled ------------------------------------------------------------------
+
+
+def _origin(text: str) -> str:
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname or url.username is not None:
+        raise ValueError('it must be like "http://127.0.0.1:9000", without user and password')
+    if url.path not in ("", "/") or url.query or url.fragment or url.port == 0:
+        raise ValueError("it must end after the port: paths are forwarded as they come")
+    return f"{url.scheme}://{url.netloc}"
+
+
+def _address(text: str) -> Address:
+    parsed = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:\s]+)):([0-9]{1,5})", text)
+    if parsed is None or int(parsed[3]) > 65_535:
+        raise ValueError('it must be HOST:PORT, like "127.0.0.1:8080" or "[::1]:8080"')
+    return Address(parsed[1] or parsed[2], int(parsed[3]))
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise ValueError("it must not be empty")
+    return text
+
+
+def _store(text: str) -> str:
+    open_store(text)  # makes a store of it, and opens nothing yet
+    return text
+
+
+def _scope(text: str) -> str:
+    resolver(text)
+    if text == "user":
+        raise ValueError("it needs an application in the same process, and the upstream is another")
+    return text
+
+
+def _path(text: str) -> str:
+    if not re.fullmatch(r"/[!\"$-~]*", text):
+        raise ValueError('it must be a path of the upstream, like "/may-read"')
+    return text
+
+
+def _duration(least_ms: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        duration_ms = milliseconds(text)
+        if duration_ms < least_ms:
+            raise ValueError(f"it must be at least {least_ms} ms")
+        return duration_ms
+
+    return parse
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"it must be one of {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting that is a line of text.
+
+    Attributes:
+        name: in the file; the option is `--name` with dashes, the variable `RETRYSAFE_NAME`.
+        parse: raises ValueError, or ConfigurationError with full sentences.
+        help: for people, one sentence.
+        default: as it would be written; None if there is none.
+    """
+
+    name: str
+    parse: Callable[[str], Any]
+    help: str
+    default: str | None = None
+
+    @property
+    def field(self) -> str:
+        """The name in `GatewayConfig`: a duration is in milliseconds there."""
+        return f"{self.name}_ms" if self.name in _DURATIONS else self.name
+
+    @property
+    def option(self) -> str:
+        """The name on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The name in the environment."""
+        return "RETRYSAFE_" + self.name.upper()
+
+
+SETTINGS = (
+    Setting("upstream", _origin, "The API to protect, like http://127.0.0.1:9000. Nothing else is ever reached."),
+    Setting("store", _store, "Where the records are, like sqlite:///retrysafe.db."),
+    Setting("scope", _scope, 'Whose key it is: "header:NAME", "authorization" or "anonymous".'),
+    Setting("listen", _address, "HOST:PORT to serve at.", "127.0.0.1:8080"),
+    Setting("namespace", _text, "Environments that share a store differ in it.", "default"),
+    Setting("authorize", _path, "Path of the upstream that is asked (GET) before a replay; 2xx allows it."),
+    Setting("forwarded", _one_of("replace", "append"), "X-Forwarded-* of clients: replace, or append to.", "replace"),
+    Setting("host", _one_of("preserve", "upstream"), "Host: preserve the client's, or name the upstream.", "preserve"),
+    Setting("upstream_timeout", _duration(1), "How long the upstream may be silent.", "60s"),
+    Setting("upstream_connect_timeout", _duration(1), "How long connecting may take.", "5s"),
+    Setting("upstream_keepalive", _duration(0), "How long an idle connection to the upstream is kept.", "1s"),
+    Setting("drain", _duration(0), "How long shutting down waits for running requests.", "30s"),
+    Setting("health_listen", _address, "HOST:PORT for /livez and /readyz; off unless given."),
+    Setting("log_level", _one_of("debug", "info", "warning", "error"), "What is logged on stderr.", "warning"),
+)
+_DURATIONS = frozenset({"upstream_timeout", "upstream_connect_timeout", "upstream_keepalive", "drain"})
+REQUIRED = ("upstream", "store", "scope")
+SECRET_VARIABLE = "RETRYSAFE_SECRET"  # noqa: S105 - the name of a variable
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+_TABLES = ("policy", "routes")
+_NAMES_IN_FILE = (*_BY_NAME, "secret_file", *_TABLES)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A setting as somebody wrote it, and where."""
+
+    value: Any
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What was set, before it is checked.
+
+    Attributes:
+        plain: settings that are a line of text, by name; `secret` and `secret_file` too.
+        policy: options of the policy for every route.
+        routes: options of each route, by entry.
+        entries: where each route stands.
+        faults: what could not even be read.
+    """
+
+    plain: dict[str, Value] = field(default_factory=dict)
+    policy: dict[str, Value] = field(default_factory=dict)
+    routes: dict[str, dict[str, Value]] = field(default_factory=dict)
+    entries: dict[str, str] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+
+def read(given: Mapping[str, Value], policy: Mapping[str, Value], file: SettingsFile | None) -> Settings:
+    """Lay what was given on the command line and in the environment over what the file says.
+
+    Args:
+        given: settings by name.
+        policy: policy options by name, as text.
+        file: the settings file, if there is one.
+    """
+    settings = Settings()
+    if file is not None:
+        _read_file(file, settings)
+    settings.plain.update(given)
+    for name, value in policy.items():
+        try:
+            settings.policy[name] = Value(_from_text(name, value.value), value.origin)
+        except ValueError as error:
+            settings.faults.append(f"{value.origin}: {error}")
+    return settings
+
+
+def _read_file(file: SettingsFile, settings: Settings) -> None:
+    for name, value in file.table.items():
+        where = file.where(name)
+        if name == "secret":
+            settings.faults.append(f"{where}: secret does not belong in this file; name a file in secret_file")
+        elif name not in _NAMES_IN_FILE:
+            settings.faults.append(f"{where}: {_unknown('setting', name, _NAMES_IN_FILE)}")
+        elif name in _TABLES and not isinstance(value, dict):
+            settings.faults.append(f"{where}: {name} is {value!r}; it must be a table")
+        elif name == "policy":
+            settings.policy.update(_read_policy(file, ("policy",), value, settings))
+        elif name == "routes":
+            for entry, options in value.items():
+                _read_route(file, entry, options, settings)
+        elif not isinstance(value, str):
+            settings.faults.append(f"{where}: {name} is {value!r}; it must be a string")
+        else:
+            settings.plain[name] = Value(value, where)
+
+
+def _read_route(file: SettingsFile, entry: str, options: Any, settings: Settings) -> None:
+    settings.entries[entry] = file.where("routes", entry)
+    if not isinstance(options, dict):
+        settings.faults.append(f'{settings.entries[entry]}: routes."{entry}" is {options!r}; it must be a table')
+        return
+    options = dict(options)
+    enrolled = options.pop("enrolled", True)
+    where = file.where("routes", entry, "enrolled")
+    if not isinstance(enrolled, bool):
+        settings.faults.append(f'{where}: routes."{entry}".enrolled is {enrolled!r}; it must be true or false')
+    elif not enrolled and options:
+        settings.faults.append(f'{where}: routes."{entry}" is not enrolled and has policy options; remove one of both')
+    read = _read_policy(file, ("routes", entry), options, settings)
+    settings.routes[entry] = {**read, "enrolled": Value(enrolled, where)} if enrolled is False else read
+
+
+def _read_policy(
+    file: SettingsFile, place: tuple[str, ...], options: dict[str, Any], settings: Settings
+) -> dict[str, Value]:
+    known = {}
+    for name, value in options.items():
+        where = file.where(*place, name)
+        if name in POLICY_OPTIONS:
+            known[name] = Value(value, where)
+        else:
+            settings.faults.append(f"{where}: {_unknown('policy option', name, POLICY_OPTIONS)}")
+    return known
+
+
+def _from_text(name: str, text: str) -> Any:
+    """A policy option from the command line, in the type of its default."""
+    if name not in POLICY_OPTIONS:
+        raise ValueError(_unknown("policy option", name, POLICY_OPTIONS))
+    default = getattr(_POLICY_DEFAULT, name)
+    if isinstance(default, bool):
+        if text not in ("true", "false"):
+            raise ValueError(f"policy.{name} is {text!r}; it must be true or false")
+        return text == "true"
+    if isinstance(default, int):
+        if not re.fullmatch(r"[0-9]+", text):
+            raise ValueError(f"policy.{name} is {text!r}; it must be a whole number")
+        return int(text)
+    if isinstance(default, tuple):
+        return tuple(item.strip() for item in text.split(",") if item.strip())
+    return text
+
+
+def _unknown(kind: str, name: str, known: tuple[str, ...]) -> str:
+    close = get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+    return f"{name} is no {kind}; {hint}"
+
+
+# --- checking -------------------------------------------------------------------------------------
+
+
+def build(settings: Settings) -> GatewayConfig:
+    """The configuration of a gateway.
+
+    Raises:
+        ConfigurationError: with every fault, each with its place.
+    """
+    faults = list(settings.faults)
+    values = {name: _parsed(name, settings, faults) for name in _BY_NAME}
+    secret = _secret(settings, faults)
+    policy = _policy(settings, faults)
+    routes = _routes(settings, policy or Policy(), faults)
+    if faults:
+        raise ConfigurationError(faults)
+    named = {_BY_NAME[name].field: value for name, value in values.items()}
+    return GatewayConfig(**named, secret=secret, policy=policy or Policy(), routes=MappingProxyType(routes))
+
+
+def build_store(settings: Settings) -> tuple[str, bytes | None]:
+    """Where the records are, and the secret that they are digested with, for commands that need no more.
+
+    Raises:
+        ConfigurationError: with every fault in these.
+    """
+    faults: list[str] = []
+    store = _parsed("store", settings, faults)
+    secret = _secret(settings, faults)
+    if faults:
+        raise ConfigurationError(faults)
+    return store, secret
+
+
+def _parsed(name: str, settings: Settings, faults: list[str]) -> Any:
+    setting = _BY_NAME[name]
+    value = settings.plain.get(name) or (Value(setting.default, DEFAULT) if setting.default is not None else None)
+    if value is None:
+        if name in REQUIRED:
+            faults.append(f"{name} is not set; give {setting.option}, {setting.variable}, or {name} in a settings file")
+        return None
+    try:
+        return setting.parse(value.value)
+    except ConfigurationError as error:
+        faults.extend(f"{value.origin}: {fault}" for fault in error.faults)
+    except ValueError as error:
+        faults.append(f"{value.origin}: {name} is {value.value!r}; {error}")
+    return None
+
+
+def _secret(settings: Settings, faults: list[str]) -> bytes | None:
+    """The secret; it is never part of a fault."""
+    given = settings.plain.get("secret") or settings.plain.get("secret_file")
+    if given is None:
+        return None
+    try:
+        file = "secret" not in settings.plain
+        secret: bytes = Path(given.value).read_bytes().rstrip(b"\r\n") if file else given.value.encode()
+    except OSError as error:
+        faults.append(f"{given.origin}: secret_file cannot be read: {error.strerror}")
+        return None
+    if len(secret) < _SECRET_BYTES_MIN:
+        faults.append(f"{given.origin}: the secret has fewer than {_SECRET_BYTES_MIN} bytes; use random ones")
+    return secret
+
+
+def _policy(settings: Settings, faults: list[str]) -> Policy | None:
+    try:
+        return Policy(**{name: value.value for name, value in settings.policy.items()})
+    except ConfigurationError as error:
+        faults.extend(_placed(fault, settings.policy, "policy", "policy") for fault in error.faults)
+    return None
+
+
+def _routes(settings: Settings, default: Policy, faults: list[str]) -> dict[str, Policy | None]:
+    """The routes table; a route has what the policy for all has, but for what it says itself."""
+    base = {name: value.value for name, value in settings.policy.items()}
+    told = {fault.removeprefix("policy.") for fault in _faults_of(base)}
+    routes: dict[str, Policy | None] = {}
+    for entry, options in settings.routes.items():
+        if "enrolled" in options:
+            routes[entry] = None
+            continue
+        own = base | {name: value.value for name, value in options.items()}
+        found = [fault for fault in _faults_of(own) if fault.removeprefix("policy.") not in told]
+        place = f'routes."{entry}"'
+        faults.extend(_placed(fault, options, place, settings.entries[entry]) for fault in found)
+        routes[entry] = default if found or told else Policy(**own)
+    try:
+        Routes(default, routes)
+    except ConfigurationError as error:
+        faults.extend(_at_entry(fault, settings.entries) for fault in error.faults)
+    return routes
+
+
+def _faults_of(options: dict[str, Any]) -> tuple[str, ...]:
+    try:
+        Policy(**options)
+    except ConfigurationError as error:
+        return error.faults
+    return ()
+
+
+def _placed(fault: str, options: Mapping[str, Value], place: str, otherwise: str) -> str:
+    """A policy's fault with where it was set; it names one option first, and sometimes a second."""
+    named = [name for name in re.findall(r"policy\.(\w+)", fault) if name in options]
+    origin = options[named[0]].origin if named else otherwise
+    return f"{origin}: {fault.replace('policy.', place + '.')}"
+
+
+def _at_entry(fault: str, entries: Mapping[str, str]) -> str:
+    return next((f"{where}: {fault}" for entry, where in entries.items() if f'"{entry}"' in fault), fault)
+
+
+# --- showing --------------------------------------------------------------------------------------
+
+
+def effective(settings: Settings) -> list[tuple[str, Any, str]]:
+    """Every setting that holds: dotted name, value, where it was set. The secret is never among them."""
+    plain = {setting.name: Value(setting.default, DEFAULT) for setting in SETTINGS} | settings.plain
+    if "secret" in plain:
+        plain["secret"] = Value("(hidden)", plain["secret"].origin)
+    policy = {name: Value(getattr(_POLICY_DEFAULT, name), DEFAULT) for name in POLICY_OPTIONS} | settings.policy
+    rows = list(plain.items()) + [(f"policy.{name}", value) for name, value in policy.items()]
+    for entry, options in settings.routes.items():
+        rows += [(f'routes."{entry}".{name}', value) for name, value in options.items()]
+    return [(name, value.value, value.origin) for name, value in rows if value.value is not None]

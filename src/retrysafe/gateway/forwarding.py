@@ -1,0 +1,161 @@
+"""Which fields go on to the upstream, which come back from it, and which stop here. Pure.
+
+A field that is about one connection stops at its end (RFC 9110 7.6.1). Two dangers shape the rest. A
+client may name any field in `Connection` and so have it taken out: a few may not be. And CGI, WSGI
+and their like read `X_Account_Id` as `X-Account-Id`: a field that looks like one of those we answer
+for, but for underscores, is dropped, or it would be a way round the rule for the real one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from retrysafe.model import Headers
+
+VIA = b"retrysafe"
+
+# About one connection, or for the nearest proxy, which is this one.
+HOP_BY_HOP = frozenset(
+    {
+        b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
+        b"http2-settings", b"proxy-authorization",
+    }
+)  # fmt: skip
+
+# A `Connection` field cannot have these removed: framing, routing, and who is asking for what.
+PROTECTED = frozenset(
+    {b"host", b"content-length", b"content-type", b"content-encoding", b"authorization", b"cookie", b"set-cookie"}
+)
+
+# Only this gateway says these to a client, and only an upstream says the last one, to this gateway.
+STATUS, EFFECT = b"idempotency-status", b"idempotency-effect"
+
+_FORWARDED_PREFIX = b"x-forwarded-"
+_FORWARDED = frozenset({b"forwarded", b"x-real-ip"})
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What an operator decides about fields. Names are in lower case.
+
+    Attributes:
+        forwarded: `replace`: what clients say of where they come from is not believed; `append`: a
+            trusted proxy stands in front, and its word is kept.
+        host: `preserve` the client's `Host` field, or name the `upstream`.
+        keys: the fields that carry keys.
+        scope: the field that carries the account; None if none does.
+        markers: the response fields that mark replays.
+        protected: a `Connection` field cannot have these removed.
+        stopped: these go no further, in either direction.
+    """
+
+    forwarded: str = "replace"
+    host: str = "preserve"
+    keys: frozenset[bytes] = frozenset({b"idempotency-key"})
+    scope: bytes | None = None
+    markers: frozenset[bytes] = frozenset({b"idempotent-replayed"})
+
+    protected: frozenset[bytes] = field(init=False, repr=False)
+    stopped: frozenset[bytes] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        scope = {self.scope} if self.scope else frozenset()
+        object.__setattr__(self, "protected", PROTECTED | self.keys | scope)
+        object.__setattr__(self, "stopped", HOP_BY_HOP | self.markers | {STATUS, EFFECT})
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """Where a request came from.
+
+    Attributes:
+        client: address of the peer; None if it is not known.
+        scheme: `http` or `https`.
+        version: of HTTP, `1.1`.
+    """
+
+    client: str | None
+    scheme: str
+    version: str
+
+
+def request_headers(headers: Headers, hop: Hop, rules: Rules) -> Headers:
+    """The fields of a request as the upstream gets them.
+
+    `Content-Length` is left in; it must be exact, which is checked before (`strict`).
+
+    Args:
+        headers: as received, names in lower case.
+        hop: where the request came from.
+        rules: the operator's.
+    """
+    dropped = rules.stopped | {b"expect"} | (_named_by_connection(headers) - rules.protected)
+    if rules.host == "upstream":
+        dropped |= {b"host"}
+    kept = tuple(
+        (name, value.strip(b" \t"))
+        for name, value in headers
+        if name not in dropped and not _is_lookalike(name, rules) and not _is_told(name, rules)
+    )
+    return kept + _provenance(headers, hop, rules)
+
+
+def response_headers(headers: Headers, status: int, rules: Rules) -> Headers:
+    """The fields of the upstream's answer as the client gets them.
+
+    Args:
+        headers: as received, in order.
+        status: of the answer.
+        rules: the operator's.
+    """
+    dropped = rules.stopped | (_named_by_connection(headers) - PROTECTED)
+    if status in (204, 304) or any(name.lower() == b"transfer-encoding" for name, _ in headers):
+        # There is no content to have a length, or the content's own framing overrides it (RFC 9112 6.3).
+        dropped |= {b"content-length"}
+    kept = tuple((name, value) for name, value in headers if name.lower() not in dropped)
+    return (*kept, (b"via", b"1.1 " + VIA))
+
+
+def states_no_effect(headers: Headers) -> bool:
+    """Whether the upstream says that the request changed nothing: `Idempotency-Effect: none`, once."""
+    return [value.strip().lower() for name, value in headers if name.lower() == EFFECT] == [b"none"]
+
+
+def _named_by_connection(headers: Headers) -> frozenset[bytes]:
+    return frozenset(
+        name.strip().lower() for field, value in headers if field.lower() == b"connection" for name in value.split(b",")
+    )
+
+
+def _is_lookalike(name: bytes, rules: Rules) -> bool:
+    if b"_" not in name:
+        return False
+    read_as = name.replace(b"_", b"-")
+    guarded = read_as in rules.protected or read_as in rules.stopped or read_as in _FORWARDED
+    return guarded or read_as.startswith(_FORWARDED_PREFIX)
+
+
+def _is_told(name: bytes, rules: Rules) -> bool:
+    """A field that says where the request came from, and is not believed or will be written anew."""
+    if rules.forwarded == "append":
+        return name == b"x-forwarded-for"
+    return name in _FORWARDED or name.startswith(_FORWARDED_PREFIX)
+
+
+def _provenance(headers: Headers, hop: Hop, rules: Rules) -> Headers:
+    """What this gateway says of where the request came from: `X-Forwarded-*`, `Forwarded` (RFC 7239), `Via`."""
+    told = dict(headers) if rules.forwarded == "append" else {}
+    client = (hop.client or "unknown").encode()
+    host, scheme = dict(headers).get(b"host", b""), hop.scheme.encode()
+    path = [value for name, value in headers if name == b"x-forwarded-for"] if told else []
+    fields = [(b"x-forwarded-for", b", ".join([*path, client]))]
+    fields += [
+        (name, value)
+        for name, value in ((b"x-forwarded-proto", scheme), (b"x-forwarded-host", host))
+        if value and name not in told
+    ]
+    node = b'"[%s]"' % client if b":" in client else client
+    element = b"for=%s;proto=%s" % (node, scheme)
+    fields.append((b"forwarded", element + (b';host="%s"' % host if host else b"")))
+    fields.append((b"via", b"%s %s" % (hop.version.encode(), VIA)))
+    return tuple(fields)

@@ -1,0 +1,139 @@
+"""Each transition as a pure plan, which yields what it wants done in SQL and does nothing itself.
+
+An executor runs a plan: it performs each step and sends the answer back in, and the plan returns the
+answer of its transition. A plan that only looks never asks for `Now.TO_WRITE`; so a batch of replays
+needs no write transaction, and one is begun when the first plan of a batch asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import Any, NamedTuple, TypeVar, cast
+
+from retrysafe.model import Found, Record, State
+from retrysafe.protocol.effects import ClaimIfAbsent, Purge, Purged, Read, Transition
+from retrysafe.stores import sql
+from retrysafe.stores.contract import agree_on_secret
+
+T = TypeVar("T")
+
+Values = Mapping[str, bytes | int | None]
+Row = Sequence[Any]
+
+
+class Look(NamedTuple):
+    """Rows that are wanted; answered by a list of them."""
+
+    statement: str
+    values: Values
+
+
+class Change(NamedTuple):
+    """A statement that writes; answered by the number of rows that it changed."""
+
+    statement: str
+    values: Values
+
+
+class Now(Enum):
+    """The store's clock; answered in milliseconds."""
+
+    TO_READ = "read"
+    TO_WRITE = "write"  # from here on in a transaction that alone may write, begun at that time
+
+
+Plan = Generator[Look | Change | Now, Any, T]
+
+
+@dataclass(frozen=True, slots=True)
+class AgreeOnSecret(Transition[bytes]):
+    """Answer with the secret of the store's key digests; settle which it is if it is not yet."""
+
+    given: bytes | None
+
+
+def plan_of(transition: Transition[Any]) -> Plan[Any]:
+    """The plan that does this transition."""
+    match transition:
+        case ClaimIfAbsent():
+            return _claim(transition)
+        case Read():
+            return _read(transition)
+        case Purge():
+            return _purge(transition)
+        case AgreeOnSecret():
+            return _agree(transition)
+        case _:
+            return _compare_and_set(transition)
+
+
+def _claim(claim: ClaimIfAbsent) -> Plan[Found]:
+    """Look first: a replay must not wait for the right to write."""
+    rows = yield Look(sql.RECORD, {"record_id": claim.record_id})
+    if rows:
+        now_ms = yield Now.TO_READ
+        return Found(record_of(rows[0]), now_ms)
+    now_ms = yield Now.TO_WRITE
+    rows = yield Look(sql.CLAIM, _values(claim, now_ms))
+    if not rows:  # somebody else claimed it between the look and the right to write
+        rows = yield Look(sql.RECORD, {"record_id": claim.record_id})
+    return Found(record_of(rows[0]), now_ms)
+
+
+def _read(read: Read) -> Plan[Found | None]:
+    rows = yield Look(sql.RECORD, {"record_id": read.record_id})
+    now_ms = yield Now.TO_READ
+    return Found(record_of(rows[0]), now_ms) if rows else None
+
+
+def _compare_and_set(transition: Transition[bool]) -> Plan[bool]:
+    """All conditions stand in the one statement: it took effect if it changed its row."""
+    now_ms = yield Now.TO_WRITE
+    changed: int = yield Change(sql.CHANGES[type(transition)], _values(transition, now_ms))
+    return changed == 1
+
+
+def _purge(purge: Purge) -> Plan[Purged]:
+    """Forget before expiring, so that what is over altogether is deleted and not first emptied."""
+    now_ms = yield Now.TO_READ
+    if not (yield Look(sql.DUE, {"now_ms": now_ms})):
+        return Purged(expired=0, forgotten=0, more=False)
+    now_ms = yield Now.TO_WRITE
+    batch = {"now_ms": now_ms, "batch_max": purge.batch_max}
+    forgotten = yield Change(sql.PURGE_FORGET, batch)
+    expired = yield Change(sql.PURGE_EXPIRE, batch)
+    yield Change(sql.PURGE_ABANDON, batch)
+    more = yield Look(sql.DUE, {"now_ms": now_ms})
+    return Purged(expired, forgotten, more=bool(more))
+
+
+def _agree(wish: AgreeOnSecret) -> Plan[bytes]:
+    """Agreed once, and only looked at ever after."""
+    ((held, check),) = yield Look(sql.SECRET, {})
+    if check is None:
+        yield Now.TO_WRITE
+        ((held, check),) = yield Look(sql.SECRET, {})
+    secret, to_hold, new_check = agree_on_secret(wish.given, held, check)
+    if check is None:
+        yield Change(sql.KEEP_SECRET, {"secret": to_hold, "secret_check": new_check})
+    return secret
+
+
+def record_of(row: Row) -> Record:
+    """A row of `sql.RECORD` as a record."""
+    state, *rest = row
+    return Record(State(state), *rest)
+
+
+_ATTRIBUTES = {kind: tuple(field.name for field in fields(cast(Any, kind))) for kind in (ClaimIfAbsent, *sql.CHANGES)}
+
+
+def _values(transition: Transition[Any], now_ms: int) -> Values:
+    """The attributes of a transition under their names, its claim's among them, and the time."""
+    values = {name: getattr(transition, name) for name in _ATTRIBUTES[type(transition)]}
+    if claim := values.pop("claim", None):
+        values["record_id"], values["token"] = claim.record_id, claim.token
+    values["now_ms"] = now_ms
+    return values

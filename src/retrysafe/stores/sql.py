@@ -1,0 +1,119 @@
+"""The SQL of the transitions, built once from `protocol.states`: one statement each, under its name.
+
+No state is written here by hand. What a statement requires (the states that its event may come from,
+and its guard) and the state that it leads to are the table's; only what else it writes stands here.
+Parameters are named like the attributes of the transition; `:now_ms` is the store's clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from retrysafe.model import Record
+from retrysafe.protocol.effects import (
+    ClaimIfRetryable,
+    CompleteIfHeld,
+    DiscardIfHeld,
+    ForgetIfOver,
+    MarkUnknownIfHeld,
+    MarkUnknownIfLapsed,
+    ReleaseIfHeld,
+    RenewIfHeld,
+    TakeOverIfLapsed,
+    Transition,
+)
+from retrysafe.protocol.states import GUARDS, Event, Guard, sources, target
+
+# ruff: noqa: S608 - these texts are made of constants of this package, at import; values are always parameters
+
+_GUARDS = {
+    Guard.HELD: "token = :token",
+    Guard.SEEN: "token = :seen_token",
+    Guard.LAPSED: "token = :seen_token AND lease_until_ms <= :now_ms",
+    Guard.FORGETTABLE: "token = :seen_token AND forget_at_ms <= :now_ms",
+}
+
+
+def _may(event: Event) -> str:
+    """The record is in a state from which `event` may happen."""
+    return "state IN ({})".format(", ".join(f"'{state}'" for state in sources(event)))
+
+
+def _change(event: Event, where: str, writes: str = "") -> str:
+    """Move the records to where `event` leads, which may be out of the table."""
+    after = target(event)
+    condition = f"{where} AND {_may(event)}"
+    if after is None:
+        return f"DELETE FROM records WHERE {condition}"
+    return f"UPDATE records SET state = '{after}', {writes} WHERE {condition}"
+
+
+def _compare_and_set(event: Event, writes: str = "") -> str:
+    """Move one record if the table and the guard of `event` allow it."""
+    return _change(event, f"record_id = :record_id AND {_GUARDS[GUARDS[event]]}", writes)
+
+
+_COLUMNS = ", ".join(column.name for column in fields(Record))
+
+_LEASE = "lease_until_ms = :now_ms + :lease_ms, forget_at_ms = :now_ms + :lease_ms + :forget_after_ms"
+_NEW_CLAIM = f"token = :token, attempt = attempt + 1, claimed_at_ms = :now_ms, settled_at_ms = NULL, {_LEASE}"
+_SETTLED = "settled_at_ms = :now_ms, forget_at_ms = :now_ms + :forget_after_ms"
+_COMPLETED = (
+    "response = :response, settled_at_ms = :now_ms, expires_at_ms = :now_ms + :lifetime_ms, "
+    "forget_at_ms = :now_ms + :lifetime_ms + :forget_after_ms"
+)
+
+RECORD = f"SELECT {_COLUMNS} FROM records WHERE record_id = :record_id"
+
+CLAIM = (
+    "INSERT INTO records (record_id, state, token, attempt, fingerprint,"
+    " created_at_ms, claimed_at_ms, lease_until_ms, forget_at_ms)"
+    f" VALUES (:record_id, '{target(Event.CLAIM)}', :token, 1, :fingerprint,"
+    " :now_ms, :now_ms, :now_ms + :lease_ms, :now_ms + :lease_ms + :forget_after_ms)"
+    f" ON CONFLICT (record_id) DO NOTHING RETURNING {_COLUMNS}"
+)
+
+CHANGES: dict[type[Transition[Any]], str] = {
+    TakeOverIfLapsed: _compare_and_set(Event.TAKE_OVER, _NEW_CLAIM),
+    ClaimIfRetryable: _compare_and_set(Event.RECLAIM, _NEW_CLAIM),
+    RenewIfHeld: _compare_and_set(Event.RENEW, _LEASE),
+    CompleteIfHeld: _compare_and_set(Event.COMPLETE, _COMPLETED),
+    ReleaseIfHeld: _compare_and_set(Event.RELEASE, _SETTLED),
+    DiscardIfHeld: _compare_and_set(Event.DISCARD),
+    MarkUnknownIfHeld: _compare_and_set(Event.GIVE_UP, _SETTLED),
+    MarkUnknownIfLapsed: _compare_and_set(Event.ABANDON, _SETTLED),
+    ForgetIfOver: _compare_and_set(Event.FORGET),
+}
+
+# --- purging: each statement looks at the records that have been due longest, so that it stays short ---
+
+_LONGEST_DUE = (
+    "record_id IN (SELECT record_id FROM records WHERE due_at_ms <= :now_ms ORDER BY due_at_ms LIMIT :batch_max)"
+)
+
+DUE = "SELECT 1 FROM records WHERE due_at_ms <= :now_ms LIMIT 1"
+
+PURGE_FORGET = _change(Event.FORGET, f"{_LONGEST_DUE} AND forget_at_ms <= :now_ms")
+
+PURGE_EXPIRE = _change(
+    Event.EXPIRE,
+    f"{_LONGEST_DUE} AND expires_at_ms <= :now_ms AND forget_at_ms > :now_ms",
+    "response = NULL",
+)
+
+PURGE_ABANDON = _change(
+    Event.ABANDON,
+    f"{_LONGEST_DUE} AND lease_until_ms <= :now_ms AND forget_at_ms <= :now_ms",
+    "settled_at_ms = :now_ms",
+)
+
+# --- what belongs to the whole store ------------------------------------------------------------
+
+TICK = "UPDATE meta SET clock_ms = max(clock_ms, :now_ms) RETURNING clock_ms"
+
+CLOCK = "SELECT clock_ms FROM meta"
+
+SECRET = "SELECT secret, secret_check FROM meta"  # noqa: S105 - the name of a column
+
+KEEP_SECRET = "UPDATE meta SET secret = :secret, secret_check = :secret_check"  # noqa: S105

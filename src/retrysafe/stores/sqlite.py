@@ -1,0 +1,249 @@
+"""The store in one SQLite file: the default for one host, however many processes.
+
+Each process has one thread that writes to the file; blocking callers and event loops hand it their
+transitions and it answers them. What arrives while a commit is being made durable shares the next one
+(group commit): no timers, so nothing waits when there is little to do, and a disk that is slow to sync
+costs latency but hardly throughput. One store for each file and process is best; more are safe.
+
+A fork is prepared for: the connection is closed before and made again after, on both sides, because
+SQLite's locks belong to a process and its memory of them would be inherited. For Unix only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, TypeVar
+
+from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
+from retrysafe.protocol.effects import Transition
+from retrysafe.stores.clock import Clock, host_clock
+from retrysafe.stores.plan import AgreeOnSecret
+from retrysafe.stores.sqlite_file import SqliteFile, migrations
+from retrysafe.stores.sqlite_session import Session
+
+T = TypeVar("T")
+
+BATCH_MAX = 256
+BUSY_MS = 5_000
+
+# Held while a transition is handed over, a thread is started or stopped, and a process forks. One for
+# all stores, because a fork concerns all of them; it is never held while anything waits for a disk,
+# but in a fork.
+_HANDING = threading.Lock()
+
+
+class SqliteStore:
+    """Records in one SQLite file.
+
+    Args:
+        path: of the file; it is made, for this user only, if there is none.
+        clock: milliseconds; the store makes it monotone, over restarts too.
+        force: use the file even on a network file system.
+        busy_ms: how long to wait for another process that is writing, before `StoreUnavailable`.
+        schema: the migrations, as SQL scripts in their order.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        clock: Clock = host_clock,
+        force: bool = False,
+        busy_ms: int = BUSY_MS,
+        schema: Sequence[str] | None = None,
+    ) -> None:
+        self._file = SqliteFile(
+            path=Path(os.path.realpath(path)),
+            force=force,
+            busy_ms=busy_ms,
+            migrations=migrations() if schema is None else schema,
+        )
+        self._clock = clock
+        self._writer: _Writer | None = None
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        """`sqlite` and the path of the file."""
+        return f"sqlite {self._file.path}"
+
+    def open(self, secret: bytes | None = None) -> bytes:
+        """Create or upgrade the file and agree on the secret; after `close`, open it again."""
+        self._closed = False
+        return self.perform(AgreeOnSecret(secret))
+
+    def perform(self, transition: Transition[T]) -> T:
+        """Hand one transition to the writer and wait for its answer."""
+        call = _Blocking(transition)
+        self._hand(call)
+        answer: T = call.wait()
+        return answer
+
+    def submit(self, transition: Transition[T]) -> asyncio.Future[T]:
+        """Hand one transition to the writer; the future is done when it is durable."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        try:
+            self._hand(_Awaited(transition, future))
+        except StoreError as error:
+            future.set_exception(error)
+        return future
+
+    def close(self) -> None:
+        """Finish what was handed over, end the thread and close the file."""
+        with _HANDING:
+            self._closed = True
+            writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.stop()
+
+    def _hand(self, call: _Blocking | _Awaited) -> None:
+        with _HANDING:
+            if self._closed:
+                raise StoreUnavailable(f"{self.name} is closed; open it before it is used")
+            writer = self._writer
+            if writer is None or writer.stopped:
+                writer = self._writer = _Writer(self._file, self._clock)
+                weakref.finalize(self, writer.calls.put, None).atexit = False
+            if writer.pid != os.getpid():
+                raise StoreUnusable(
+                    f"{self.name} was open when this process was forked by something that does not tell Python; "
+                    "open it only after the fork"
+                )
+            writer.calls.put(call)
+
+
+class _Awaited(NamedTuple):
+    """A transition that a coroutine waits for."""
+
+    transition: Transition[Any]
+    future: asyncio.Future[Any]
+
+
+class _Blocking:
+    """A transition that a thread waits for."""
+
+    __slots__ = ("_done", "_outcome", "transition")
+
+    def __init__(self, transition: Transition[Any]) -> None:
+        self.transition = transition
+        self._outcome: Any = None
+        self._done = threading.Lock()  # the lightest thing that one thread can wait for and another set
+        self._done.acquire()
+
+    def wait(self) -> Any:
+        self._done.acquire()
+        if isinstance(self._outcome, StoreError):
+            raise self._outcome
+        return self._outcome
+
+    def answer(self, outcome: Any) -> None:
+        self._outcome = outcome
+        self._done.release()
+
+
+class _Writer:
+    """The thread that writes to one store's file, and the queue in front of it.
+
+    The queue needs no bound of its own: whoever puts something in waits for its answer.
+    """
+
+    def __init__(self, file: SqliteFile, clock: Clock) -> None:
+        self.pid = os.getpid()
+        self.stopped = False
+        self.calls: SimpleQueue[_Awaited | _Blocking | None] = SimpleQueue()
+        # A daemon, because the interpreter waits for other threads before it runs what stops this one.
+        self._thread = threading.Thread(
+            target=self._run, args=(file, clock), name=f"retrysafe {file.path.name}", daemon=True
+        )
+        _WRITERS.add(self)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let it answer what it was handed, close the file and end; wait for that."""
+        if self.pid == os.getpid():
+            self.stopped = True
+            self.calls.put(None)
+            self._thread.join()
+
+    def _run(self, file: SqliteFile, clock: Clock) -> None:
+        session = Session(file, clock)
+        last = False
+        while not last:
+            calls, last = self._take()
+            _deliver(calls, session.run([call.transition for call in calls]))
+            session.tidy()
+        session.close()
+        _WRITERS.discard(self)
+
+    def _take(self) -> tuple[list[_Awaited | _Blocking], bool]:
+        """Wait for something to do; take all there is by then. Also: is it the last?"""
+        calls: list[_Awaited | _Blocking] = []
+        call = self.calls.get()
+        while call is not None:
+            calls.append(call)
+            if len(calls) == BATCH_MAX:
+                return calls, False
+            try:
+                call = self.calls.get_nowait()
+            except Empty:
+                return calls, False
+        return calls, True
+
+
+_WRITERS: set[_Writer] = set()
+
+
+def _deliver(calls: Sequence[_Awaited | _Blocking], outcomes: Sequence[Any]) -> None:
+    """Answer everybody; each event loop is woken once."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
+    for call, outcome in zip(calls, outcomes, strict=True):
+        if isinstance(call, _Blocking):
+            call.answer(outcome)
+        else:
+            by_loop.setdefault(call.future.get_loop(), []).append((call.future, outcome))
+    for loop, answers in by_loop.items():
+        with suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+            loop.call_soon_threadsafe(_settle, answers)
+
+
+def _settle(answers: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
+    for future, outcome in answers:
+        if future.done():  # its waiter has gone; the transition stands
+            continue
+        if isinstance(outcome, StoreError):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+
+# --- the ends of processes ----------------------------------------------------------------------
+
+
+def _stop_all() -> None:
+    for writer in list(_WRITERS):
+        writer.stop()
+
+
+def _before_fork() -> None:
+    """Close every file. SQLite would believe in the child that it holds the locks of its parent: the
+    parent, when it closes, would delete a log that the child goes on writing to.
+    """
+    _HANDING.acquire()
+    _stop_all()
+
+
+def _after_fork() -> None:
+    with suppress(RuntimeError):  # it was not prepared for: `SqliteStore._hand` refuses what was open
+        _HANDING.release()
+
+
+atexit.register(_stop_all)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

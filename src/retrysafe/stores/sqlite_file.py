@@ -1,0 +1,231 @@
+"""One SQLite file: may it be used, is it ours, and how a connection to it is set up.
+
+Durable means durable: WAL with `synchronous=FULL`, so that what was committed survives a loss of
+power (hazard 54). Refused are network file systems, whose locks lie (hazard 57), files of others,
+which stay as they are, and files of a newer release.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TypeVar
+
+from retrysafe.errors import StoreUnavailable, StoreUnusable
+
+T = TypeVar("T")
+
+APPLICATION_ID = 0x72747279  # "rtry", as set by the first migration
+MODE = 0o600  # the file may hold the secret, and holds what applications answered
+NETWORK_FILE_SYSTEMS = re.compile(r"nfs\d*|cifs|smb\w*")
+
+# Before this release, two connections that write and checkpoint at the same instant could corrupt the
+# file (hazard 55): then checkpoints are ours to make, by one process at a time.
+CHECKPOINTS_SAFE_SINCE = (3, 51, 3)
+CHECKPOINT_BYTES = 4 << 20
+
+_POLL_S = 0.01
+_CREATING = threading.Lock()
+
+
+def migrations() -> tuple[str, ...]:
+    """The schema, as SQL scripts in the order in which a file goes through them."""
+    folder = resources.files("retrysafe.stores") / "schema" / "sqlite"
+    scripts = sorted((script for script in folder.iterdir() if script.name.endswith(".sql")), key=lambda s: s.name)
+    return tuple(script.read_text("utf-8") for script in scripts)
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteFile:
+    """Where the records are, and how to connect to it.
+
+    Attributes:
+        path: absolute, symbolic links resolved: SQLite names its own files after that one.
+        force: use it even on a network file system.
+        busy_ms: how long to wait for another process that is writing.
+        migrations: the schema that this release knows.
+    """
+
+    path: Path
+    force: bool
+    busy_ms: int
+    migrations: Sequence[str]
+
+    def connect(self) -> sqlite3.Connection:
+        """A connection that is ready for use, its schema brought up to date.
+
+        Raises:
+            StoreUnusable: the file is another's, or newer, or in an unsafe place. It was not changed.
+            StoreUnavailable: it cannot be opened.
+            sqlite3.Error: the same, from SQLite itself.
+        """
+        if not self.force:
+            self._refuse_network()
+        self._create()
+        connection = sqlite3.connect(
+            f"{self.path.as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=self.busy_ms / 1_000
+        )
+        try:
+            version = self._version(connection)
+            self._configure(connection)
+            if version < len(self.migrations):
+                self._upgrade(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _refuse_network(self) -> None:
+        try:
+            mounts = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
+        except OSError:  # not Linux
+            return
+        kind = file_system_of(self.path, mounts)
+        if NETWORK_FILE_SYSTEMS.fullmatch(kind):
+            raise StoreUnusable(
+                f"{self.path} is on a network file system ({kind}), where SQLite's locks do not hold: "
+                "put it on a local disk, or use force=true if only one host ever opens it"
+            )
+
+    def _create(self) -> None:
+        """Make the file if there is none, for this user only.
+
+        An existing one is never opened here: closing any descriptor of it would drop the locks that
+        SQLite holds on it elsewhere in this process.
+        """
+        with _CREATING:
+            try:
+                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, MODE))
+            except FileExistsError:
+                return
+            except OSError as error:
+                raise StoreUnavailable(
+                    f"{self.path} cannot be created: {error.strerror}; its folder must exist and be writable"
+                ) from error
+
+    def _version(self, connection: sqlite3.Connection) -> int:
+        """How many migrations the file has gone through; 0 if it is new."""
+        try:
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+                raise StoreUnusable(f"{self.path} is not an SQLite database; name another file") from error
+            raise
+        if application != APPLICATION_ID and (application or version or tables):
+            raise StoreUnusable(f"{self.path} is the database of another application; name another file")
+        if version > len(self.migrations):
+            raise StoreUnusable(
+                f"{self.path} has schema version {version}, and this release knows versions up to "
+                f"{len(self.migrations)}: upgrade retrysafe"
+            )
+        return int(version)
+
+    def _configure(self, connection: sqlite3.Connection) -> None:
+        # SQLite does not wait for other connections when it switches to WAL, so this does.
+        (mode,) = self._patiently(lambda: connection.execute("PRAGMA journal_mode = WAL").fetchone())
+        if mode != "wal":
+            raise StoreUnusable(f"{self.path} cannot use a write-ahead log ({mode}); put it on a local disk")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA fullfsync = ON")  # only macOS knows the difference
+        if sqlite3.sqlite_version_info < CHECKPOINTS_SAFE_SINCE:
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+
+    def _upgrade(self, connection: sqlite3.Connection) -> None:
+        """Apply what is missing in one transaction. Of processes that start together, one finds it missing."""
+        connection.execute("BEGIN IMMEDIATE")
+        for migration in self.migrations[self._version(connection) :]:
+            for statement in statements(migration):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(self.migrations)}")
+        connection.execute("COMMIT")
+
+    def _patiently(self, action: Callable[[], T]) -> T:
+        """Repeat what fails because the file is busy, for as long as SQLite itself would wait."""
+        give_up_s = time.monotonic() + self.busy_ms / 1_000
+        while True:
+            try:
+                return action()
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_s:
+                    raise
+            time.sleep(_POLL_S)  # noqa: TID251 a poll with a bound: SQLite has no event for this
+
+
+class Checkpointer:
+    """Brings the write-ahead log back into the database when it is long, one process at a time.
+
+    Only for releases of SQLite that must not do so by themselves (`CHECKPOINTS_SAFE_SINCE`).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._log = f"{path}-wal"
+        self._lock = os.open(f"{path}-checkpoint", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, MODE)
+
+    def close(self) -> None:
+        """Let go of the lock's file."""
+        os.close(self._lock)
+
+    def run_if_due(self, connection: sqlite3.Connection) -> None:
+        """Checkpoint without waiting for anybody: readers, writers, or another that checkpoints."""
+        if not log_reaches(self._log, CHECKPOINT_BYTES):
+            return
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        try:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+
+def log_reaches(path: str, size_bytes: int) -> bool:
+    """Has the write-ahead log of this generation grown to that size?
+
+    The size of its file does not say: SQLite writes it anew from the start and never shortens it. But
+    a frame belongs to this generation if it carries the salt of the log's header, and frames are
+    written in order; so one look at the frame at that size tells. (SQLite locks the database and the
+    index beside it, not this file; to open and close it drops no locks.)
+    """
+    try:
+        log = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        header = os.pread(log, 32, 0)
+        frame_bytes = 24 + int.from_bytes(header[8:12], "big")
+        frame = os.pread(log, 24, 32 + size_bytes // frame_bytes * frame_bytes)
+    finally:
+        os.close(log)
+    return len(frame) == 24 and frame[8:16] == header[16:24]
+
+
+def statements(script: str) -> Iterator[str]:
+    """The statements of an SQL script, one by one: so they can share a transaction."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def file_system_of(path: Path, mountinfo: str) -> str:
+    """The kind of file system that holds `path`, by the text of Linux' /proc/self/mountinfo; "" if unknown."""
+    mounts = {}
+    for line in mountinfo.splitlines():
+        place, _, rest = line.partition(" - ")
+        # later mounts hide earlier ones; blanks in names are written in octal
+        point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), place.split(" ")[4])
+        mounts[Path(point)] = rest.split(" ")[0]
+    return next((mounts[folder] for folder in path.parents if folder in mounts), "")
