@@ -12,11 +12,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-from retrysafe.drive import RENEWALS_PER_LEASE, RETRY_FIRST_S, RETRY_MOST_S, SETTLE_S
+from retrysafe.drive import RETRY_FIRST_S, RETRY_MOST_S, SETTLE_S
+from retrysafe.drive.renewal import Renewals
 from retrysafe.drive.step import first, sent, thrown
 from retrysafe.errors import StoreError
 from retrysafe.model import Request
-from retrysafe.observe import ClaimLost, CutOff, Handled, Observer, Overdue, StoreFailed, Unrecorded, name_of
+from retrysafe.observe import CutOff, Handled, Observer, StoreFailed, Unrecorded, name_of
 from retrysafe.protocol import effects
 from retrysafe.protocol.effects import Effect, Execute, Flow, Outcome, Settled, Transition, Unread
 from retrysafe.protocol.fingerprint import fingerprint_of
@@ -25,6 +26,7 @@ from retrysafe.stores.contract import Store
 
 T = TypeVar("T")
 
+Interruptions = list[asyncio.CancelledError]
 Conclude = Callable[[Outcome], Awaitable[None]]
 
 
@@ -75,6 +77,7 @@ class Driver:
     def __init__(self, store: Store, observer: Observer) -> None:
         self._store = store
         self._observer = observer
+        self._renewals = Renewals(store, observer)
         self._owners: set[asyncio.Task[None]] = set()
         self._errands: set[asyncio.Task[Any]] = set()
 
@@ -158,51 +161,50 @@ class Driver:
             raise
 
     async def _own(self, flow: Flow[Answer], effect: Execute, exchange: Exchange) -> None:
-        renewal = _Renewal(self._store, self._observer, effect, exchange)
-
         async def conclude(outcome: Outcome) -> None:
-            step, interruption = await self._conclude(flow, outcome)
-            renewal.stop()
-            self._observer.notice(Handled(step.ending, exchange.route))
-            await exchange.answer(step)
-            if interruption is not None:
+            interruptions: Interruptions = []
+            answer = await self._conclude(flow, outcome, interruptions)
+            self._renewals.stop(effect)
+            self._observer.notice(Handled(answer.ending, exchange.route))
+            await exchange.answer(answer)
+            for interruption in interruptions:
                 raise interruption
 
+        self._renewals.start(effect, exchange)
         try:
             await exchange.execute(effect, conclude)
         finally:
-            renewal.stop()
+            self._renewals.stop(effect)
 
-    async def _conclude(self, flow: Flow[Answer], outcome: Outcome) -> tuple[Answer, asyncio.CancelledError | None]:
+    async def _conclude(self, flow: Flow[Answer], outcome: Outcome, interruptions: Interruptions) -> Answer:
         """Record the outcome, whatever happens to the handler meanwhile."""
         step = sent(flow, outcome)
-        interruption = None
         while isinstance(step, Effect):
-            pending = self._settle(step) if isinstance(step, effects.Settle) else self._read(step)
-            interruption = await _outlast(pending) or interruption
-            error = pending.exception()
-            step = thrown(flow, error) if isinstance(error, StoreError) else sent(flow, pending.result())
-        return step, interruption
+            match step:
+                case effects.Settle():
+                    step = sent(flow, await self._settle(step, interruptions))
+                case Transition():
+                    pending = self._store.submit(step)
+                    await _outlast(pending, interruptions)
+                    error = pending.exception()
+                    step = thrown(flow, error) if isinstance(error, StoreError) else sent(flow, pending.result())
+                case _:
+                    raise AssertionError(f"an effect out of place: {type(step).__name__}")
+        return step
 
-    def _read(self, effect: Effect[Any]) -> asyncio.Future[Any]:
-        if not isinstance(effect, Transition):
-            raise AssertionError(f"an effect out of place: {type(effect).__name__}")
-        return self._store.submit(effect)
-
-    def _settle(self, settle: effects.Settle) -> asyncio.Future[Settled]:
+    async def _settle(self, settle: effects.Settle, interruptions: Interruptions) -> Settled:
         """Settle while the client waits; when the store stays away, go on without the client."""
         pending = self._store.submit(settle.transition)
-        if pending.done() and pending.exception() is None:
-            at_once: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
-            at_once.set_result(_settled(pending.result()))
-            return at_once
-        return self._errand(self._settle_slowly(settle, pending))
+        await _outlast(pending, interruptions)
+        error = pending.exception()
+        if not isinstance(error, StoreError):
+            return _settled(pending.result())
+        self._observer.notice(StoreFailed(type(settle.transition).__name__, str(error)))
+        retrying = self._errand(self._settle_again(settle))
+        await _outlast(retrying, interruptions)
+        return retrying.result()
 
-    async def _settle_slowly(self, settle: effects.Settle, pending: asyncio.Future[bool]) -> Settled:
-        try:
-            return _settled(await pending)
-        except StoreError as error:
-            self._observer.notice(StoreFailed(type(settle.transition).__name__, str(error)))
+    async def _settle_again(self, settle: effects.Settle) -> Settled:
         now_s = asyncio.get_running_loop().time()
         settled = await self._settle_until(settle.transition, now_s + SETTLE_S)
         if settled is Settled.OPEN:
@@ -233,65 +235,22 @@ class Driver:
         return errand
 
 
-async def _outlast(pending: asyncio.Future[Any]) -> asyncio.CancelledError | None:
-    """Wait until it is done, even if this task is cancelled meanwhile; the cancellation is handed back.
+async def _outlast(pending: asyncio.Future[Any], interruptions: Interruptions) -> None:
+    """Wait until it is done, even if this task is cancelled meanwhile; the cancellations are kept for later.
 
     A handler may stand in a timeout or a cancel scope of its own while its answer is being recorded.
     """
-    interruption = None
     while not pending.done():
         try:
             await asyncio.shield(pending)
-        except asyncio.CancelledError as error:
-            interruption = error
+        except asyncio.CancelledError as interruption:
+            interruptions.append(interruption)
         except StoreError:
-            break
-    return interruption
+            return
 
 
 def _settled(took_effect: bool) -> Settled:
     return Settled.DONE if took_effect else Settled.REFUSED
-
-
-class _Renewal:
-    """Renews one claim at a third of its lease, by timer: it costs next to nothing to a handler that is quick."""
-
-    __slots__ = ("_every_s", "_effect", "_end_s", "_exchange", "_loop", "_observer", "_store", "_timer")
-
-    def __init__(self, store: Store, observer: Observer, effect: Execute, exchange: Exchange) -> None:
-        self._store = store
-        self._observer = observer
-        self._effect = effect
-        self._exchange = exchange
-        self._loop = asyncio.get_running_loop()
-        self._every_s = effect.policy.lease_ms / 1_000 / RENEWALS_PER_LEASE
-        self._end_s = self._loop.time() + effect.policy.execution_max_ms / 1_000
-        self._timer = self._loop.call_later(self._every_s, self._renew)
-
-    def stop(self) -> None:
-        """The outcome is settled: no more leases."""
-        self._timer.cancel()
-
-    def _renew(self) -> None:
-        if self._loop.time() >= self._end_s:
-            self._observer.notice(Overdue(name_of(self._effect.claim.record_id)))
-            self._exchange.overdue()
-            return
-        policy = self._effect.policy
-        self._timer = self._loop.call_later(self._every_s, self._renew)
-        renewal = self._store.submit(
-            effects.RenewIfHeld(self._effect.claim, policy.lease_ms, policy.unknown_retention_ms)
-        )
-        renewal.add_done_callback(self._renewed)
-
-    def _renewed(self, renewal: asyncio.Future[bool]) -> None:
-        if renewal.cancelled():
-            return
-        if error := renewal.exception():
-            self._observer.notice(StoreFailed("RenewIfHeld", str(error)))
-        elif not renewal.result() and not self._timer.cancelled():
-            self._timer.cancel()
-            self._observer.notice(ClaimLost(name_of(self._effect.claim.record_id)))
 
 
 def _record_name(transition: Transition[bool]) -> str:

@@ -72,7 +72,7 @@ class Driver:
             return thrown(flow, error)
         return sent(flow, answer)
 
-    def _perform(self, effect: Effect[Any], exchange: Exchange) -> Any:  # noqa: PLR0911 - one return an effect
+    def _perform(self, effect: Effect[Any], exchange: Exchange) -> Any:
         match effect:
             case effects.Claiming():
                 return self._claim(effect)

@@ -20,6 +20,7 @@ from retrysafe.model import Head, Request
 from retrysafe.protocol.canonical import canonical_json
 from retrysafe.protocol.coding import Undecodable, content_codings, decoded, expanded_bytes_max
 from retrysafe.protocol.framing import frame
+from retrysafe.protocol.mac import mac
 from retrysafe.protocol.media import MediaType, media_type
 from retrysafe.protocol.multipart import digest_of_parts
 from retrysafe.protocol.policy import Policy
@@ -69,7 +70,7 @@ def matches(stored: bytes, request: Request, policy: Policy, secret: bytes) -> b
 
 
 def _only_the_key(_request: Request, _policy: Policy, secret: bytes) -> bytes:
-    return hmac.digest(secret, frame(b"retrysafe fingerprint", bytes((_ONLY_THE_KEY,))), "sha256")
+    return mac(secret, frame(b"retrysafe fingerprint", bytes((_ONLY_THE_KEY,))))
 
 
 def _version_1(request: Request, policy: Policy, secret: bytes) -> bytes:
@@ -84,7 +85,7 @@ def _version_1(request: Request, policy: Policy, secret: bytes) -> bytes:
         _headers(head, policy),
         *_content(request, policy),
     )
-    return hmac.digest(secret, covered, "sha256")
+    return mac(secret, covered)
 
 
 _ALGORITHMS: dict[int, Callable[[Request, Policy, bytes], bytes]] = {

@@ -34,18 +34,16 @@ ORIGIN_BOUND = b"access-control-"
 
 def kept(headers: Headers, replay_marker: str) -> Headers:
     """The fields of a first answer that its record keeps, names in lower case, order and repetition kept."""
-    dropped = {replay_marker.lower().encode(), *_named_by_connection(headers)}
-    return tuple(
-        (name, value)
-        for name, value in ((name.lower(), value) for name, value in headers)
-        if name not in NEVER_KEPT and name not in dropped and not name.startswith(_NEVER_KEPT_PREFIXES)
-    )
-
-
-def _named_by_connection(headers: Headers) -> set[bytes]:
-    return {
-        name.strip().lower() for field, value in headers if field.lower() == b"connection" for name in value.split(b",")
-    }
+    marker = replay_marker.lower().encode()
+    lines = []
+    dropped: set[bytes] = set()
+    for field, line in headers:
+        name = field.lower()
+        if name not in NEVER_KEPT and name != marker and not name.startswith(_NEVER_KEPT_PREFIXES):
+            lines.append((bytes(name), bytes(line)))
+        elif name == b"connection":
+            dropped.update(named.strip().lower() for named in line.split(b","))
+    return tuple((name, line) for name, line in lines if name not in dropped) if dropped else tuple(lines)
 
 
 def without_origin_bound(headers: Headers) -> Headers:

@@ -7,7 +7,6 @@ key that was taken as absent would run a request unprotected whose sender believ
 
 from __future__ import annotations
 
-import hmac
 import re
 from dataclasses import field
 from typing import cast
@@ -16,6 +15,7 @@ import http_sf
 
 from retrysafe.model import Head
 from retrysafe.protocol.framing import frame
+from retrysafe.protocol.mac import mac
 from retrysafe.protocol.policy import Policy
 from retrysafe.value import value
 
@@ -105,7 +105,7 @@ def record_id(secret: bytes, namespace: str, scope: str, key: Key) -> bytes:
         scope: the account that the key belongs to.
         key: as parsed.
     """
-    return hmac.digest(secret, frame(b"retrysafe record", _bytes(namespace), _bytes(scope), _bytes(key.text)), "sha256")
+    return mac(secret, frame(b"retrysafe record", _bytes(namespace), _bytes(scope), _bytes(key.text)))
 
 
 def child_key(secret: bytes, record_id: bytes, name: str, target: str = "") -> str:
@@ -120,7 +120,7 @@ def child_key(secret: bytes, record_id: bytes, name: str, target: str = "") -> s
     Returns:
         A UUID of version 8, 36 characters: it fits wherever a downstream API limits its keys.
     """
-    digest = hmac.digest(secret, frame(b"retrysafe child", record_id, _bytes(name), _bytes(target)), "sha256")
+    digest = mac(secret, frame(b"retrysafe child", record_id, _bytes(name), _bytes(target)))
     return as_uuid(digest)
 
 

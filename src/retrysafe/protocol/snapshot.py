@@ -15,6 +15,7 @@ import zlib
 from retrysafe.model import Head, Headers, Response
 from retrysafe.protocol.effects import Answered
 from retrysafe.protocol.headers import accepts_coding, kept, without_origin_bound
+from retrysafe.protocol.mac import mac
 from retrysafe.protocol.policy import Policy
 from retrysafe.value import value
 
@@ -82,8 +83,8 @@ def seal(snapshot: Snapshot, record_id: bytes, secret: bytes) -> bytes:
         _LENGTH.pack(len(snapshot.digest)), snapshot.digest,
         _COUNT.pack(len(response.headers)),
     ]  # fmt: skip
-    for name, value in response.headers:
-        parts += (_LENGTH.pack(len(name)), name, _LENGTH.pack(len(value)), value)
+    for name, line in response.headers:
+        parts += (_LENGTH.pack(len(name)), name, _LENGTH.pack(len(line)), line)
     parts.append(response.body)
     payload = b"".join(parts)
     return _seal_of(payload, record_id, secret) + payload
@@ -114,7 +115,7 @@ def unseal(stored: bytes, record_id: bytes, secret: bytes) -> Snapshot:
 
 
 def _seal_of(payload: bytes, record_id: bytes, secret: bytes) -> bytes:
-    return hmac.digest(secret, b"snapshot" + record_id + payload, "sha256")[:SEAL_BYTES]
+    return mac(secret, b"snapshot" + record_id + payload)[:SEAL_BYTES]
 
 
 def _piece(payload: bytes, at: int) -> tuple[bytes, int]:

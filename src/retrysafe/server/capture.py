@@ -41,13 +41,18 @@ class Capture:
     def start(self, message: Message) -> None:
         """Take the start of the response; it waits for the first piece of content."""
         headers = message.get("headers") or ()
-        for name, value in headers:
-            if name.lower() == b"content-length" and value.isdigit():
+        for field, value in headers:
+            name = field.lower()
+            if name == b"content-length" and value.isdigit():
                 self._expected = int(value)
-        if any(name.lower() in self._withheld for name, _ in headers):
-            message = {**message, "headers": [pair for pair in headers if pair[0].lower() not in self._withheld]}
+            elif name in self._withheld:
+                message = self._without_withheld(message)
         self._start = message
         self.held.append(message)
+
+    def _without_withheld(self, message: Message) -> Message:
+        kept = [(name, value) for name, value in message["headers"] if name.lower() not in self._withheld]
+        return {**message, "headers": kept}
 
     def piece(self, message: Message) -> bool:
         """Take a piece of content; whether it completes the response. Either way it is now in `held`."""
@@ -76,7 +81,7 @@ class Capture:
         """The complete response, for the record."""
         if self._start is None:
             raise AssertionError("a response without a start was called complete")
-        headers: Headers = tuple((bytes(name), bytes(value)) for name, value in self._start.get("headers") or ())
+        headers: Headers = tuple(self._start.get("headers") or ())
         whole = self._digest is None
         return Answered(
             Response(self._start["status"], headers, b"".join(self._pieces)),

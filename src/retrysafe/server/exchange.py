@@ -50,7 +50,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_answered", "_application", "_authorizer", "_broken_off", "_capture", "_conclude", "_concluded", "_connection",
+        "_answered", "_application", "_authorizer", "_broken_off", "_capture", "_conclude", "_concluded",
+        "_connection",
         "_content", "_left", "_muted", "_operation", "_over", "_resolver", "_sending", "_server_receive", "_server_send", "_terms",
         "head", "route",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Opens the door's store before the application starts, and drains it after the application stopped."""
+"""Opens the door's store before the application starts, and drains it before the application stops."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from retrysafe.server.capture import Message
 from retrysafe.server.exchange import Application, Receive, Send
 from retrysafe.server.scope import Connection
 
+_STARTED, _FAILED = "lifespan.startup.complete", "lifespan.startup.failed"
+_STOP, _STOPPED = "lifespan.shutdown", "lifespan.shutdown.complete"
+
 
 class Lifespan:
-    """The lifespan protocol around an application, which may or may not speak it.
+    """One lifespan connection around an application, which may or may not speak it.
 
     Args:
         application: the ASGI application.
         open_store: raises `StoreError` if requests cannot be protected.
-        close_store: waits for running handlers first.
+        close_store: waits for running handlers first. It is called before the application is told to
+            stop, because they use what the application then takes down.
     """
 
     def __init__(
@@ -28,43 +32,47 @@ class Lifespan:
         self._application = application
         self._open = open_store
         self._close = close_store
-        self._started = False
-        self._closed = False
+        self._said: set[str] = set()
+        self._stopping = False
 
     async def run(self, connection: Connection, receive: Receive, send: Send) -> None:
         """Serve the lifespan connection."""
-        startup = await receive()
+        startup = [await receive()]
         try:
             await self._open()
         except StoreError as error:
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            await send({"type": _FAILED, "message": str(error)})
             return
-        pending = [startup]
 
         async def receive_startup_again() -> Message:
-            return pending.pop() if pending else await receive()
+            return startup.pop() if startup else await self._receive(receive)
 
-        async def send_when_closed(message: Message) -> None:
-            self._started = self._started or message["type"] == "lifespan.startup.complete"
-            if message["type"].startswith("lifespan.shutdown.") or message["type"] == "lifespan.startup.failed":
-                await self._close_once()
+        async def send_and_note(message: Message) -> None:
+            self._said.add(message["type"])
+            if message["type"] == _FAILED:
+                await self._close()
             await send(message)
 
         try:
-            await self._application(connection, receive_startup_again, send_when_closed)
+            await self._application(connection, receive_startup_again, send_and_note)
         except Exception:
-            if self._started:
-                await self._close_once()
+            if self._said:
                 raise
-            await self._run_alone(receive, send)  # the application does not speak lifespan; the store needs it
+        await self._speak_for_application(receive, send)
 
-    async def _run_alone(self, receive: Receive, send: Send) -> None:
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self._close_once()
-        await send({"type": "lifespan.shutdown.complete"})
-
-    async def _close_once(self) -> None:
-        if not self._closed:
-            self._closed = True
+    async def _receive(self, receive: Receive) -> Message:
+        message = await receive()
+        if message["type"] == _STOP:
+            self._stopping = True
             await self._close()
+        return message
+
+    async def _speak_for_application(self, receive: Receive, send: Send) -> None:
+        """It is over with the lifespan, perhaps because it does not speak it; the store still needs the end."""
+        if not self._said:
+            self._said.add(_STARTED)
+            await send({"type": _STARTED})
+        if self._said == {_STARTED}:
+            if not self._stopping:
+                await self._receive(receive)
+            await send({"type": _STOPPED})

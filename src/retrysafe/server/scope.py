@@ -7,6 +7,7 @@ without an account is refused (R17).
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -16,6 +17,7 @@ Connection = MutableMapping[str, Any]
 Resolver = Callable[[Connection], str | None | Awaitable[str | None]]
 
 ANONYMOUS = "anonymous"
+_HEADER = re.compile(r"header: *([!#$%&'*+.^_`|~0-9A-Za-z-]+) *")
 
 
 def resolver(scope: str | Resolver) -> Resolver:
@@ -36,9 +38,8 @@ def resolver(scope: str | Resolver) -> Resolver:
         return _user
     if scope == ANONYMOUS:
         return lambda _: ANONYMOUS
-    kind, _, name = scope.partition(":")
-    if kind == "header" and name and name.isascii() and not name.isspace():
-        return _header(name.strip().lower().encode())
+    if named := _HEADER.fullmatch(scope):
+        return _header(named[1].lower().encode())
     raise ConfigurationError(
         [f'scope is {scope!r}; it must be "header:NAME", "authorization", "user", "anonymous" or a function']
     )
