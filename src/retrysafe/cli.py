@@ -22,6 +22,7 @@ from retrysafe.stores.location import open_store
 
 try:
     import click
+    from click.core import ParameterSource
 except ModuleNotFoundError as missing:
     sys.exit(f'retrysafe: the command line needs {missing.name}: pip install "retrysafe[cli]"')
 
@@ -92,14 +93,15 @@ def settings_of(ctx: click.Context) -> Settings:
             raise click.UsageError(f"--policy takes NAME=VALUE, and {text!r} has no equals sign")
         policy[name.strip()] = Value(value.strip(), _origin(ctx, "policy"))
     given = {name: Value(value, _origin(ctx, name)) for name, value in parameters.items() if isinstance(value, str)}
-    if secret := os.environ.get(SECRET_VARIABLE):
+    secret = os.environ.get(SECRET_VARIABLE)
+    if secret and ctx.get_parameter_source("secret_file") is not ParameterSource.COMMANDLINE:
         given["secret"] = Value(secret, SECRET_VARIABLE)
     return gateway_config.read(given, policy, find(named, Path.cwd()))
 
 
 def _origin(ctx: click.Context, name: str) -> str:
     """How the user gave a parameter: the variable or the option."""
-    if ctx.get_parameter_source(name) is click.core.ParameterSource.ENVIRONMENT:
+    if ctx.get_parameter_source(name) is ParameterSource.ENVIRONMENT:
         return "RETRYSAFE_" + name.upper()
     return "--" + name.replace("_", "-")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,15 +13,17 @@ from pathlib import Path
 from rich.console import Console
 
 from retrysafe.demo import report
-from retrysafe.demo.client import send_all
-from retrysafe.demo.plan import make_plan
-from retrysafe.demo.processes import HOST, Child, await_ready, child, free_port, terminated_politely
+from retrysafe.demo.client import Traffic, send_all
+from retrysafe.demo.plan import Order, make_plan
+from retrysafe.demo.processes import HOST, Child, await_ready, child, free_port, stay_open, terminated_politely
 from retrysafe.demo.shop import PRICES_CENTS
-from retrysafe.demo.tally import findings, read_tally
+from retrysafe.demo.tally import arrivals, findings, read_tally
 from retrysafe.errors import ConfigurationError
 
 SEED = 1
 _STOCK_PER_ORDER = 5  # of each item: no shop sells out, not even one that sends everything three times
+_QUIET_MS = 400
+_QUIET_LOOKS_MAX = 10
 
 
 def run(orders: int = 300, stay: bool | None = None, seed: int = SEED) -> int:
@@ -50,18 +52,16 @@ def run(orders: int = 300, stay: bool | None = None, seed: int = SEED) -> int:
         tempfile.TemporaryDirectory(prefix="retrysafe-demo-") as folder,
         _servers(Path(folder), stock) as (bare, protected),
     ):
-        with report.progress(["bare", "retrysafe"], len(plan)) as (bare_settled, protected_settled):
-            bare_saw = asyncio.run(send_all(bare.url, plan, bare_settled))
-            protected_saw = asyncio.run(send_all(protected.url, plan, protected_settled))
+        databases = [_database(Path(folder), name) for name in ("bare", "protected")]
+        bare_saw, protected_saw = asyncio.run(_send_to_both(plan, bare, protected, databases))
         stock_before = stock * len(PRICES_CENTS)
-        bare_tally = read_tally(_database(Path(folder), "bare"), plan, stock_before)
-        protected_tally = read_tally(_database(Path(folder), "protected"), plan, stock_before)
+        bare_tally, protected_tally = (read_tally(database, plan, stock_before) for database in databases)
         wrong = findings(bare_tally, protected_tally, protected_saw)
         report.show_tallies(console, bare_tally, protected_tally, bare_saw, protected_saw)
         report.show_verdict(console, wrong)
         if sys.stdout.isatty() if stay is None else stay:
             report.show_addresses(console, bare.url, protected.url)
-            _stay_open(protected)
+            stay_open(protected)
     return 1 if wrong else 0
 
 
@@ -101,12 +101,24 @@ def _database(folder: Path, name: str) -> Path:
     return folder / f"{name}.db"
 
 
-def _stay_open(gateway: Child) -> None:
-    """Until Ctrl-C, or until the gateway ends for reasons of its own."""
-    try:
-        gateway.process.wait()
-    except KeyboardInterrupt:
-        return
+async def _send_to_both(
+    plan: Sequence[Order], bare: Child, protected: Child, databases: Sequence[Path]
+) -> tuple[Traffic, Traffic]:
+    with report.progress(["bare", "retrysafe"], len(plan)) as (bare_settled, protected_settled):
+        bare_saw = await send_all(bare.url, plan, bare_settled)
+        protected_saw = await send_all(protected.url, plan, protected_settled)
+    await _quiet(databases)
+    return bare_saw, protected_saw
+
+
+async def _quiet(databases: Sequence[Path]) -> None:
+    """Wait until nothing more arrives: a request whose connection was cut may still be on its way to the shop."""
+    seen: list[int] = []
+    for _ in range(_QUIET_LOOKS_MAX):
+        before, seen = seen, [arrivals(database) for database in databases]
+        if seen == before:
+            return
+        await asyncio.sleep(_QUIET_MS / 1_000)
 
 
 def _require(*modules: str) -> None:

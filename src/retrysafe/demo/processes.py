@@ -93,6 +93,19 @@ def await_ready(server: Child, path: str) -> None:
         _give_up(server, f"ended at its start with exit code {code}")
 
 
+def stay_open(server: Child) -> None:
+    """Wait for Ctrl-C.
+
+    Raises:
+        RetrysafeError: the server ended for reasons of its own.
+    """
+    try:
+        code = server.process.wait()
+    except KeyboardInterrupt:
+        return
+    _give_up(server, f"ended with exit code {code}")
+
+
 def free_port() -> int:
     """A loopback port that nobody else is given while its user starts.
 

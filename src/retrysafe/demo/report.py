@@ -38,7 +38,7 @@ def show_plan(console: Console, plan: Sequence[Order], seed: int) -> None:
     """Say what is about to be sent to both shops."""
     met = Counter(fault for order in plan for fault in order.faults)
     faults = ", ".join(f"{met[fault]:,} {fault}" for fault in Fault if fault is not Fault.NONE)
-    console.print(f"{len(plan):,} orders to each shop through a lossy client (seed {seed})", style="bold")
+    console.print(f"{len(plan):,} orders to each shop, one lossy client (seed {seed})", style="bold", soft_wrap=True)
     console.print(f"faults: {faults}; {met[Fault.NONE]:,} orders meet none", soft_wrap=True)
 
 

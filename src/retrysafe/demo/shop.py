@@ -28,7 +28,7 @@ CREATE TABLE IF NOT EXISTS requests (id INTEGER PRIMARY KEY, reference TEXT NOT 
 """
 
 
-class SoldOut(Exception):  # noqa: N818 - it is the shop's word, and no error of anyone
+class SoldOut(Exception):
     """There is not enough of the item."""
 
 

@@ -53,7 +53,7 @@ def read_tally(database: Path, plan: Sequence[Order], stock_before: int) -> Tall
         plan: what was intended.
         stock_before: what the shop had when it opened, all items together.
     """
-    with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as tables:
+    with closing(_tables(database)) as tables:
         placed = {reference for (reference,) in tables.execute("SELECT DISTINCT reference FROM orders")}
         duplicates, overcharged_cents = tables.execute(_DUPLICATES).fetchone()
         return Tally(
@@ -67,6 +67,12 @@ def read_tally(database: Path, plan: Sequence[Order], stock_before: int) -> Tall
             stock_expected=stock_before - stock_needed(plan),
             requests=_number(tables, "SELECT count(*) FROM requests"),
         )
+
+
+def arrivals(database: Path) -> int:
+    """How many orders have arrived at the shop so far, whatever became of them."""
+    with closing(_tables(database)) as tables:
+        return _number(tables, "SELECT count(*) FROM requests")
 
 
 def suppressed(tally: Tally, traffic: Traffic) -> int:
@@ -99,6 +105,10 @@ def findings(bare: Tally, protected: Tally, traffic: Traffic) -> list[str]:
     if not bare.duplicates:
         wrong.append("The bare shop shows no duplicate, so this run proves nothing: a fault of the demo.")
     return wrong
+
+
+def _tables(database: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
 
 
 def _number(tables: sqlite3.Connection, query: str) -> int:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -53,7 +52,7 @@ class GatewayConfig:
     namespace: str = "default"
     secret: bytes | None = field(default=None, repr=False)
     policy: Policy = field(default_factory=Policy)
-    routes: Mapping[str, Policy | None] = MappingProxyType({})
+    routes: Mapping[str, Policy | None] = field(default_factory=dict)
     authorize: str | None = None
     forwarded: str = "replace"
     host: str = "preserve"
@@ -323,7 +322,7 @@ def build(settings: Settings) -> GatewayConfig:
     if faults:
         raise ConfigurationError(faults)
     named = {_BY_NAME[name].field: value for name, value in values.items()}
-    return GatewayConfig(**named, secret=secret, policy=policy or Policy(), routes=MappingProxyType(routes))
+    return GatewayConfig(**named, secret=secret, policy=policy or Policy(), routes=routes)
 
 
 def build_store(settings: Settings) -> tuple[str, bytes | None]:

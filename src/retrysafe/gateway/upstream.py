@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -327,9 +328,8 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, without the address: the log of a gateway may be read by its clients' people."""
-    cause = getattr(error, "os_error", None) or error
-    return getattr(cause, "strerror", None) or type(error).__name__
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if isinstance(number, int) and number > 0 else type(error).__name__
 
 
 def _hop(connection: Connection) -> Hop:

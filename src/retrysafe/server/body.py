@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Iterable, Iterator
 
 from retrysafe.model import Body, BytesBody
 
@@ -16,9 +15,20 @@ CHUNK_BYTES = 64 << 10
 class SpooledBody:
     """Content in a file that has no name and ends with this object."""
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self._file = file
-        self._size = size
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed with this object
+        self._size = 0
+
+    def __del__(self) -> None:
+        self._file.close()
+
+    def append(self, pieces: Iterable[bytes]) -> None:
+        """Write more at the end."""
+        for piece in pieces:
+            left = memoryview(piece)
+            while left:
+                left = left[os.write(self._file.fileno(), left) :]
+            self._size += len(piece)
 
     @property
     def size(self) -> int:
@@ -45,7 +55,7 @@ class Spool:
     def __init__(self, body_bytes_max: int) -> None:
         self._body_bytes_max = body_bytes_max
         self._pieces: list[bytes] = []
-        self._file: BinaryIO | None = None
+        self._spooled: SpooledBody | None = None
         self.size = 0
 
     @property
@@ -62,18 +72,17 @@ class Spool:
         self.size += len(piece)
         if self.full:
             self._pieces.clear()
+            self._spooled = None
         elif self.size <= MEMORY_BYTES_MAX:
             self._pieces.append(piece)
         else:
-            if self._file is None:
-                self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the body, which closes it
-                self._file.writelines(self._pieces)
-                self._pieces.clear()
-            self._file.write(piece)
+            if self._spooled is None:
+                self._spooled = SpooledBody()
+            self._spooled.append((*self._pieces, piece))
+            self._pieces.clear()
 
     def body(self) -> Body:
         """What was collected."""
-        if self._file is None:
-            return BytesBody(self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces))
-        self._file.flush()
-        return SpooledBody(self._file, self.size)
+        if self._spooled is not None:
+            return self._spooled
+        return BytesBody(self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces))

@@ -39,7 +39,13 @@ class Capture:
         self.sent = False
 
     def start(self, message: Message) -> None:
-        """Take the start of the response; it waits for the first piece of content."""
+        """Take the start of the response; it waits for the first piece of content.
+
+        A second one, of a handler that was interrupted before the first was sent, begins the response anew.
+        """
+        self._expected = self._digest = None
+        self._pieces.clear()
+        self._size = 0
         headers = message.get("headers") or ()
         for field, value in headers:
             name = field.lower()
@@ -48,7 +54,7 @@ class Capture:
             elif name in self._withheld:
                 message = self._without_withheld(message)
         self._start = message
-        self.held.append(message)
+        self.held = [message]
 
     def _without_withheld(self, message: Message) -> Message:
         kept = [(name, value) for name, value in message["headers"] if name.lower() not in self._withheld]

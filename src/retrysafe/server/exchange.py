@@ -8,6 +8,7 @@ whether anybody waits for it or not (contract R53).
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, assert_never
 from urllib.parse import quote
@@ -51,9 +52,8 @@ class Exchange:
 
     __slots__ = (
         "_answered", "_application", "_authorizer", "_broken_off", "_capture", "_conclude", "_concluded",
-        "_connection",
-        "_content", "_left", "_muted", "_operation", "_over", "_resolver", "_sending", "_server_receive", "_server_send", "_terms",
-        "head", "route",
+        "_connection", "_content", "_left", "_muted", "_operation", "_over", "_resolver", "_sending",
+        "_server_receive", "_server_send", "_terms", "head", "route",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913, PLR0917 - what a request consists of here
@@ -126,7 +126,7 @@ class Exchange:
         if self._authorizer is None:
             return True
         allowed = self._authorizer(self._connection)
-        return allowed if isinstance(allowed, bool) else await allowed
+        return bool(await allowed if inspect.isawaitable(allowed) else allowed)
 
     # --- the handler ------------------------------------------------------------------------------
 

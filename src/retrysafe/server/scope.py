@@ -6,7 +6,6 @@ without an account is refused (R17).
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -38,19 +37,11 @@ def resolver(scope: str | Resolver) -> Resolver:
         return _user
     if scope == ANONYMOUS:
         return lambda _: ANONYMOUS
-    if named := _HEADER.fullmatch(scope):
+    if isinstance(scope, str) and (named := _HEADER.fullmatch(scope)):
         return _header(named[1].lower().encode())
     raise ConfigurationError(
         [f'scope is {scope!r}; it must be "header:NAME", "authorization", "user", "anonymous" or a function']
     )
-
-
-async def resolve(resolver: Resolver, connection: Connection) -> str | None:
-    """The account of a connection; None if there is none. Empty is none."""
-    account = resolver(connection)
-    if inspect.isawaitable(account):
-        account = await account
-    return account or None
 
 
 def _header(name: bytes) -> Resolver:

@@ -1,0 +1,24 @@
+"""For users, and for authors of stores.
+
+`ManualClock` is time in the hand of a test. `store_contract` is the promise of `stores.contract` as a
+suite, for any store; `retrysafe.testing.machine` is the same promise as a property. Needs pytest, and
+the machine needs Hypothesis.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.register_assert_rewrite(
+    "retrysafe.testing.cases_moves",
+    "retrysafe.testing.cases_store",
+    "retrysafe.testing.cases_time",
+    "retrysafe.testing.machine",
+    "retrysafe.testing.subject",
+)
+
+from retrysafe.testing.clock import ManualClock  # noqa: E402 after the line that makes its assertions speak
+from retrysafe.testing.contract import store_contract  # noqa: E402 as above
+from retrysafe.testing.subject import MakeStore  # noqa: E402 as above
+
+__all__ = ["MakeStore", "ManualClock", "store_contract"]

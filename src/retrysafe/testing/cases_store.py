@@ -1,0 +1,250 @@
+"""Cases about the store as a whole: races, the secret, the object, and what outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retrysafe.errors import StoreUnavailable, StoreUnusable
+from retrysafe.model import Claim, Found, State
+from retrysafe.protocol.effects import (
+    ClaimIfAbsent,
+    ClaimIfRetryable,
+    CompleteIfHeld,
+    Read,
+    TakeOverIfLapsed,
+    Transition,
+)
+from retrysafe.protocol.states import TABLE, Event
+from retrysafe.stores.contract import Store
+from retrysafe.testing.subject import (
+    COLOURS,
+    FINGERPRINT,
+    KEEP_MS,
+    LEASE_MS,
+    LIFETIME_MS,
+    OWNERS,
+    RESPONSE,
+    Cases,
+    Subject,
+    token,
+    transition_of,
+)
+
+RACERS = 64
+
+
+class Races(Cases):
+    """Many at once."""
+
+    def test_one_of_many_claims_wins(self, subject: Subject) -> None:
+        """Of claims on an absent record that race, one wins, and all see it."""
+        claims = [subject.claiming() for _ in range(RACERS)]
+        found = subject.race(claims)
+        winners = [claim for claim, one in zip(claims, found, strict=True) if one.record.token == claim.token]
+        assert len(winners) == 1
+        assert {one.record.token for one in found} == {winners[0].token}
+
+    @pytest.mark.parametrize(
+        ("state", "event"), [(State.IN_PROGRESS, Event.TAKE_OVER), (State.RETRYABLE, Event.RECLAIM)]
+    )
+    def test_one_of_many_new_claims_wins(self, subject: Subject, state: State, event: Event) -> None:
+        """Of new claims on the same record that race, one wins, and the record carries its token."""
+        claim = subject.bring_to(state)
+        subject.clock.advance(LEASE_MS)
+        claims = [transition_of(event, claim) for _ in range(RACERS)]
+        answers = subject.race(claims)
+        assert sorted(answers) == [False] * (RACERS - 1) + [True]
+        record = subject.record()
+        assert record is not None
+        assert record.token == _token(claims[answers.index(True)])
+        assert record.attempt == 2
+
+    def test_owner_and_take_over_exclude_each_other(self, subject: Subject) -> None:
+        """An owner that completes late and those that take over: one of them all wins."""
+        claim = subject.claim()
+        subject.clock.advance(LEASE_MS)
+        events = [Event.COMPLETE, Event.TAKE_OVER] * (RACERS // 2)
+        transitions: list[Transition[Any]] = [transition_of(event, claim) for event in events]
+        answers = subject.race(transitions)
+        assert sorted(answers) == [False] * (RACERS - 1) + [True]
+        winner = events[answers.index(True)]
+        assert subject.state() is TABLE[State.IN_PROGRESS, winner]
+
+    @pytest.mark.parametrize("event", [event for event in OWNERS if event is not Event.RENEW])
+    def test_one_of_many_settlements_counts(self, subject: Subject, event: Event) -> None:
+        """The same settlement many times at once took effect once."""
+        claim = subject.claim()
+        answers = subject.race([transition_of(event, claim) for _ in range(RACERS)])
+        assert sorted(answers) == [False] * (RACERS - 1) + [True]
+
+    def test_claims_on_many_records(self, subject: Subject) -> None:
+        """Claims on different records that race all win."""
+        claims = [
+            ClaimIfAbsent(secrets.token_bytes(32), token(), FINGERPRINT, LEASE_MS, KEEP_MS) for _ in range(RACERS)
+        ]
+        found = subject.race(claims)
+        assert [one.record.token for one in found] == [claim.token for claim in claims]
+
+
+class TheSecret(Cases):
+    """Whose the key digests are."""
+
+    def test_store_keeps_the_secret(self, subject: Subject) -> None:
+        """A store that was given no secret makes one, and has the same ever after."""
+        secret = subject.store.open()
+        assert len(secret) >= 16
+        assert subject.store.open() == secret
+        assert subject.store.open(secret) == secret
+
+    def test_other_secret_is_refused(self, subject: Subject) -> None:
+        """With another secret every key would look new: it is refused, and the store stays as it was."""
+        secret = subject.store.open()
+        with pytest.raises(StoreUnusable):
+            subject.store.open(secrets.token_bytes(32))
+        assert subject.store.open() == secret
+
+    def test_short_secret_is_refused(self, subject: Subject) -> None:
+        """A secret that can be guessed is refused."""
+        with pytest.raises(StoreUnusable):
+            subject.store.open(b"fifteen bytes..")
+
+    def test_secret_of_the_operator_is_not_kept(self, tmp_path: Path) -> None:
+        """The operator's secret is wanted each time; only it will do."""
+        store = self.make(lambda: 0, tmp_path)
+        given = secrets.token_bytes(32)
+        assert store.open(given) == given
+        assert store.open(given) == given
+        for wrong in (None, secrets.token_bytes(32)):
+            with pytest.raises(StoreUnusable):
+                store.open(wrong)
+        store.close()
+
+
+class TheObject(Cases):
+    """Opening, closing, both colours."""
+
+    def test_is_a_store(self, subject: Subject) -> None:
+        """It has the shape of a store, and a name for people."""
+        assert isinstance(subject.store, Store)
+        assert subject.store.name
+
+    def test_closed_store_refuses(self, subject: Subject) -> None:
+        """A closed store says that it is unavailable; closing it twice is no mistake."""
+        subject.store.close()
+        subject.store.close()
+        with pytest.raises(StoreUnavailable):
+            subject.found()
+        with pytest.raises(StoreUnavailable):
+            subject.do(subject.claiming())
+
+    def test_closed_store_opens_again(self, subject: Subject) -> None:
+        """A store that is opened after it was closed has what it had."""
+        subject.bring_to(State.COMPLETED)
+        secret = subject.store.open()
+        before = subject.found()
+        subject.store.close()
+        assert subject.store.open() == secret
+        assert subject.found() == before
+
+    def test_giving_up_waiting_does_not_undo(self, tmp_path: Path) -> None:
+        """A transition whose waiter was cancelled is done all the same."""
+        subject = Subject(self.make, tmp_path, COLOURS["blocking"]())
+        claiming = subject.claiming()
+
+        async def leave() -> Found | None:
+            subject.store.submit(claiming).cancel()
+            return await subject.store.submit(Read(subject.record_id))
+
+        found = asyncio.run(leave())
+        assert found is not None
+        assert found.record.token == claiming.token
+        subject.close()
+
+    def test_submit_needs_a_loop(self, subject: Subject) -> None:
+        """Outside of an event loop there is nothing to wait with, and nothing is done."""
+        with pytest.raises(RuntimeError):
+            subject.store.submit(subject.claiming())
+        assert subject.record() is None
+
+    def test_both_colours_at_once(self, tmp_path: Path) -> None:
+        """Threads and two event loops share one store, and one claim wins."""
+        subject = Subject(self.make, tmp_path, COLOURS["blocking"]())
+        claims = [subject.claiming() for _ in range(24)]
+        together = threading.Barrier(10)
+
+        async def gather(mine: list[ClaimIfAbsent]) -> list[Found]:
+            together.wait()
+            return await asyncio.gather(*(subject.store.submit(claim) for claim in mine))
+
+        def block(claim: ClaimIfAbsent) -> list[Found]:
+            together.wait()
+            return [subject.store.perform(claim)]
+
+        with ThreadPoolExecutor(10) as pool:
+            loops = [pool.submit(asyncio.run, gather(claims[start : start + 8])) for start in (0, 8)]
+            threads = [pool.submit(block, claim) for claim in claims[16:]]
+            found = [one for future in (*loops, *threads) for one in future.result()]
+        assert sum(one.record.token == claim.token for one, claim in zip(found, claims, strict=True)) == 1
+        subject.close()
+
+
+class Durable(Cases):
+    """What outlives the object."""
+
+    @pytest.mark.parametrize("state", list(State))
+    def test_records_outlive_the_store(self, subject: Subject, state: State) -> None:
+        """What was answered is there after a restart, in every part."""
+        subject.bring_to(state)
+        before = subject.found()
+        subject.reopen()
+        assert subject.found() == before
+
+    def test_claim_outlives_the_store(self, subject: Subject) -> None:
+        """A claim holds over a restart, and only its owner can settle it."""
+        claim = subject.claim()
+        subject.reopen()
+        assert not subject.happen(Event.COMPLETE, Claim(subject.record_id, token(), 1))
+        assert subject.happen(Event.COMPLETE, claim)
+
+    def test_secret_outlives_the_store(self, subject: Subject) -> None:
+        """The secret that the store made is there after a restart, and another is refused."""
+        secret = subject.store.open()
+        subject.reopen()
+        assert subject.store.open() == secret
+        with pytest.raises(StoreUnusable):
+            subject.store.open(secrets.token_bytes(32))
+
+    def test_clock_outlives_the_store(self, subject: Subject) -> None:
+        """A host whose clock stepped back over a restart does not take the store's back with it."""
+        claim = subject.claim()
+        before_ms = subject.clock()
+        subject.clock.advance(-3_600_000)
+        subject.reopen()
+        found = subject.found()
+        assert found is not None
+        assert found.now_ms == before_ms
+        assert not subject.happen(Event.TAKE_OVER, claim)
+
+    def test_two_stores_share_the_records(self, subject: Subject, tmp_path: Path) -> None:
+        """Two store objects on the same records: what one answered, the other knows."""
+        other = self.make(subject.clock, tmp_path)
+        other.open()
+        claim = subject.claim()
+        assert other.perform(subject.claiming()).record.token == claim.token
+        assert other.perform(CompleteIfHeld(claim, RESPONSE, LIFETIME_MS, KEEP_MS))
+        record = subject.record()
+        assert record is not None
+        assert record.response == RESPONSE
+        other.close()
+
+
+def _token(transition: Transition[Any]) -> bytes:
+    assert isinstance(transition, (ClaimIfAbsent, ClaimIfRetryable, TakeOverIfLapsed))
+    return transition.token

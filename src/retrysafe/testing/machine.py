@@ -1,0 +1,204 @@
+"""The promise of `stores.contract` as a property: any sequence of transitions, on any store, ends as the table says.
+
+One line in a test module runs it:
+
+    TestMyMachine = store_machine(lambda clock, folder: MyStore(folder / "records", clock=clock))
+
+Given several stores, it also compares every answer and every record of theirs with one another.
+"""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from retrysafe.model import Claim, Found, State
+from retrysafe.protocol.effects import ClaimIfAbsent, Purge, Purged, Read, Transition
+from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard
+from retrysafe.stores.contract import Store
+from retrysafe.testing.clock import ManualClock
+from retrysafe.testing.subject import COLOURS, KEEP_MS, LEASE_MS, LIFETIME_MS, MakeStore, token, transition_of
+
+RECORDS = 3
+BATCHES_MAX = 100
+
+# Lengths of time that make something happen, and their neighbours that just do not.
+_SPANS_MS = [
+    span_ms + besides_ms
+    for span_ms in (0, LEASE_MS, LIFETIME_MS, KEEP_MS, LEASE_MS + KEEP_MS, LIFETIME_MS + KEEP_MS)
+    for besides_ms in (-1, 0, 1)
+]
+
+
+_EVENTS = [event for event in Event if event is not Event.EXPIRE]  # which only a purge brings about
+
+
+@dataclass(frozen=True)
+class Known:
+    """All that the table needs to know about a record; `state` is None if there is none."""
+
+    state: State | None = None
+    token: bytes = b""
+    attempt: int = 0
+    lapses_ms: int = 0
+    expires_ms: int = 0
+    forget_ms: int = 0
+
+    def after(self, event: Event, seen: bytes, now_ms: int, new_token: bytes = b"") -> Known:
+        """What an event makes of it: the table, its guards, and the dates that they ask about. Itself if refused."""
+        holds = {
+            Guard.ABSENT: True,
+            Guard.HELD: self.token == seen,
+            Guard.SEEN: self.token == seen,
+            Guard.LAPSED: self.token == seen and self.lapses_ms <= now_ms,
+            Guard.LIFETIME_OVER: self.expires_ms <= now_ms,
+            Guard.FORGETTABLE: self.token == seen and self.forget_ms <= now_ms,
+        }
+        if (self.state, event) not in TABLE or not holds[GUARDS[event]]:
+            return self
+        state = TABLE[self.state, event]
+        if state is None:
+            return Known()
+        if state is State.IN_PROGRESS:
+            lapses_ms = now_ms + LEASE_MS
+            known = replace(self, state=state, lapses_ms=lapses_ms, forget_ms=lapses_ms + KEEP_MS)
+            if event is Event.RENEW:
+                return known
+            return replace(known, token=new_token, attempt=self.attempt + 1)
+        if state is State.COMPLETED:
+            expires_ms = now_ms + LIFETIME_MS
+            return replace(self, state=state, expires_ms=expires_ms, forget_ms=expires_ms + KEEP_MS)
+        if state is State.EXPIRED:
+            return replace(self, state=state)
+        return replace(self, state=state, forget_ms=now_ms + KEEP_MS)
+
+    def purged(self, now_ms: int) -> Known:
+        """What purging makes of it, when nothing more is due."""
+        if self.state is not None and self.forget_ms <= now_ms:
+            return Known()
+        return self.after(Event.EXPIRE, self.token, now_ms)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Stores, and what is known about their records."""
+
+    makes: tuple[MakeStore, ...] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = ManualClock()
+        self.known = {secrets.token_bytes(32): Known() for _ in range(RECORDS)}
+        self.stores: list[Store] = []
+        self._ends = ExitStack()
+
+    @initialize(colour=st.sampled_from(sorted(COLOURS)))
+    def open(self, colour: str) -> None:
+        """Every store starts empty, on the same clock."""
+        self.colour = COLOURS[colour]()
+        self._ends.callback(self.colour.close)
+        for make in self.makes:
+            store = make(self.clock, Path(self._ends.enter_context(tempfile.TemporaryDirectory())))
+            self._ends.callback(store.close)
+            store.open()
+            self.stores.append(store)
+
+    def teardown(self) -> None:
+        """Let go of the stores."""
+        self._ends.close()
+
+    def do(self, transition: Transition[Any]) -> Any:
+        """The answer to a transition, on which all stores agree."""
+        answers = [self.colour.do(store, transition) for store in self.stores]
+        assert answers == [answers[0]] * len(answers)
+        return answers[0]
+
+    @rule(number=st.integers(0, RECORDS - 1), event=st.sampled_from(_EVENTS), stale=st.booleans())
+    def happen(self, number: int, event: Event, *, stale: bool) -> None:
+        """An event happens to a record, or is refused; who acts knows the record's token, or another."""
+        record_id, known = self._record(number)
+        seen = token() if stale or not known.token else known.token
+        transition = transition_of(event, Claim(record_id, seen, known.attempt))
+        new_token = getattr(transition, "token", b"")
+        expected = known.after(event, seen, self.clock(), new_token)
+        answer = self.do(transition)
+        if isinstance(transition, ClaimIfAbsent):
+            assert isinstance(answer, Found)
+            assert answer.record.token == expected.token
+        else:
+            assert answer is (expected is not known)
+        self.known[record_id] = expected
+
+    @rule(number=st.integers(0, RECORDS - 1))
+    def claim_again(self, number: int) -> None:
+        """A claim whose answer was lost is repeated."""
+        record_id, known = self._record(number)
+        if known.state is not None:
+            found = self.do(ClaimIfAbsent(record_id, known.token, b"", LEASE_MS, KEEP_MS))
+            assert (found.record.state, found.record.token) == (known.state, known.token)
+
+    @rule(ms=st.sampled_from(_SPANS_MS) | st.integers(0, LIFETIME_MS + KEEP_MS))
+    def go_on(self, ms: int) -> None:
+        """Time passes."""
+        self.clock.advance(max(ms, 0))
+
+    @rule(batch_max=st.integers(1, RECORDS + 1))
+    def purge(self, batch_max: int) -> None:
+        """What is due is purged, in as many batches as it takes."""
+        expected = {record_id: known.purged(self.clock()) for record_id, known in self.known.items()}
+        changes = [(self.known[record_id].state, known.state) for record_id, known in expected.items()]
+        expired = changes.count((State.COMPLETED, State.EXPIRED))
+        forgotten = _count(before and not after for before, after in changes)
+        for store in self.stores:  # which of several goes in which batch is the store's own business
+            assert self._purge(store, batch_max) == Purged(expired, forgotten, more=False)
+        self.known = expected
+
+    @invariant()
+    def all_is_as_known(self) -> None:
+        """Every record stands as the table says, the same in every store."""
+        if not self.stores:
+            return
+        for record_id, known in self.known.items():
+            found = self.do(Read(record_id))
+            if found is None:
+                assert known.state is None
+            else:
+                record = found.record
+                assert (record.state, record.token, record.attempt) == (known.state, known.token, known.attempt)
+                assert record.forget_at_ms == known.forget_ms
+                assert (record.response is not None) == (known.state is State.COMPLETED)
+                assert (record.settled_at_ms is None) == (known.state is State.IN_PROGRESS)
+
+    def _purge(self, store: Store, batch_max: int) -> Purged:
+        """All batches of a purge together."""
+        expired = forgotten = 0
+        for _ in range(BATCHES_MAX):
+            batch = self.colour.do(store, Purge(batch_max))
+            expired, forgotten = expired + batch.expired, forgotten + batch.forgotten
+            if not batch.more:
+                break
+        return Purged(expired, forgotten, batch.more)
+
+    def _record(self, number: int) -> tuple[bytes, Known]:
+        return list(self.known.items())[number]
+
+
+def store_machine(*makes: MakeStore) -> Any:
+    """The property for stores that are to agree, as a test case, to be given a name that starts with `Test`.
+
+    Args:
+        makes: make one store each, from a clock and a folder that is its own.
+    """
+    machine: Any = type("StoreMachine", (StoreMachine,), {"makes": makes})
+    return machine.TestCase
+
+
+def _count(facts: Iterable[object]) -> int:
+    return sum(map(bool, facts))

@@ -1,0 +1,258 @@
+"""What the cases of the contract work with: one store, one clock, one record, in one of two colours."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import pytest
+
+from retrysafe.model import Claim, Found, Record, State
+from retrysafe.protocol.effects import (
+    ClaimIfAbsent,
+    ClaimIfRetryable,
+    CompleteIfHeld,
+    DiscardIfHeld,
+    ForgetIfOver,
+    MarkUnknownIfHeld,
+    MarkUnknownIfLapsed,
+    Purge,
+    Purged,
+    Read,
+    ReleaseIfHeld,
+    RenewIfHeld,
+    TakeOverIfLapsed,
+    Transition,
+)
+from retrysafe.protocol.states import GUARDS, Event, Guard
+from retrysafe.stores.clock import Clock
+from retrysafe.stores.contract import Store
+from retrysafe.testing.clock import ManualClock
+
+T = TypeVar("T")
+
+LEASE_MS = 60_000
+LIFETIME_MS = 86_400_000
+KEEP_MS = 30 * 86_400_000  # the `forget_after_ms` of every transition
+FINGERPRINT = b"\x01" + bytes(32)
+RESPONSE = bytes(range(256)) * 2
+
+# How long to wait until the guard of an event can hold, whenever before that the record was made.
+WAIT_MS = dict.fromkeys(Guard, 0) | {
+    Guard.LAPSED: LEASE_MS,
+    Guard.LIFETIME_OVER: LIFETIME_MS,
+    Guard.FORGETTABLE: LIFETIME_MS + KEEP_MS,
+}
+
+# What an owner may do, by its token.
+OWNERS = [event for event in Event if GUARDS[event] is Guard.HELD]
+
+MakeStore = Callable[[Clock, Path], Store]
+"""Makes a store from a clock, in milliseconds, and a folder that is its own. The same folder means the same records."""
+
+
+class Colour(Protocol):
+    """One of the two ways to use a store."""
+
+    def do(self, store: Store, transition: Transition[T]) -> T:
+        """One transition, to its answer."""
+
+    def race(self, store: Store, transitions: Sequence[Transition[T]]) -> list[T]:
+        """All of them at the same time; their answers in order."""
+
+    def close(self) -> None:
+        """Let go of threads and loops."""
+
+
+class Blocking:
+    """Threads."""
+
+    def do(self, store: Store, transition: Transition[T]) -> T:
+        """On this thread."""
+        return store.perform(transition)
+
+    def race(self, store: Store, transitions: Sequence[Transition[T]]) -> list[T]:
+        """On a thread each, started together."""
+        together = threading.Barrier(len(transitions))
+
+        def run(transition: Transition[T]) -> T:
+            together.wait()
+            return store.perform(transition)
+
+        with ThreadPoolExecutor(len(transitions)) as pool:
+            return list(pool.map(run, transitions))
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+
+class Asyncio:
+    """An event loop."""
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+
+    def do(self, store: Store, transition: Transition[T]) -> T:
+        """On the loop."""
+        return self.race(store, [transition])[0]
+
+    def race(self, store: Store, transitions: Sequence[Transition[T]]) -> list[T]:
+        """In one turn of the loop."""
+
+        async def run() -> list[T]:
+            return await asyncio.gather(*(store.submit(transition) for transition in transitions))
+
+        return self._runner.run(run())
+
+    def close(self) -> None:
+        """Close the loop."""
+        self._runner.close()
+
+
+COLOURS: dict[str, Callable[[], Colour]] = {"blocking": Blocking, "asyncio": Asyncio}
+
+
+def token() -> bytes:
+    """A token as a claimant chooses it."""
+    return secrets.token_bytes(16)
+
+
+class Subject:
+    """An open store with a record that a case is about.
+
+    Args:
+        make: makes the store.
+        folder: for the store alone.
+        colour: how the store is used.
+    """
+
+    def __init__(self, make: MakeStore, folder: Path, colour: Colour) -> None:
+        self._make = make
+        self._folder = folder
+        self.colour = colour
+        self.clock = ManualClock()
+        self.record_id = secrets.token_bytes(32)
+        self.store = make(self.clock, folder)
+        self.store.open()
+
+    def close(self) -> None:
+        """Close the store and the colour."""
+        self.store.close()
+        self.colour.close()
+
+    def reopen(self) -> None:
+        """Another store object on the same folder, as after a restart."""
+        self.store.close()
+        self.store = self._make(self.clock, self._folder)
+        self.store.open()
+
+    def do(self, transition: Transition[T]) -> T:
+        """One transition, to its answer."""
+        return self.colour.do(self.store, transition)
+
+    def race(self, transitions: Sequence[Transition[T]]) -> list[T]:
+        """All of them at the same time."""
+        return self.colour.race(self.store, transitions)
+
+    def found(self) -> Found | None:
+        """The record as it stands."""
+        return self.do(Read(self.record_id))
+
+    def record(self) -> Record | None:
+        """The record as it stands, without the time."""
+        found = self.found()
+        return None if found is None else found.record
+
+    def state(self) -> State | None:
+        """The state of the record; None if there is none."""
+        record = self.record()
+        return None if record is None else record.state
+
+    def claiming(self, new_token: bytes | None = None) -> ClaimIfAbsent:
+        """The first claim on the record."""
+        return ClaimIfAbsent(self.record_id, new_token or token(), FINGERPRINT, LEASE_MS, KEEP_MS)
+
+    def claim(self) -> Claim:
+        """Claim the record, which is not there yet."""
+        found = self.do(self.claiming())
+        return Claim(self.record_id, found.record.token, found.record.attempt)
+
+    def bring_to(self, state: State | None) -> Claim:
+        """Lead the record, which is not there yet, to a state, the shortest way. Its last claim."""
+        if state is None:
+            return Claim(self.record_id, token(), 1)
+        claim = self.claim()
+        steps: dict[State, Sequence[Event]] = {
+            State.IN_PROGRESS: [],
+            State.COMPLETED: [Event.COMPLETE],
+            State.RETRYABLE: [Event.RELEASE],
+            State.UNKNOWN: [Event.GIVE_UP],
+            State.EXPIRED: [Event.COMPLETE, Event.EXPIRE],
+        }
+        for event in steps[state]:
+            self.clock.advance(WAIT_MS[GUARDS[event]])
+            assert self.happen(event, claim)
+        assert self.state() is state
+        return claim
+
+    def happen(self, event: Event, claim: Claim) -> bool:
+        """Let an event happen to the record, as far as the store agrees. Did it?
+
+        Args:
+            event: what is to happen.
+            claim: the owner's, or the one that whoever acts has seen.
+        """
+        transition = transition_of(event, claim)
+        answer: Any = self.do(transition)
+        if isinstance(transition, ClaimIfAbsent):
+            return bool(answer.record.token == transition.token)
+        if isinstance(answer, Purged):
+            return answer.expired == 1
+        assert isinstance(answer, bool)
+        return answer
+
+
+def transition_of(event: Event, claim: Claim) -> Transition[Any]:  # noqa: C901 one return for each event
+    """The transition in which an event happens, with a new token where it takes one."""
+    record_id, seen = claim.record_id, claim.token
+    match event:
+        case Event.CLAIM:
+            return ClaimIfAbsent(record_id, token(), FINGERPRINT, LEASE_MS, KEEP_MS)
+        case Event.TAKE_OVER:
+            return TakeOverIfLapsed(record_id, seen, token(), LEASE_MS, KEEP_MS)
+        case Event.RECLAIM:
+            return ClaimIfRetryable(record_id, seen, token(), LEASE_MS, KEEP_MS)
+        case Event.RENEW:
+            return RenewIfHeld(claim, LEASE_MS, KEEP_MS)
+        case Event.COMPLETE:
+            return CompleteIfHeld(claim, RESPONSE, LIFETIME_MS, KEEP_MS)
+        case Event.RELEASE:
+            return ReleaseIfHeld(claim, KEEP_MS)
+        case Event.DISCARD:
+            return DiscardIfHeld(claim)
+        case Event.GIVE_UP:
+            return MarkUnknownIfHeld(claim, KEEP_MS)
+        case Event.ABANDON:
+            return MarkUnknownIfLapsed(record_id, seen, KEEP_MS)
+        case Event.EXPIRE:
+            return Purge()
+        case Event.FORGET:
+            return ForgetIfOver(record_id, seen)
+
+
+class Cases:
+    """A part of the contract. A class derived from it says how its store is made."""
+
+    make: MakeStore
+
+    @pytest.fixture(params=list(COLOURS))
+    def subject(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
+        """An open store on a manual clock, used in one of the two colours."""
+        subject = Subject(self.make, tmp_path, COLOURS[request.param]())
+        yield subject
+        subject.close()

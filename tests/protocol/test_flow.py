@@ -1,0 +1,325 @@
+"""The flow of a request, driven by hand: what it asks for, in which order, and what it answers."""
+
+import json
+
+import pytest
+
+from retrysafe.errors import StoreUnavailable
+from retrysafe.model import BytesBody, Claim, Found, Head, Record, Request, Response, State
+from retrysafe.protocol import effects, flow
+from retrysafe.protocol.effects import Answered, Fate, Settled, Unread
+from retrysafe.protocol.flow import Deliver, Respond, Terms, protect
+from retrysafe.protocol.policy import Policy
+from retrysafe.protocol.snapshot import seal, take_snapshot
+
+SECRET, TOKEN, OTHER = b"s" * 32, b"t" * 16, b"o" * 16
+KEYED = ((b"idempotency-key", b'"k-1"'), (b"content-type", b"application/json"))
+ANSWER = Answered(Response(201, ((b"location", b"/orders/1"),), b"made"), whole=True, size=4, digest=b"", fate=Fate.RAN)
+
+
+def terms(**options):
+    return Terms(Policy(**options), "default", SECRET, TOKEN)
+
+
+class Run:
+    """One flow and its latest step: an effect that it asks for, or its answer."""
+
+    def __init__(self, headers=KEYED, body=b"{}", **options):
+        self.head = Head("POST", b"/orders", b"", headers)
+        self.request = Request(self.head, BytesBody(body))
+        self.terms = terms(**options)
+        self.flow = protect(self.head, self.terms)
+        self.step = next_of(self.flow, None)
+
+    def answer(self, answer):
+        self.step = next_of(self.flow, answer)
+        return self
+
+    def fail(self):
+        try:
+            self.step = self.flow.throw(StoreUnavailable())
+        except StopIteration as end:
+            self.step = end.value
+        return self
+
+    def claiming(self):
+        """Up to the claim."""
+        return self.answer("acme").answer(self.request)
+
+    def found(self, state=State.IN_PROGRESS, token=OTHER, response=None, **changes):
+        """The claim finds a record: by default another's, in progress."""
+        record = {
+            "fingerprint": self.step.fingerprint,
+            "created_at_ms": 0,
+            "claimed_at_ms": 0,
+            "lease_until_ms": 60_000,
+            "settled_at_ms": None,
+            "expires_at_ms": 90_000,
+            "forget_at_ms": 100_000,
+            "attempt": 1,
+            **changes,
+        }
+        return self.answer(Found(Record(state=state, token=token, response=response, **record), now_ms=1_000))
+
+    def executing(self):
+        """Up to the handler, under the flow's own claim."""
+        return self.claiming().found(token=TOKEN)
+
+
+def next_of(generator, answer):
+    try:
+        return generator.send(answer)
+    except StopIteration as end:
+        return end.value
+
+
+def code_of(step):
+    return json.loads(step.response.body)["code"]
+
+
+def test_a_first_request_asks_for_each_thing_once_and_in_order():
+    """key -> fingerprint -> claim -> execute -> record -> respond."""
+    run = Run()
+    assert run.step == effects.ResolveScope()
+    run.answer("acme")
+    assert run.step == effects.ReadRequest(16 << 20)
+    run.answer(run.request)
+    claim = run.step
+    assert (type(claim), claim.token, claim.lease_ms) == (effects.ClaimIfAbsent, TOKEN, 60_000)
+    run.found(token=TOKEN)
+    assert run.step.claim == Claim(claim.record_id, TOKEN, 1)
+    assert (run.step.key.text, run.step.scope, run.step.request) == ("k-1", "acme", run.request)
+    run.answer(ANSWER)
+    assert isinstance(run.step, effects.Settle)
+    assert isinstance(run.step.transition, effects.CompleteIfHeld)
+    assert run.answer(Settled.DONE).step == Deliver("recorded")
+
+
+def test_a_replay_asks_for_nothing_after_the_claim_but_leave():
+    """One round trip: the claim brings the stored answer."""
+    run = Run().claiming()
+    stored = seal(take_snapshot(ANSWER, run.head, run.terms.policy), run.step.record_id, SECRET)
+    run.found(State.COMPLETED, response=stored)
+    assert run.step == effects.Authorize()
+    answer = run.answer(True).step
+    assert (answer.ending, answer.response.status, answer.response.body) == ("replayed", 201, b"made")
+    assert (b"idempotent-replayed", b"true") in answer.response.headers
+
+
+def test_a_replay_that_is_not_allowed_shows_nothing():
+    """403, with nothing of the stored answer in it (R60)."""
+    run = Run().claiming()
+    stored = seal(take_snapshot(ANSWER, run.head, run.terms.policy), run.step.record_id, SECRET)
+    answer = run.found(State.COMPLETED, response=stored).answer(False).step
+    assert (answer.response.status, code_of(answer)) == (403, "replay-forbidden")
+    assert b"made" not in answer.response.body
+
+
+def test_a_record_that_was_moved_or_changed_is_not_replayed():
+    """Its seal fits another record: refused, and never run again (hazard 86)."""
+    run = Run().claiming()
+    stored = seal(take_snapshot(ANSWER, run.head, run.terms.policy), b"another".ljust(32), SECRET)
+    assert code_of(run.found(State.COMPLETED, response=stored).answer(True).step) == "replay-unavailable"
+
+
+@pytest.mark.parametrize(
+    ("headers", "options", "code"),
+    [
+        ((), {"required": True}, "key-missing"),
+        (((b"idempotency-key", b""),), {}, "key-invalid"),
+        (((b"idempotency-key", b"a"), (b"idempotency-key", b"a")), {}, "key-invalid"),
+        (((b"idempotency-key", b'"open'),), {}, "key-invalid"),
+    ],
+)
+def test_a_bad_key_is_refused_before_anything_is_asked(headers, options, code):
+    """No scope, no content, no claim: the first step is the answer (R5, R38)."""
+    assert code_of(Run(headers=headers, **options).step) == code
+
+
+def test_no_key_and_none_required_runs_unprotected():
+    """With no promise, and no work."""
+    assert Run(headers=()).step == flow.Bypass()
+
+
+def test_no_account_is_refused():
+    """There is no bucket for those who say nothing (R17)."""
+    answer = Run().answer(None).step
+    assert (answer.response.status, code_of(answer)) == (401, "scope-missing")
+
+
+def test_an_anonymous_key_must_be_unguessable():
+    """Without an account the key itself is all that separates two strangers (R17)."""
+    for key, step in ((b'"k-1"', Respond), (b"8e03978e-40d5-43dd-bc93-6894a57f9324", effects.ReadRequest)):
+        head = Head("POST", b"/orders", b"", ((b"idempotency-key", key),))
+        anonymous = protect(head, Terms(Policy(), "default", SECRET, TOKEN, anonymous=True))
+        next_of(anonymous, None)
+        assert isinstance(next_of(anonymous, "anonymous"), step)
+
+
+def test_a_content_that_is_too_large_is_refused_before_the_claim():
+    """413, and no record (R35)."""
+    assert code_of(Run().answer("acme").answer(Unread.TOO_LARGE).step) == "body-too-large"
+
+
+def test_a_client_that_goes_while_it_sends_leaves_nothing():
+    """No claim was made, and there is nobody to answer (R38)."""
+    assert Run().answer("acme").answer(Unread.CLIENT_GONE).step == flow.Vanish()
+
+
+def test_a_large_content_is_fingerprinted_by_the_driver():
+    """So that an event loop need not stand still for it."""
+    run = Run(body=b"x" * (flow.INLINE_BYTES_MAX + 1)).answer("acme")
+    run.answer(run.request)
+    assert isinstance(run.step, effects.TakeFingerprint)
+
+
+def test_a_store_that_is_away_refuses_and_runs_nothing():
+    """Fail closed, and say when to come back (R48)."""
+    answer = Run().claiming().fail().step
+    assert (answer.response.status, code_of(answer)) == (503, "store-unavailable")
+    assert answer.response.value(b"retry-after") == b"1"
+
+
+def test_a_lapsed_claim_becomes_unknown_and_does_not_run():
+    """The default: at most once (R44)."""
+    run = Run().claiming().found(lease_until_ms=1_000)
+    assert isinstance(run.step, effects.MarkUnknownIfLapsed)
+    assert code_of(run.answer(True).step) == "outcome-unknown"
+
+
+def test_a_lapsed_claim_is_taken_over_where_that_is_declared():
+    """`rerun`: the next attempt, under a token of its own."""
+    run = Run(recovery="rerun").claiming().found(lease_until_ms=1_000)
+    takeover = run.step
+    assert (type(takeover), takeover.seen_token, takeover.token) == (effects.TakeOverIfLapsed, OTHER, TOKEN)
+    assert run.answer(True).step.claim == Claim(takeover.record_id, TOKEN, 2)
+
+
+def test_a_retryable_record_runs_again():
+    """Its last attempt did nothing."""
+    run = Run().claiming().found(State.RETRYABLE)
+    assert isinstance(run.step, effects.ClaimIfRetryable)
+    assert run.answer(True).step.claim.attempt == 2
+
+
+@pytest.mark.parametrize("state", [State.RETRYABLE, State.IN_PROGRESS])
+def test_a_lost_race_looks_again(state):
+    """Whoever came first decides; the flow reads what they made of it."""
+    run = Run().claiming().found(state, lease_until_ms=1_000)
+    assert isinstance(run.answer(False).step, effects.ClaimIfAbsent)
+
+
+def test_a_record_that_is_fought_over_is_given_up_in_the_end():
+    """Every loop has an end: the client asks again."""
+    run = Run().claiming()
+    for _ in range(flow.CLAIM_ROUNDS_MAX):
+        run.found(State.RETRYABLE).answer(False)
+    assert code_of(run.step) == "in-progress"
+
+
+def test_a_forgotten_record_makes_room_for_a_new_operation():
+    """Past its time it is deleted, under a condition, and claimed anew (R73)."""
+    run = Run().claiming().found(State.EXPIRED, forget_at_ms=1_000)
+    assert isinstance(run.step, effects.ForgetIfOver)
+    assert isinstance(run.answer(True).step, effects.ClaimIfAbsent)
+
+
+def test_an_exception_is_answered_and_recorded_as_the_same_500():
+    """So that a retry gets what the first client got, and runs nothing."""
+    run = Run().executing().answer(effects.Raised(Fate.RAN))
+    stored = run.step.transition.response
+    answer = run.answer(Settled.DONE).step
+    assert (answer.response.status, code_of(answer)) == (500, "handler-failed")
+    assert answer.response.body in stored
+
+
+@pytest.mark.parametrize(
+    ("outcome", "transition"),
+    [
+        (effects.Raised(Fate.NO_EFFECT), effects.ReleaseIfHeld),
+        (effects.Raised(Fate.NOT_RUN), effects.DiscardIfHeld),
+        (effects.Cancelled(Fate.RAN), effects.MarkUnknownIfHeld),
+        (effects.Broken(), effects.MarkUnknownIfHeld),
+    ],
+)
+def test_each_outcome_has_its_settlement(outcome, transition):
+    """What is not recorded is released, discarded, or known to be unknown."""
+    assert isinstance(Run().executing().answer(outcome).step.transition, transition)
+
+
+def test_a_broken_response_is_broken_off():
+    """Bytes are out: nothing whole can follow."""
+    assert Run().executing().answer(effects.Broken()).answer(Settled.DONE).step == flow.BreakOff()
+
+
+def test_an_outcome_that_could_not_be_recorded_is_delivered_and_says_so():
+    """The effect happened; hiding its answer would help nobody (R49)."""
+    assert Run().executing().answer(ANSWER).answer(Settled.OPEN).step == Deliver("unrecorded", recorded=False)
+
+
+def test_a_failure_that_could_not_be_recorded_says_so_too():
+    """The 500 of an exception carries the same mark."""
+    answer = Run().executing().answer(effects.Raised(Fate.RAN)).answer(Settled.OPEN).step
+    assert (answer.ending, answer.response.value(b"idempotency-status")) == ("unrecorded", b"unrecorded")
+
+
+def lost(run, outcome=ANSWER):
+    """The store refuses the settlement, and the flow looks why."""
+    run.executing().answer(outcome).answer(Settled.REFUSED)
+    assert isinstance(run.step, effects.Read)
+    return run
+
+
+def reread(run, state, token, response=None):
+    record = Record(state, token, 2, b"\1", 0, 0, 0, None, None, 0, response)
+    return run.answer(Found(record, now_ms=1)).step
+
+
+def test_a_settlement_that_was_applied_and_whose_reply_was_lost_is_recognised():
+    """It stands under the owner's own token (hazard 23)."""
+    assert reread(lost(Run()), State.COMPLETED, TOKEN) == Deliver("recorded")
+
+
+def test_an_owner_whose_claim_was_lost_sends_the_stored_outcome():
+    """All clients of a key get one answer (I2)."""
+    run = lost(Run())
+    other = Answered(Response(200, (), b"theirs"), whole=True, size=6, digest=b"", fate=Fate.RAN)
+    stored = seal(take_snapshot(other, run.head, run.terms.policy), run.step.record_id, SECRET)
+    answer = reread(run, State.COMPLETED, OTHER, stored)
+    assert (answer.ending, answer.response.body) == ("claim-lost", b"theirs")
+
+
+@pytest.mark.parametrize("state", [State.IN_PROGRESS, State.RETRYABLE, State.UNKNOWN])
+def test_an_owner_whose_claim_was_lost_without_an_outcome_says_unknown(state):
+    """It must not send what the record may yet contradict."""
+    assert code_of(reread(lost(Run()), state, OTHER)) == "outcome-unknown"
+
+
+def test_an_owner_whose_record_is_gone_says_unknown():
+    """Nothing holds its answer any more."""
+    assert code_of(lost(Run()).answer(None).step) == "outcome-unknown"
+
+
+def test_a_discard_that_finds_no_record_was_done():
+    """Its reply was lost, not its effect."""
+    nothing_ran = Answered(Response(503, ()), whole=True, size=0, digest=b"", fate=Fate.NOT_RUN)
+    assert lost(Run(), nothing_ran).answer(None).step == Deliver("discarded")
+
+
+def test_an_owner_who_cannot_look_delivers_and_says_unrecorded():
+    """What it holds is the handler's own answer."""
+    assert lost(Run()).fail().step == Deliver("unrecorded", recorded=False)
+
+
+def test_refusals_are_told_apart_and_say_nothing_of_the_token():
+    """Each occurrence has an instance of its own, from which no token can be read (R76)."""
+    one, two = Run().answer(None).step, Run().answer(None).step
+    assert json.loads(one.response.body)["instance"] == json.loads(two.response.body)["instance"]  # the same token
+    assert TOKEN.hex() not in one.response.body.decode()
+
+
+def test_while_the_store_cannot_be_opened_nothing_runs_under_a_key():
+    """And what has no key is none of its business."""
+    for headers, step in ((KEYED, Respond), ((), flow.Bypass)):
+        head = Head("POST", b"/orders", b"", headers)
+        assert isinstance(next_of(flow.refuse_unready(head, terms()), None), step)

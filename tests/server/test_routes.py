@@ -1,0 +1,58 @@
+"""The routes table."""
+
+import pytest
+
+from retrysafe import ConfigurationError, Policy
+from retrysafe.server.routes import Routes
+
+DEFAULT, EXACT, TEMPLATE, REST = Policy(), Policy(required=True), Policy(lifetime="1h"), Policy(lifetime="2h")
+ROUTES = Routes(
+    DEFAULT,
+    {
+        "POST /orders/{id}/refund": TEMPLATE,
+        "POST /orders/all/refund": EXACT,
+        "POST /files/{path:path}": REST,
+        "PUT /stock/{item}": TEMPLATE,
+        "POST /search": None,
+        "POST /a.b": EXACT,
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "policy"),
+    [
+        ("POST", "/orders", DEFAULT),
+        ("PATCH", "/orders/1", DEFAULT),
+        ("PUT", "/orders/1", None),
+        ("PUT", "/stock/nut", TEMPLATE),
+        ("DELETE", "/stock/nut", None),
+        ("GET", "/search", None),
+        ("POST", "/search", None),
+        ("POST", "/orders/7/refund", TEMPLATE),
+        ("POST", "/orders/all/refund", EXACT),
+        ("POST", "/orders/7/8/refund", DEFAULT),
+        ("POST", "/orders//refund", DEFAULT),
+        ("POST", "/files/a/b/c", REST),
+        ("POST", "/a.b", EXACT),
+        ("POST", "/axb", DEFAULT),
+        ("POST", "/orders/a\nb/refund", TEMPLATE),
+    ],
+)
+def test_which_policy_holds(method, path, policy):
+    """Fixed paths before templates, the table before the default, nothing for methods that are not enrolled."""
+    route = ROUTES.find(method, path)
+    assert (route and route.policy) is policy
+
+
+def test_methods_that_no_entry_enrols_cost_a_look_into_a_set():
+    """What the door asks first."""
+    assert ROUTES.methods == {"POST", "PATCH", "PUT"}
+
+
+def test_a_faulty_table_says_everything_at_once():
+    """Each entry that cannot be one is named."""
+    with pytest.raises(ConfigurationError) as raised:
+        Routes(DEFAULT, {"orders": None, "GET /orders": DEFAULT, "post /x": DEFAULT, "POST /fine": DEFAULT})
+    assert len(raised.value.faults) == 3
+    assert all(entry in str(raised.value) for entry in ("orders", "GET /orders", "post /x"))
