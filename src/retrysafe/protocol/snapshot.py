@@ -21,9 +21,8 @@ from retrysafe.value import value
 
 VERSION = 1
 SEAL_BYTES = 16
-_FIXED = struct.Struct(">BBHQ")  # version, kind, status, size of the content
-_COUNT = struct.Struct(">H")
-_LENGTH = struct.Struct(">I")
+_FIXED = struct.Struct(">BBHQIII")  # version, kind, status, size; lengths of origin and digest, number of fields
+_FIELD = struct.Struct(">II")  # lengths of name and line
 _EXACT, _RECEIPT = 0, 1
 _DECODED_BYTES_MAX = 16 << 20
 
@@ -77,14 +76,12 @@ def _origin(head: Head) -> bytes:
 def seal(snapshot: Snapshot, record_id: bytes, secret: bytes) -> bytes:
     """The stored bytes of a snapshot, bound to its record."""
     response = snapshot.response
-    parts = [
-        _FIXED.pack(VERSION, _EXACT if snapshot.whole else _RECEIPT, response.status, snapshot.size),
-        _LENGTH.pack(len(snapshot.origin)), snapshot.origin,
-        _LENGTH.pack(len(snapshot.digest)), snapshot.digest,
-        _COUNT.pack(len(response.headers)),
-    ]  # fmt: skip
-    for name, line in response.headers:
-        parts += (_LENGTH.pack(len(name)), name, _LENGTH.pack(len(line)), line)
+    origin, digest, headers = snapshot.origin, snapshot.digest, response.headers
+    kind = _EXACT if snapshot.whole else _RECEIPT
+    fixed = _FIXED.pack(VERSION, kind, response.status, snapshot.size, len(origin), len(digest), len(headers))
+    parts = [fixed, origin, digest]
+    for name, line in headers:
+        parts += (_FIELD.pack(len(name), len(line)), name, line)
     parts.append(response.body)
     payload = b"".join(parts)
     return _seal_of(payload, record_id, secret) + payload
@@ -99,29 +96,23 @@ def unseal(stored: bytes, record_id: bytes, secret: bytes) -> Snapshot:
     payload = stored[SEAL_BYTES:]
     if not hmac.compare_digest(stored[:SEAL_BYTES], _seal_of(payload, record_id, secret)):
         raise Unreadable("the seal does not fit the record")
-    version, kind, status, size = _FIXED.unpack_from(payload)
-    if version != VERSION:
-        raise Unreadable(f"version {version} of the record format; this release reads {VERSION}")
-    origin, at = _piece(payload, _FIXED.size)
-    digest, at = _piece(payload, at)
-    (count,) = _COUNT.unpack_from(payload, at)
-    at += _COUNT.size
+    if payload[0] != VERSION:
+        raise Unreadable(f"version {payload[0]} of the record format; this release reads {VERSION}")
+    _, kind, status, size, origin_bytes, digest_bytes, count = _FIXED.unpack_from(payload)
+    digest_at = _FIXED.size + origin_bytes
+    at = digest_at + digest_bytes
+    origin, digest = payload[_FIXED.size : digest_at], payload[digest_at:at]
     headers = []
     for _ in range(count):
-        name, at = _piece(payload, at)
-        value, at = _piece(payload, at)
-        headers.append((name, value))
+        name_bytes, line_bytes = _FIELD.unpack_from(payload, at)
+        line_at = at + _FIELD.size + name_bytes
+        headers.append((payload[at + _FIELD.size : line_at], payload[line_at : line_at + line_bytes]))
+        at = line_at + line_bytes
     return Snapshot(Response(status, tuple(headers), payload[at:]), kind == _EXACT, size, digest, origin)
 
 
 def _seal_of(payload: bytes, record_id: bytes, secret: bytes) -> bytes:
     return mac(secret, b"snapshot" + record_id + payload)[:SEAL_BYTES]
-
-
-def _piece(payload: bytes, at: int) -> tuple[bytes, int]:
-    (length,) = _LENGTH.unpack_from(payload, at)
-    start = at + _LENGTH.size
-    return payload[start : start + length], start + length
 
 
 def replay(snapshot: Snapshot, head: Head, policy: Policy) -> Response:
