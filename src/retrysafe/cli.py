@@ -24,9 +24,10 @@ try:
     import click
     from click.core import ParameterSource
 except ModuleNotFoundError as missing:
-    sys.exit(f'retrysafe: the command line needs {missing.name}: pip install "retrysafe[cli]"')
+    sys.stderr.write(f'retrysafe: the command line needs {missing.name}: pip install "retrysafe[cli]"\n')
+    sys.exit(2)
 
-FINDINGS, MISCONFIGURED, UNREACHABLE = 1, 2, 3
+MISCONFIGURED, UNREACHABLE = 2, 3
 
 
 class Commands(click.Group):
@@ -172,8 +173,10 @@ def purge(ctx: click.Context, /, **_: Any) -> None:
 @click.pass_context
 def demo(ctx: click.Context, /, orders: int, *, stay: bool | None) -> None:
     """Two shops on a bad network: one charges twice, one does not."""
-    from retrysafe.demo import run  # noqa: PLC0415 - needs an extra
-
+    try:
+        from retrysafe.demo import run  # noqa: PLC0415 - needs an extra
+    except ModuleNotFoundError as missing:
+        raise ConfigurationError([f'the demo needs {missing.name}: pip install "retrysafe[cli]"']) from missing
     ctx.exit(run(orders=orders, stay=stay))
 
 

@@ -38,12 +38,15 @@ class BytesBody:
 
     @property
     def size(self) -> int:
+        """Length in bytes."""
         return len(self.content)
 
     def chunks(self) -> Iterator[bytes]:
+        """The content in one piece."""
         yield self.content
 
     def read(self) -> bytes:
+        """The content as one string of bytes."""
         return self.content
 
 

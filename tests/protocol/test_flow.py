@@ -98,7 +98,7 @@ def test_a_first_request_asks_for_each_thing_once_and_in_order():
 def test_a_replay_asks_for_nothing_after_the_claim_but_leave():
     """One round trip: the claim brings the stored answer."""
     run = Run().claiming()
-    stored = seal(take_snapshot(ANSWER, run.head, run.terms.policy), run.step.record_id, SECRET)
+    stored = seal(take_snapshot(ANSWER, run.head), run.step.record_id, SECRET)
     run.found(State.COMPLETED, response=stored)
     assert run.step == effects.Authorize()
     answer = run.answer(True).step
@@ -109,7 +109,7 @@ def test_a_replay_asks_for_nothing_after_the_claim_but_leave():
 def test_a_replay_that_is_not_allowed_shows_nothing():
     """403, with nothing of the stored answer in it (R60)."""
     run = Run().claiming()
-    stored = seal(take_snapshot(ANSWER, run.head, run.terms.policy), run.step.record_id, SECRET)
+    stored = seal(take_snapshot(ANSWER, run.head), run.step.record_id, SECRET)
     answer = run.found(State.COMPLETED, response=stored).answer(False).step
     assert (answer.response.status, code_of(answer)) == (403, "replay-forbidden")
     assert b"made" not in answer.response.body
@@ -118,7 +118,7 @@ def test_a_replay_that_is_not_allowed_shows_nothing():
 def test_a_record_that_was_moved_or_changed_is_not_replayed():
     """Its seal fits another record: refused, and never run again (hazard 86)."""
     run = Run().claiming()
-    stored = seal(take_snapshot(ANSWER, run.head, run.terms.policy), b"another".ljust(32), SECRET)
+    stored = seal(take_snapshot(ANSWER, run.head), b"another".ljust(32), SECRET)
     assert code_of(run.found(State.COMPLETED, response=stored).answer(True).step) == "replay-unavailable"
 
 
@@ -284,7 +284,7 @@ def test_an_owner_whose_claim_was_lost_sends_the_stored_outcome():
     """All clients of a key get one answer (I2)."""
     run = lost(Run())
     other = Answered(Response(200, (), b"theirs"), whole=True, size=6, digest=b"", fate=Fate.RAN)
-    stored = seal(take_snapshot(other, run.head, run.terms.policy), run.step.record_id, SECRET)
+    stored = seal(take_snapshot(other, run.head), run.step.record_id, SECRET)
     answer = reread(run, State.COMPLETED, OTHER, stored)
     assert (answer.ending, answer.response.body) == ("claim-lost", b"theirs")
 

@@ -27,7 +27,7 @@ def answered(*headers, status=201, body=b"made", whole=True):
 def replayed(answer, first=(), second=(), **options):
     """What a second request gets of the first one's answer, through the stored bytes."""
     policy = Policy(**options)
-    stored = seal(take_snapshot(answer, head(*first), policy), RECORD_ID, SECRET)
+    stored = seal(take_snapshot(answer, head(*first)), RECORD_ID, SECRET)
     return replay(unseal(stored, RECORD_ID, SECRET), head(*second), policy)
 
 
@@ -65,7 +65,7 @@ def test_a_changed_byte_is_noticed(snapshot, data):
 @pytest.mark.parametrize(("record_id", "secret"), [(b"q" * 32, SECRET), (RECORD_ID, b"t" * 32)])
 def test_a_snapshot_belongs_to_its_record(record_id, secret):
     """Copied to another key, or read under another secret, it is refused (hazard 86)."""
-    stored = seal(take_snapshot(answered(), head(), Policy()), RECORD_ID, SECRET)
+    stored = seal(take_snapshot(answered(), head()), RECORD_ID, SECRET)
     with pytest.raises(Unreadable):
         unseal(stored, record_id, secret)
 
@@ -79,7 +79,7 @@ def test_what_is_too_short_is_unreadable(stored):
 
 def test_the_format_is_versioned():
     """A version that this release does not know is refused, though its seal is right (hazard 20)."""
-    stored = seal(take_snapshot(answered(), head(), Policy()), RECORD_ID, SECRET)
+    stored = seal(take_snapshot(answered(), head()), RECORD_ID, SECRET)
     payload = bytes([2]) + stored[SEAL_BYTES + 1 :]
     from retrysafe.protocol.mac import mac  # noqa: PLC0415 - what `seal` does, for a version that it does not write
 
@@ -196,7 +196,7 @@ def test_a_coding_that_cannot_be_removed_is_sent_as_it_is(body):
 def test_a_receipt_keeps_where_the_result_is_and_not_the_content():
     """Too large to keep: status, place and digest remain (R66)."""
     answer = answered((b"location", b"/orders/1"), (b"x-shop", b"yes"), body=b"", whole=False)
-    snapshot = take_snapshot(answer, head(), Policy())
+    snapshot = take_snapshot(answer, head())
     assert snapshot.response.headers == ((b"location", b"/orders/1"),)
     assert (snapshot.whole, snapshot.digest) == (False, b"d" * 32)
 

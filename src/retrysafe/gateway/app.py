@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 from retrysafe.asgi import IdempotencyMiddleware
 from retrysafe.errors import ConfigurationError, RetrysafeError
@@ -75,27 +75,25 @@ async def _run(
             server = _server(Front(door, config.policy.problems_url))
             async with _alongside(health, health_listener):
                 announce(_summary(config, listener, store))
-                await _serve_until_signal(server, listener, door, health, config.drain_ms / 1_000)
+                serving = asyncio.get_running_loop().create_task(server.serve(sockets=[listener]))
+                await _until_signals(server, serving, health, config.drain_ms / 1_000)
+                await door.close()  # handlers that still run are cut off: records unknown, clients told
+                await upstream.close()  # and so are requests without a key
+                await asyncio.wait({serving}, timeout=_FAREWELL_S)
+                serving.cancel()
+                with suppress(asyncio.CancelledError):
+                    await serving
     finally:
         await asyncio.to_thread(store.close)
 
 
-async def _serve_until_signal(
-    server: uvicorn.Server, listener: socket.socket, door: IdempotencyMiddleware, health: Health, drain_s: float
-) -> None:
+async def _until_signals(server: uvicorn.Server, serving: asyncio.Task[None], health: Health, drain_s: float) -> None:
     """Serve. On the first signal accept nothing more, and let run what runs: `drain_s`, or until a second signal."""
     stop, hurry = _signals()
-    serving = asyncio.get_running_loop().create_task(server.serve(sockets=[listener]))
     await _wait(serving, stop)
     health.draining = True
     server.should_exit = True
     await _wait(serving, hurry, drain_s)
-    await door.close()  # what still runs is cut off, its record is marked unknown, its client is told
-    await asyncio.wait({serving}, timeout=_FAREWELL_S)
-    serving.cancel()
-    await asyncio.wait({serving})
-    if not serving.cancelled():
-        serving.result()
 
 
 def _signals() -> tuple[asyncio.Event, asyncio.Event]:
@@ -141,9 +139,9 @@ def _upstream(config: GatewayConfig) -> Upstream:
     rules = Rules(
         forwarded=config.forwarded,
         host=config.host,
-        keys=frozenset(policy.header.lower().encode() for policy in policies),
+        keys=frozenset(policy.header_field for policy in policies),
         scope=scope.strip().lower().encode() or None,
-        markers=frozenset(policy.replay_marker.lower().encode() for policy in policies),
+        markers=frozenset(policy.replay_field for policy in policies),
     )
     return Upstream(
         config.upstream,

@@ -116,6 +116,10 @@ class Upstream:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End every connection; who waits for an answer is told that none came. Safe to repeat."""
         await self._session.close()
 
     async def __call__(self, connection: Connection, receive: Receive, send: Send) -> None:

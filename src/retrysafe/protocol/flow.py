@@ -237,7 +237,7 @@ def _record(claim: Claim, outcome: Outcome, request: Request, terms: Terms) -> F
     answered, substitute = _answer_of(outcome, terms)
     match verdict:
         case Verdict.RECORD:
-            stored = seal(take_snapshot(answered, request.head, policy), claim.record_id, terms.secret)
+            stored = seal(take_snapshot(answered, request.head), claim.record_id, terms.secret)
             settlement: effects.Transition[bool] = effects.CompleteIfHeld(
                 claim, stored, policy.keep_ms, policy.tombstone_ms
             )

@@ -23,8 +23,8 @@ NEVER_KEPT = frozenset(
         b"via", b"server", b"alt-svc",
         # over bytes or fields that a replay changes
         b"digest", b"repr-digest", b"content-digest", b"signature", b"signature-input",
-        # ours
-        b"idempotency-status",
+        # ours; a door withholds whatever name the replay marker was given
+        b"idempotency-status", b"idempotent-replayed",
     }
 )  # fmt: skip
 _NEVER_KEPT_PREFIXES = (b"ratelimit", b"x-ratelimit", b"x-rate-limit")
@@ -32,14 +32,13 @@ _NEVER_KEPT_PREFIXES = (b"ratelimit", b"x-ratelimit", b"x-rate-limit")
 ORIGIN_BOUND = b"access-control-"
 
 
-def kept(headers: Headers, replay_marker: str) -> Headers:
+def kept(headers: Headers) -> Headers:
     """The fields of a first answer that its record keeps, names in lower case, order and repetition kept."""
-    marker = replay_marker.lower().encode()
     lines = []
     dropped: set[bytes] = set()
     for field, line in headers:
         name = field.lower()
-        if name not in NEVER_KEPT and name != marker and not name.startswith(_NEVER_KEPT_PREFIXES):
+        if name not in NEVER_KEPT and not name.startswith(_NEVER_KEPT_PREFIXES):
             lines.append((bytes(name), bytes(line)))
         elif name == b"connection":
             dropped.update(named.strip().lower() for named in line.split(b","))

@@ -61,7 +61,7 @@ def parse_key(head: Head, policy: Policy) -> Key | Absent | Malformed:
         head: of the request.
         policy: says which field, which spellings and which lengths.
     """
-    lines = head.values(policy.header.lower().encode())
+    lines = head.values(policy.header_field)
     if not lines:
         return Absent()
     if len(lines) > 1:

@@ -83,6 +83,8 @@ class Policy:
         problems_url: where the pages of the problem types are; ends in a slash (R76).
         classify: may overrule what becomes of an answer: called with it, returns `"record"`,
             `"release"`, `"unknown"`, or None for the default (R51).
+        lease_ms, execution_max_ms, lifetime_ms, tombstone_ms, unknown_retention_ms: the durations in milliseconds.
+        header_field, replay_field: the field names as they are compared: in lower case.
 
     Raises:
         ConfigurationError: with every fault at once.
@@ -117,6 +119,8 @@ class Policy:
     lifetime_ms: int = field(init=False, repr=False, compare=False)
     tombstone_ms: int = field(init=False, repr=False, compare=False)
     unknown_retention_ms: int = field(init=False, repr=False, compare=False)
+    header_field: bytes = field(init=False, repr=False, compare=False)
+    replay_field: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("methods", *_NAMES):
@@ -125,6 +129,8 @@ class Policy:
         faults = [fault for check in (_choices, _integers, _names, _durations) for fault in check(self)]
         if faults:
             raise ConfigurationError(faults)
+        object.__setattr__(self, "header_field", self.header.lower().encode())
+        object.__setattr__(self, "replay_field", self.replay_marker.lower().encode())
 
     @property
     def keep_ms(self) -> int:

@@ -55,9 +55,9 @@ class Snapshot:
     origin: bytes
 
 
-def take_snapshot(answered: Answered, head: Head, policy: Policy) -> Snapshot:
+def take_snapshot(answered: Answered, head: Head) -> Snapshot:
     """What is kept of an answer."""
-    headers = kept(answered.response.headers, policy.replay_marker)
+    headers = kept(answered.response.headers)
     if not answered.whole:
         headers = tuple((name, value) for name, value in headers if name in _RECEIPT_HEADERS)
     return Snapshot(
@@ -128,7 +128,7 @@ def replay(snapshot: Snapshot, head: Head, policy: Policy) -> Response:
     headers, body = _decoded(headers, body, head)
     if not _bodiless(response.status):
         headers += ((b"content-length", b"%d" % len(body)),)
-    headers += ((b"cache-control", b"no-store"), (policy.replay_marker.lower().encode(), b"true"))
+    headers += ((b"cache-control", b"no-store"), (policy.replay_field, b"true"))
     return Response(response.status, headers, body)
 
 
@@ -176,6 +176,6 @@ def receipt(snapshot: Snapshot, policy: Policy) -> Response:
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
         (b"cache-control", b"no-store"),
-        (policy.replay_marker.lower().encode(), b"true"),
+        (policy.replay_field, b"true"),
     )
     return Response(snapshot.response.status, headers, body)

@@ -136,6 +136,12 @@ class Exchange:
         self._conclude = conclude
         self._content = _messages(effect.request)
         try:
+            await self._handle()
+        finally:
+            del self._conclude  # it refers back to this: a spooled content must not wait for the garbage collector
+
+    async def _handle(self) -> None:
+        try:
             await self._application(_without_shortcuts(self._connection), self._receive, self._send)
         except asyncio.CancelledError:
             await self._conclude_early(effects.Cancelled(self._operation.fate))

@@ -86,7 +86,7 @@ class Routes:
 
 
 def _route(entry: str, policy: Policy) -> Route:
-    return Route(entry, policy, frozenset({policy.replay_marker.lower().encode(), UNRECORDED_STATUS[0]}))
+    return Route(entry, policy, frozenset({policy.replay_field, UNRECORDED_STATUS[0]}))
 
 
 def _compiled(path: str) -> re.Pattern[str]:

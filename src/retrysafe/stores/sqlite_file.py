@@ -52,12 +52,14 @@ class SqliteFile:
         force: use it even on a network file system.
         busy_ms: how long to wait for another process that is writing.
         migrations: the schema that this release knows.
+        mounts: where Linux says which file systems there are.
     """
 
     path: Path
     force: bool
     busy_ms: int
     migrations: Sequence[str]
+    mounts: Path = Path("/proc/self/mountinfo")
 
     def connect(self) -> sqlite3.Connection:
         """A connection that is ready for use, its schema brought up to date.
@@ -85,7 +87,7 @@ class SqliteFile:
 
     def _refuse_network(self) -> None:
         try:
-            mounts = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
+            mounts = self.mounts.read_text("utf-8", "surrogateescape")
         except OSError:  # not Linux
             return
         kind = file_system_of(self.path, mounts)

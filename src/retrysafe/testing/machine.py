@@ -27,17 +27,10 @@ from retrysafe.stores.contract import Store
 from retrysafe.testing.clock import ManualClock
 from retrysafe.testing.subject import COLOURS, KEEP_MS, LEASE_MS, LIFETIME_MS, MakeStore, token, transition_of
 
-RECORDS = 3
-BATCHES_MAX = 100
+RECORDS = 2
+BATCHES_MAX = 10
 
-# Lengths of time that make something happen, and their neighbours that just do not.
-_SPANS_MS = [
-    span_ms + besides_ms
-    for span_ms in (0, LEASE_MS, LIFETIME_MS, KEEP_MS, LEASE_MS + KEEP_MS, LIFETIME_MS + KEEP_MS)
-    for besides_ms in (-1, 0, 1)
-]
-
-
+_NUMBERS = st.integers(0, RECORDS - 1)
 _EVENTS = [event for event in Event if event is not Event.EXPIRE]  # which only a purge brings about
 
 
@@ -54,15 +47,9 @@ class Known:
 
     def after(self, event: Event, seen: bytes, now_ms: int, new_token: bytes = b"") -> Known:
         """What an event makes of it: the table, its guards, and the dates that they ask about. Itself if refused."""
-        holds = {
-            Guard.ABSENT: True,
-            Guard.HELD: self.token == seen,
-            Guard.SEEN: self.token == seen,
-            Guard.LAPSED: self.token == seen and self.lapses_ms <= now_ms,
-            Guard.LIFETIME_OVER: self.expires_ms <= now_ms,
-            Guard.FORGETTABLE: self.token == seen and self.forget_ms <= now_ms,
-        }
-        if (self.state, event) not in TABLE or not holds[GUARDS[event]]:
+        guard = GUARDS[event]
+        refused = (self.state, event) not in TABLE or now_ms < self.dates.get(guard, 0)
+        if refused or (guard is not Guard.ABSENT and seen != self.token):
             return self
         state = TABLE[self.state, event]
         if state is None:
@@ -79,6 +66,15 @@ class Known:
         if state is State.EXPIRED:
             return replace(self, state=state)
         return replace(self, state=state, forget_ms=now_ms + KEEP_MS)
+
+    @property
+    def dates(self) -> dict[Guard, int]:
+        """When each guard that is about time begins to hold."""
+        return {
+            Guard.LAPSED: self.lapses_ms,
+            Guard.LIFETIME_OVER: self.expires_ms,
+            Guard.FORGETTABLE: self.forget_ms,
+        }
 
     def purged(self, now_ms: int) -> Known:
         """What purging makes of it, when nothing more is due."""
@@ -120,14 +116,26 @@ class StoreMachine(RuleBasedStateMachine):
         assert answers == [answers[0]] * len(answers)
         return answers[0]
 
-    @rule(number=st.integers(0, RECORDS - 1), event=st.sampled_from(_EVENTS), stale=st.booleans())
-    def happen(self, number: int, event: Event, *, stale: bool) -> None:
-        """An event happens to a record, or is refused; who acts knows the record's token, or another."""
+    @rule(number=_NUMBERS, besides_ms=st.integers(-1, 1), data=st.data())
+    def move(self, number: int, besides_ms: int, data: st.DataObject) -> None:
+        """Something that the table has for this state is tried, with the token, about when it first may be."""
         record_id, known = self._record(number)
-        seen = token() if stale or not known.token else known.token
+        events = [event for state, event in TABLE if state is known.state and event in _EVENTS]
+        if events:
+            event = data.draw(st.sampled_from(events))
+            self._come_to(known.dates.get(GUARDS[event], 0) + besides_ms)
+            self._happen(record_id, event, known.token or token())
+
+    @rule(number=_NUMBERS, event=st.sampled_from(_EVENTS), stale=st.booleans())
+    def trespass(self, number: int, event: Event, *, stale: bool) -> None:
+        """Anything is tried, by whoever knows the token, or another one."""
+        record_id, known = self._record(number)
+        self._happen(record_id, event, token() if stale else known.token or token())
+
+    def _happen(self, record_id: bytes, event: Event, seen: bytes) -> None:
+        known = self.known[record_id]
         transition = transition_of(event, Claim(record_id, seen, known.attempt))
-        new_token = getattr(transition, "token", b"")
-        expected = known.after(event, seen, self.clock(), new_token)
+        expected = known.after(event, seen, self.clock(), getattr(transition, "token", b""))
         answer = self.do(transition)
         if isinstance(transition, ClaimIfAbsent):
             assert isinstance(answer, Found)
@@ -136,7 +144,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert answer is (expected is not known)
         self.known[record_id] = expected
 
-    @rule(number=st.integers(0, RECORDS - 1))
+    @rule(number=_NUMBERS)
     def claim_again(self, number: int) -> None:
         """A claim whose answer was lost is repeated."""
         record_id, known = self._record(number)
@@ -144,20 +152,24 @@ class StoreMachine(RuleBasedStateMachine):
             found = self.do(ClaimIfAbsent(record_id, known.token, b"", LEASE_MS, KEEP_MS))
             assert (found.record.state, found.record.token) == (known.state, known.token)
 
-    @rule(ms=st.sampled_from(_SPANS_MS) | st.integers(0, LIFETIME_MS + KEEP_MS))
+    @rule(ms=st.integers(1, LEASE_MS))
     def go_on(self, ms: int) -> None:
-        """Time passes."""
-        self.clock.advance(max(ms, 0))
+        """A little time passes."""
+        self.clock.advance(ms)
 
-    @rule(batch_max=st.integers(1, RECORDS + 1))
-    def purge(self, batch_max: int) -> None:
-        """What is due is purged, in as many batches as it takes."""
+    @rule(
+        number=_NUMBERS, guard=st.sampled_from([Guard.LIFETIME_OVER, Guard.FORGETTABLE]), besides_ms=st.integers(-1, 1)
+    )
+    def purge(self, number: int, guard: Guard, besides_ms: int) -> None:
+        """What is due is purged, one by one, about when it first may be."""
+        _, known = self._record(number)
+        self._come_to(known.dates[guard] + besides_ms)
         expected = {record_id: known.purged(self.clock()) for record_id, known in self.known.items()}
         changes = [(self.known[record_id].state, known.state) for record_id, known in expected.items()]
         expired = changes.count((State.COMPLETED, State.EXPIRED))
         forgotten = _count(before and not after for before, after in changes)
-        for store in self.stores:  # which of several goes in which batch is the store's own business
-            assert self._purge(store, batch_max) == Purged(expired, forgotten, more=False)
+        for store in self.stores:  # which comes first is the store's own business
+            assert self._purge(store) == Purged(expired, forgotten, more=False)
         self.known = expected
 
     @invariant()
@@ -176,15 +188,18 @@ class StoreMachine(RuleBasedStateMachine):
                 assert (record.response is not None) == (known.state is State.COMPLETED)
                 assert (record.settled_at_ms is None) == (known.state is State.IN_PROGRESS)
 
-    def _purge(self, store: Store, batch_max: int) -> Purged:
+    def _purge(self, store: Store) -> Purged:
         """All batches of a purge together."""
         expired = forgotten = 0
         for _ in range(BATCHES_MAX):
-            batch = self.colour.do(store, Purge(batch_max))
+            batch = self.colour.do(store, Purge(batch_max=1))
             expired, forgotten = expired + batch.expired, forgotten + batch.forgotten
             if not batch.more:
                 break
         return Purged(expired, forgotten, batch.more)
+
+    def _come_to(self, date_ms: int) -> None:
+        self.clock.advance(max(0, date_ms - self.clock()))
 
     def _record(self, number: int) -> tuple[bytes, Known]:
         return list(self.known.items())[number]
