@@ -14,7 +14,7 @@ from hypothesis import settings
 # The blob that is printed with a failure replays it: @reproduce_failure(...). Deadlines measure the
 # machine, not the code.
 settings.register_profile("quick", max_examples=100, deadline=None, print_blob=True)
-settings.register_profile("prove", max_examples=20_000, deadline=None, print_blob=True)
+settings.register_profile("prove", max_examples=5_000, deadline=None, print_blob=True)
 settings.load_profile("prove" if os.environ.get("RETRYSAFE_PROVE") else "quick")
 
 

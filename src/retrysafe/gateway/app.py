@@ -216,8 +216,15 @@ def _log_to_stderr(level: str) -> None:
     logging.basicConfig(
         level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    server_log = logging.getLogger("uvicorn.error")
+    server_log.addFilter(_is_no_cancellation)
     if level != "debug":  # else anybody could fill the log with bytes that are no HTTP
-        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+        server_log.setLevel(logging.ERROR)
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """Requests that are cancelled when the patience is over are no defects, and uvicorn logs them like those."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 def _summary(config: GatewayConfig, listener: socket.socket, store: Store) -> str:

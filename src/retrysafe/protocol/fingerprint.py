@@ -29,8 +29,8 @@ from retrysafe.protocol.target import normal_path, sorted_pairs
 CANONICAL_BYTES_MAX = 65_536
 """Up to this size JSON and forms are compared by meaning, above it byte by byte and whole (contract R25, R27)."""
 
-_VERSION = 1
 _ONLY_THE_KEY = 0
+_VERSION = 1
 
 _Source = Callable[[], Iterator[bytes]]
 
@@ -50,10 +50,11 @@ def fingerprint_of(request: Request, policy: Policy, secret: bytes) -> bytes:
 def matches(stored: bytes, request: Request, policy: Policy, secret: bytes) -> bool:
     """Whether a request is the one that a record was made for.
 
-    Under a policy for which only the key counts, every request matches, and so it does a record that was
-    made under one. A record of an unknown algorithm matches none: it was written by a newer release, and
-    to refuse a retry (422) is safe, while to give it an answer that may be another request's is not. For
-    the same reason a retry is refused if the policy names other headers, parameters or members by then.
+    Under a policy for which only the key counts, every request matches every record; so it does if the
+    record was made under such a policy. A record of an unknown algorithm matches none: it was written by
+    a newer release, and to refuse a retry (422) is safe, while to give it an answer that may be another
+    request's is not. For the same reason a retry is refused if the policy by now looks at other headers,
+    parameters or members.
 
     Args:
         stored: the fingerprint in the record.
@@ -70,7 +71,7 @@ def matches(stored: bytes, request: Request, policy: Policy, secret: bytes) -> b
 
 
 def _only_the_key(_request: Request, _policy: Policy, secret: bytes) -> bytes:
-    return mac(secret, frame(b"retrysafe fingerprint", bytes((_ONLY_THE_KEY,))))
+    return mac(secret, frame(b"retrysafe fingerprint", b"\0"))
 
 
 def _version_1(request: Request, policy: Policy, secret: bytes) -> bytes:
@@ -78,7 +79,7 @@ def _version_1(request: Request, policy: Policy, secret: bytes) -> bytes:
     head = request.head
     covered = frame(
         b"retrysafe fingerprint",
-        bytes((_VERSION,)),
+        b"\1",
         head.method.encode(),
         normal_path(head.path),
         _query(head, policy),
@@ -90,7 +91,7 @@ def _version_1(request: Request, policy: Policy, secret: bytes) -> bytes:
 
 _ALGORITHMS: dict[int, Callable[[Request, Policy, bytes], bytes]] = {
     _ONLY_THE_KEY: _only_the_key,
-    _VERSION: _version_1,
+    1: _version_1,
 }
 
 

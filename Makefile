@@ -1,0 +1,41 @@
+# `make` alone shows what there is. The first target that needs it builds .venv from pyproject.toml.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help test prove demo bench format clean
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+test: $(READY) ## Every check: format, lint, types, layers, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest
+
+prove: $(READY) ## The same tests with many more examples each; takes long
+	RETRYSAFE_PROVE=1 $(BIN)/python -m pytest -o faulthandler_timeout=3600
+
+demo: $(READY) ## Two shops on a bad network: one charges twice, one does not
+	$(BIN)/retrysafe demo
+
+bench: $(READY) ## Measure what protection costs on this machine
+	$(BIN)/python bench/run.py
+
+format: $(READY) ## Format the code and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## Remove what was built
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The group is handed over as a file, because the pip in Python 3.11 does not know dependency groups.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")' > .venv/dev.txt
+	$(BIN)/python -m pip install --quiet --no-user --editable '.[all]' --requirement .venv/dev.txt
+	touch $@

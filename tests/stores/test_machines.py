@@ -1,0 +1,22 @@
+"""Any sequence of transitions ends as the table says, in every store, and the stores agree on every byte."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+from retrysafe.stores.memory import MemoryStore
+from retrysafe.stores.sqlite import SqliteStore
+from retrysafe.testing.machine import store_machine
+
+
+def memory(clock, folder):
+    return MemoryStore(clock)
+
+
+def sqlite(clock, folder):
+    return SqliteStore(folder / "records.db", clock=clock)
+
+
+TestMemoryAgainstTheTable = store_machine(memory)
+TestSqliteAgainstMemory = store_machine(memory, sqlite)
+TestSqliteAgainstMemory.settings = settings(max_examples=settings.default.max_examples // 3)  # each opens a file

@@ -1,0 +1,59 @@
+"""The SQL of the transitions says what the table says."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+
+from retrysafe.model import State
+from retrysafe.protocol.effects import (
+    ClaimIfRetryable,
+    CompleteIfHeld,
+    DiscardIfHeld,
+    ForgetIfOver,
+    MarkUnknownIfHeld,
+    MarkUnknownIfLapsed,
+    ReleaseIfHeld,
+    RenewIfHeld,
+    TakeOverIfLapsed,
+)
+from retrysafe.protocol.states import Event, sources, target
+from retrysafe.stores import plan, sql, sqlite_session
+from retrysafe.stores.sqlite_file import migrations
+
+STATEMENTS = {
+    Event.TAKE_OVER: sql.CHANGES[TakeOverIfLapsed],
+    Event.RECLAIM: sql.CHANGES[ClaimIfRetryable],
+    Event.RENEW: sql.CHANGES[RenewIfHeld],
+    Event.COMPLETE: sql.CHANGES[CompleteIfHeld],
+    Event.RELEASE: sql.CHANGES[ReleaseIfHeld],
+    Event.DISCARD: sql.CHANGES[DiscardIfHeld],
+    Event.GIVE_UP: sql.CHANGES[MarkUnknownIfHeld],
+    Event.ABANDON: sql.CHANGES[MarkUnknownIfLapsed],
+    Event.FORGET: sql.CHANGES[ForgetIfOver],
+    Event.EXPIRE: sql.PURGE_EXPIRE,
+}
+
+
+@pytest.mark.parametrize("event", list(STATEMENTS))
+def test_statement_has_the_states_of_its_event(event):
+    """A statement asks for just the states that its event may come from, and leads to where it leads."""
+    before, _, condition = STATEMENTS[event].partition(" WHERE ")
+    (states,) = re.findall(r"state IN \((.*?)\)", condition)
+    assert states == ", ".join(f"'{state}'" for state in sources(event))
+    after = target(event)
+    assert before.startswith("DELETE FROM records" if after is None else f"UPDATE records SET state = '{after}', ")
+
+
+def test_every_event_has_its_statement():
+    """All that can happen to a record is said in SQL, and every statement is one of these."""
+    assert set(STATEMENTS) == set(Event) - {Event.CLAIM}
+    assert set(sql.CHANGES.values()) < set(STATEMENTS.values())
+
+
+@pytest.mark.parametrize("text", [*map(inspect.getsource, (sql, plan, sqlite_session)), *migrations()])
+def test_no_state_is_written_by_hand(text):
+    """No state stands in quotes anywhere near SQL: it comes from the table."""
+    assert not [state for state in State if f"'{state}'" in text or f'"{state}"' in text]
