@@ -150,17 +150,19 @@ class Driver:
     # --- the owner --------------------------------------------------------------------------------
 
     async def _hand_over(self, flow: Flow[Answer], effect: Execute, exchange: Exchange) -> None:
-        """Start the owner and wait for it; whoever waits may leave, the owner stays."""
-        owner = asyncio.get_running_loop().create_task(self._own(flow, effect, exchange))
+        """Start the owner and wait for its end; whoever waits may leave, the owner stays."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        owner = loop.create_task(self._own(flow, effect, exchange, ended))
         self._owners.add(owner)  # also the strong reference that keeps the task alive
         owner.add_done_callback(self._owners.discard)
         try:
-            await asyncio.shield(owner)
+            await ended  # and not for the owner itself: who waits for a task and is cancelled takes it along
         except asyncio.CancelledError:
             exchange.leave()
             raise
 
-    async def _own(self, flow: Flow[Answer], effect: Execute, exchange: Exchange) -> None:
+    async def _own(self, flow: Flow[Answer], effect: Execute, exchange: Exchange, ended: asyncio.Future[None]) -> None:
         async def conclude(outcome: Outcome) -> None:
             interruptions: Interruptions = []
             answer = await self._conclude(flow, outcome, interruptions)
@@ -173,8 +175,14 @@ class Driver:
         self._renewals.start(effect, exchange)
         try:
             await exchange.execute(effect, conclude)
+        except Exception as error:
+            if ended.done():
+                raise  # nobody waits any more: it is for the loop to tell
+            ended.set_exception(error)
         finally:
             self._renewals.stop(effect)
+            if not ended.done():
+                ended.set_result(None)
 
     async def _conclude(self, flow: Flow[Answer], outcome: Outcome, interruptions: Interruptions) -> Answer:
         """Record the outcome, whatever happens to the handler meanwhile."""
@@ -185,7 +193,8 @@ class Driver:
                     step = sent(flow, await self._settle(step, interruptions))
                 case Transition():
                     pending = self._store.submit(step)
-                    await _outlast(pending, interruptions)
+                    if not pending.done():
+                        await _outlast(pending, interruptions)
                     error = pending.exception()
                     step = thrown(flow, error) if isinstance(error, StoreError) else sent(flow, pending.result())
                 case _:
@@ -195,7 +204,8 @@ class Driver:
     async def _settle(self, settle: effects.Settle, interruptions: Interruptions) -> Settled:
         """Settle while the client waits; when the store stays away, go on without the client."""
         pending = self._store.submit(settle.transition)
-        await _outlast(pending, interruptions)
+        if not pending.done():
+            await _outlast(pending, interruptions)
         error = pending.exception()
         if not isinstance(error, StoreError):
             return _settled(pending.result())

@@ -47,12 +47,13 @@ class Renewals:
         self._observer = observer
         self._running: dict[bytes, _Running] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # of the timer; a door may outlive its loop
 
     def start(self, effect: Execute, exchange: Overdueable) -> None:
         """Renew this claim from now on."""
         loop = asyncio.get_running_loop()
         running = self._running[effect.claim.token] = _Running(effect, exchange, loop.time())
-        if self._timer is None or running.due_s < self._timer.when():
+        if self._timer is None or self._loop is not loop or running.due_s < self._timer.when():
             self._wake_at(running.due_s, loop)
 
     def stop(self, effect: Execute) -> None:
@@ -62,7 +63,7 @@ class Renewals:
     def _wake_at(self, when_s: float, loop: asyncio.AbstractEventLoop) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = loop.call_at(when_s, self._renew_due)
+        self._timer, self._loop = loop.call_at(when_s, self._renew_due), loop
 
     def _renew_due(self) -> None:
         loop = asyncio.get_running_loop()
