@@ -65,20 +65,18 @@ class Head:
     path: bytes
     query: bytes
     headers: Headers
-    _lines: dict[bytes, list[bytes]] = field(init=False, repr=False, compare=False)
+    _lines: dict[bytes, bytes] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        lines: dict[bytes, list[bytes]] = {}
-        for name, line in self.headers:
-            if name in lines:
-                lines[name].append(line)
-            else:
-                lines[name] = [line]
-        object.__setattr__(self, "_lines", lines)
+        object.__setattr__(self, "_lines", dict(self.headers))
 
     def values(self, name: bytes) -> Sequence[bytes]:
         """All field lines of that lower-case name, in order."""
-        return self._lines.get(name, ())
+        if name not in self._lines:
+            return ()
+        if len(self._lines) == len(self.headers):  # no name is repeated, as in nearly every request
+            return (self._lines[name],)
+        return tuple(line for field_name, line in self.headers if field_name == name)
 
 
 @value

@@ -7,9 +7,10 @@ written. A number is its exact decimal value: `1`, `1.0`, `1e0` and `10e-1` are 
 What has no single meaning has no canonical form: readers differ about a member that occurs twice,
 about half a surrogate pair, about `NaN`. Nor has what is nested absurdly deep.
 
-The work is done by the scanner and the encoder of the standard library, both in C. They know no exact
-decimals, so a number that is no plain integer goes through them as a pair that begins with `NaN`,
-and an element left out as `Infinity`, which no valid text can contain.
+The work is done in C, by the scanner of the standard library and by `ascii`, which writes a tree in one
+way only. An object is a tuple of its members, an array a list. The scanner knows no exact decimals, so a
+number that is no plain integer is a pair that begins with `nan`, and an element left out is `inf`: no
+valid text contains either.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from itertools import accumulate
-from json import JSONDecoder, JSONEncoder
+from json import JSONDecoder, dumps
+from operator import itemgetter
 from typing import Any, NoReturn
 
 DEPTH_MAX = 100
@@ -28,6 +30,8 @@ _NAN = float("nan")
 _INFINITY = float("inf")
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_NAME = itemgetter(0)
+_WHITE_SPACE = " \t\n\r"
 _INDEX = re.compile(r"0|[1-9][0-9]*")
 
 
@@ -45,21 +49,32 @@ def canonical_json(content: bytes, only: Iterable[str] = (), excluded: Iterable[
     if content.count(b"[") + content.count(b"{") > DEPTH_MAX < _depth(content):
         return None
     try:
-        tree = _DECODER.decode(content.decode())
-        if excluded:
-            tree = _without(tree, excluded)
-        if only:
-            tree = {pointer: value for pointer in only for value in _values_at(tree, pointer)}
-        return _ENCODER.encode(tree).encode()
+        text = content.decode().strip(_WHITE_SPACE)
+        selective = only or excluded
+        tree, end = (_DECODER_TO_SELECT if selective else _DECODER).raw_decode(text)
+        if end != len(text):
+            return None
+        if selective:
+            tree = _written(_selected(tree, only, excluded))
+        canonical = ascii(tree)
+        if "\\ud" in canonical:  # half a surrogate pair, or only a backslash before these letters
+            dumps(tree, ensure_ascii=False).encode()
+        return canonical.encode()
     except ValueError:
         return None
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         raise ValueError("a member occurs twice")
     return members
+
+
+def _object(pairs: list[tuple[str, Any]]) -> tuple[tuple[str, Any], ...]:
+    _members(pairs)
+    pairs.sort(key=_NAME)
+    return tuple(pairs)
 
 
 def _integer(literal: str) -> Any:
@@ -88,12 +103,28 @@ def _refuse(constant: str) -> NoReturn:
 
 
 _DECODER = JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse_float=_number, parse_constant=_refuse)
-_ENCODER = JSONEncoder(ensure_ascii=False, check_circular=False, sort_keys=True, separators=(",", ":"))
+
+
+_DECODER_TO_SELECT = JSONDecoder(
+    object_pairs_hook=_members, parse_int=_integer, parse_float=_number, parse_constant=_refuse
+)
 
 
 def _depth(content: bytes) -> int:
     brackets = _STRING.sub(b"", content).translate(None, _NOT_BRACKETS)
     return max(accumulate(1 if bracket in b"[{" else -1 for bracket in brackets), default=0)
+
+
+def _written(tree: Any) -> Any:
+    """The tree as `_DECODER` would have made it: its objects as tuples of sorted members."""
+    if isinstance(tree, dict):
+        return tuple((name, _written(tree[name])) for name in sorted(tree))
+    return [_written(element) for element in tree] if isinstance(tree, list) else tree
+
+
+def _selected(tree: Any, only: Iterable[str], excluded: Iterable[str]) -> Any:
+    tree = _without(tree, excluded)
+    return {pointer: value for pointer in only for value in _values_at(tree, pointer)} if only else tree
 
 
 def _without(tree: Any, pointers: Iterable[str]) -> Any:

@@ -113,10 +113,10 @@ def _headers(head: Head, policy: Policy) -> bytes:
 def _content(request: Request, policy: Policy) -> tuple[bytes, ...]:
     """What the content is: its kind, then what belongs to that kind."""
     body = request.body
-    media = media_type(request.head.values(b"content-type"))
-    codings = content_codings(request.head.values(b"content-encoding"))
     if not body.size:
         return (b"empty",)  # nothing has no type and no coding (R30)
+    media = media_type(request.head.values(b"content-type"))
+    codings = content_codings(request.head.values(b"content-encoding"))
     if not codings:
         return _described(body.chunks, media, policy)
     bytes_max = expanded_bytes_max(body.size, policy.request_bytes_max)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -11,6 +12,10 @@ _JSON = re.compile(rb"application/json|" + _TOKEN + rb"/" + _TOKEN + rb"\+json")
 _PARAMETER = re.compile(
     rb"[ \t]*(?:;[ \t]*(?:(" + _TOKEN + rb')=(?:"([^"\\]*(?:\\.[^"\\]*)*)"|([^\s";,]*)))?|\Z)', re.DOTALL
 )
+
+
+# Short ones are remembered: an API sees few, but for the boundaries of multipart content, which are longer.
+_FAMILIAR_BYTES_MAX = 40
 
 
 class MediaType(NamedTuple):
@@ -29,7 +34,7 @@ class MediaType(NamedTuple):
     @property
     def is_json(self) -> bool:
         """Whether the content is JSON in UTF-8: `application/json`, or a subtype that ends in `+json`."""
-        return not self.charset and _JSON.fullmatch(self.essence) is not None
+        return not self.charset and (self.essence == b"application/json" or _JSON.fullmatch(self.essence) is not None)
 
     @property
     def is_form(self) -> bool:
@@ -43,6 +48,17 @@ def media_type(lines: Sequence[bytes]) -> MediaType:
     Two lines, or a field that breaks the grammar, may mean one thing to one reader and another to the
     next; such a field is not interpreted: all of it becomes the essence, which is no known type.
     """
+    if len(lines) == 1 and len(lines[0]) <= _FAMILIAR_BYTES_MAX:
+        return _familiar_type(lines[0])
+    return _read_type(lines)
+
+
+@lru_cache(maxsize=256)
+def _familiar_type(line: bytes) -> MediaType:
+    return _read_type((line,))
+
+
+def _read_type(lines: Sequence[bytes]) -> MediaType:
     value = b", ".join(lines)
     essence, semicolon, _ = value.partition(b";")
     named = parameters(value[len(essence) :]) if semicolon else {}
