@@ -23,7 +23,7 @@ demo: $(READY) ## Two shops on a bad network: one charges twice, one does not
 	$(BIN)/retrysafe demo
 
 bench: $(READY) ## Measure what protection costs on this machine
-	$(BIN)/python bench/run.py
+	$(BIN)/python -m bench.run
 
 format: $(READY) ## Format the code and mend what the linter can
 	$(BIN)/ruff format .

@@ -78,7 +78,7 @@ def code_of(step):
 
 
 def test_a_first_request_asks_for_each_thing_once_and_in_order():
-    """key -> fingerprint -> claim -> execute -> record -> respond."""
+    """The sentence of the design: from key to fingerprint, claim, execute, record, respond."""
     run = Run()
     assert run.step == effects.ResolveScope()
     run.answer("acme")

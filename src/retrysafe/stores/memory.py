@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar, assert_never
 
@@ -58,6 +57,23 @@ def allowed(record: Record, event: Event, token: bytes, now_ms: int) -> bool:
             return False
         case guard:
             assert_never(guard)
+
+
+def _rewritten(record: Record, state: State, written: dict[str, Any]) -> Record:
+    """The record in another state, with what was written; by hand, because `replace` is half of a transition."""
+    return Record(
+        state=state,
+        token=written.get("token", record.token),
+        attempt=written.get("attempt", record.attempt),
+        fingerprint=record.fingerprint,
+        created_at_ms=record.created_at_ms,
+        claimed_at_ms=written.get("claimed_at_ms", record.claimed_at_ms),
+        lease_until_ms=written.get("lease_until_ms", record.lease_until_ms),
+        settled_at_ms=written.get("settled_at_ms", record.settled_at_ms),
+        expires_at_ms=written.get("expires_at_ms", record.expires_at_ms),
+        forget_at_ms=written.get("forget_at_ms", record.forget_at_ms),
+        response=written.get("response", record.response),
+    )
 
 
 class MemoryStore:
@@ -200,7 +216,7 @@ class MemoryStore:
         if after is None:
             del self._records[record_id]
         else:
-            self._records[record_id] = replace(record, state=after, **written)
+            self._records[record_id] = _rewritten(record, after, written)
         return True
 
     def _purge(self, batch_max: int) -> Purged:

@@ -1,0 +1,81 @@
+"""One run of wrk, on a core of its own. A run with any error is no result."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.bare import padded
+
+CORE = 1
+BODY = padded({"amount": 1250, "currency": "eur", "customer": "cus_9s6XKzkNRiz8i3", "metadata": {"order": "4711"}}, 200)
+_SCRIPT = Path(__file__).with_name("post.lua")
+_PREFIX_CHARACTERS = 27  # with the counter, a key is as long as a UUID
+
+
+class SpoiltError(Exception):
+    """A measurement that must not be believed: something answered wrongly, or not at all."""
+
+
+def _new_prefix() -> str:
+    return secrets.token_hex(_PREFIX_CHARACTERS)[:_PREFIX_CHARACTERS]
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Which keys the requests of one run carry.
+
+    Attributes:
+        ring: how many keys there are, used in turn; 0: each request has a key of its own.
+        prefix: of each key; random, so that no two runs share a key.
+    """
+
+    ring: int = 0
+    prefix: str = field(default_factory=_new_prefix)
+
+    def all(self) -> list[str]:
+        """The keys of the ring, as post.lua spells them."""
+        return [f"{self.prefix}-{number:08d}" for number in range(1, self.ring + 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What wrk saw: answers, answers per second, and the latency of one."""
+
+    requests: int
+    per_second: float
+    p50_us: int
+    p99_us: int
+
+
+def fire(url: str, *, keys: Keys, concurrency: int, seconds: int) -> Load:
+    """Send requests for so long, each connection waiting for its answer before the next one.
+
+    Raises:
+        SpoiltError: a connection failed, an answer did not come, or was not a success.
+    """
+    command = f"taskset --cpu-list {CORE} wrk --threads 1 --timeout 10s --connections {concurrency}".split()
+    command += ["--duration", f"{seconds}s", "--script", str(_SCRIPT), url, "--"]
+    command += [keys.prefix, str(keys.ring), BODY.decode()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    if done.returncode or not lines:
+        raise SpoiltError(f"wrk failed with {done.returncode}: {done.stdout}{done.stderr}")
+    return _load(json.loads(lines[0].removeprefix("RESULT ")))
+
+
+def _load(result: dict[str, int]) -> Load:
+    errors = {name: result[name] for name in ("connect", "read", "write", "status", "timeout") if result[name]}
+    if errors:
+        raise SpoiltError(f"wrk counted errors among {result['requests']} answers: {errors}")
+    if not result["requests"]:
+        raise SpoiltError("no request was answered")
+    return Load(
+        requests=result["requests"],
+        per_second=result["requests"] * 1e6 / result["duration_us"],
+        p50_us=result["p50_us"],
+        p99_us=result["p99_us"],
+    )

@@ -1,0 +1,120 @@
+"""The servers under measurement: plain processes on free ports, each on the core it is given."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.load import SpoiltError
+
+CORE = 0
+ROOT = Path(__file__).resolve().parents[1]
+_READY_S_MAX = 15.0
+_STOP_S_MAX = 15.0
+_POLL_S = 0.02
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that answers on a port of 127.0.0.1."""
+
+    port: int
+    pid: int
+
+    @property
+    def url(self) -> str:
+        """Where it answers, without a path."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def cpu_s(self) -> float:
+        """Processor time that the process has used so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+
+    def resident_mib(self) -> float:
+        """Memory that the process holds."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
+
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def uvicorn(factory: str, port: int) -> list[str]:
+    """The command that serves `module:factory`: uvicorn with uvloop and httptools, one process, no access log."""
+    return [
+        *(sys.executable, "-m", "uvicorn", "--factory", factory),
+        *("--host", "127.0.0.1", "--port", str(port), "--loop", "uvloop", "--http", "httptools"),
+        *("--lifespan", "on", "--no-access-log", "--log-level", "warning"),
+    ]
+
+
+@contextmanager
+def running(
+    command: Sequence[str], port: int, *, core: int, folder: Path, settings: Mapping[str, str]
+) -> Iterator[Server]:
+    """Start a server, wait until it answers, and stop it in the end.
+
+    Args:
+        command: what to run; it listens on `port`.
+        port: of 127.0.0.1.
+        core: the only processor core it may use.
+        folder: where its output goes.
+        settings: environment variables besides our own.
+
+    Raises:
+        SpoiltError: it did not start, or wrote a traceback.
+    """
+    log = folder / f"{port}.log"
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", **settings}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            ["taskset", "--cpu-list", str(core), *command], stdout=output, stderr=output, cwd=folder, env=environment
+        )
+    try:
+        _await_ready(process, port)
+        yield Server(port, process.pid)
+    except SpoiltError as error:
+        raise SpoiltError(f"{error}\n{' '.join(command)}\nwrote: {_tail(log)}") from error
+    finally:
+        _stop(process)
+    if b"Traceback" in log.read_bytes():
+        raise SpoiltError(f"a server failed while it was measured: {_tail(log)}")
+
+
+def _await_ready(process: subprocess.Popen[bytes], port: int) -> None:
+    until = time.monotonic() + _READY_S_MAX
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise SpoiltError(f"a server ended with {process.returncode} before it answered")
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(_POLL_S)
+    raise SpoiltError(f"a server did not answer within {_READY_S_MAX} s")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_S_MAX)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace")[-4_000:]
