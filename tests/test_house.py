@@ -116,7 +116,7 @@ RULES: list[tuple[Callable[[str], Iterator[str]], list[Path], str]] = [
     (bare_ignores, [ROOT / "pyproject.toml"], '[tool.ruff.lint]\nignore = [\n    "E501",\n]'),
     (bare_ignores, [ROOT / "pyproject.toml"], '[tool.ruff.lint.per-file-ignores]\n"bench/**" = ["E501"]\n'),
     (pip_configuration, BUILD, "pip install --index" + "-url somewhere"),
-    (dangling_rules, [*SOURCES, *PAGES], "as contract R" + "999 says"),
+    (dangling_rules, [*PYTHON, *PAGES], "as contract R" + "999 says"),
     (dangling_tests, PAGES, "shown by tests/test_house.py::test_that_is_not_there"),
     (disordered_changes, [ROOT / "CHANGELOG.md"], "\n## 1.0.0\n\n### Fixed\n\n- x\n\n### Security\n\n- y\n"),
 ]

@@ -53,7 +53,7 @@ _MERMAID = ("flowchart", "graph", "sequenceDiagram", "stateDiagram-v2")
 _PROLOGUE = r"""
 listening() { for _ in {1..100}; do (: </dev/tcp/127.0.0.1/$1) 2>/dev/null && return; sleep 0.1; done; }
 trap '[[ $BASH_COMMAND =~ curl\ .*(127\.0\.0\.1|localhost):([0-9]+) ]] && listening ${BASH_REMATCH[2]}' DEBUG
-trap 'echo $? > $STATUS.new; mv $STATUS.new $STATUS; trap : TERM; until wait; do :; done' EXIT
+trap 'echo $? > "$STATUS.new"; mv "$STATUS.new" "$STATUS"; trap : TERM; until wait; do :; done' EXIT
 """
 
 

@@ -19,4 +19,4 @@ def sqlite(clock, folder):
 
 TestMemoryAgainstTheTable = store_machine(memory)
 TestSqliteAgainstMemory = store_machine(memory, sqlite)
-TestSqliteAgainstMemory.settings = settings(max_examples=settings.default.max_examples // 3)  # each opens a file
+TestSqliteAgainstMemory.settings = settings(max_examples=settings().max_examples // 3)  # each opens a file

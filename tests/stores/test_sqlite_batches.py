@@ -10,13 +10,17 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import count
+from typing import Any
 
 import pytest
 
 from retrysafe.errors import StoreError, StoreUnavailable
-from retrysafe.model import Claim, State
+from retrysafe.model import Claim, Found, State
 from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, DiscardIfHeld, Purge, Purged, Read
 from retrysafe.stores.sqlite import BATCH_MAX, SqliteStore
+from retrysafe.stores.sqlite_file import SqliteFile, migrations
+from retrysafe.stores.sqlite_session import Session
 from retrysafe.testing import ManualClock
 
 MANY = 64
@@ -116,20 +120,24 @@ def test_batch_has_a_bound(store, path):
     assert commits(path) in (before + 3, before + 4)
 
 
-def test_loop_is_woken_once_for_a_batch(store, path):
+def test_loop_is_woken_once_for_a_batch(store, path, monkeypatch):
     """However many answers a batch has for a loop, they come in one call."""
     woken = []
 
     async def main():
         loop = asyncio.get_running_loop()
         wake = loop.call_soon_threadsafe
+
+        def counting(*call):
+            woken.append(call)
+            return wake(*call)
+
         with writing_elsewhere(path):
             first = store.submit(claiming())
             wait_until_taken(store)
             rest = [store.submit(claiming()) for _ in range(MANY)]
-            loop.call_soon_threadsafe = lambda *call: woken.append(call) or wake(*call)
+            monkeypatch.setattr(loop, "call_soon_threadsafe", counting)
         await asyncio.gather(first, *rest)
-        del loop.call_soon_threadsafe
 
     asyncio.run(main())
     assert len(woken) <= 2
@@ -209,12 +217,13 @@ def test_claim_that_is_overtaken_finds_the_winner(store, path):
 
 # --- failing alone ------------------------------------------------------------------------------
 
-BAD = {
+NO_TOKEN: Any = object()
+BAD: dict[str, Any] = {
     "constraint": ClaimIfAbsent(b"too short", bytes(16), b"f", 1, 1),
     "overflow": ClaimIfAbsent(bytes(32), bytes(16), b"f", 1 << 70, 1),
     "sum": ClaimIfAbsent(bytes(32), bytes(16), b"f", (1 << 63) - 1, 1),
-    "type": ClaimIfAbsent(bytes(32), object(), b"f", 1, 1),  # type: ignore[arg-type] the mistake that it is
-    "unknown": object(),
+    "type": ClaimIfAbsent(bytes(32), NO_TOKEN, b"f", 1, 1),
+    "unknown": NO_TOKEN,
 }
 
 
@@ -273,6 +282,20 @@ def test_busy_file_is_unavailable_and_then_available(path):
     assert "end its transaction" in str(errors[0])
     assert [found.record.token for found in asyncio.run(main())] == [claim.token for claim in claims]
     store.close()
+
+
+def test_connection_that_failed_is_dropped(path):
+    """After a failure of the file nothing of the connection is used again: it might be in the middle of something."""
+    session = Session(SqliteFile(path, force=False, busy_ms=10, migrations=migrations()), ManualClock())
+    (found,) = session.run([claiming()])
+    assert found.record.attempt == 1
+    with writing_elsewhere(path):
+        (error,) = session.run([claiming()])
+    assert isinstance(error, StoreUnavailable)
+    assert session._connection is None
+    (found,) = session.run([claiming()])
+    assert found.record.attempt == 1
+    session.close()
 
 
 def test_errors_reveal_nothing(store):
@@ -387,6 +410,20 @@ def test_forgotten_store_leaves_no_thread(path):
     gc.collect()
     writer.join(10)
     assert not writer.is_alive()
+
+
+def test_transaction_has_one_time(path):
+    """All that shares a transaction happens at the time that the transaction has stored."""
+    ticking = count(1_000)
+    session = Session(SqliteFile(path, force=False, busy_ms=10, migrations=migrations()), lambda: next(ticking))
+    claims = [claiming() for _ in range(3)]
+    found = session.run([*claims, *map(completing, claims), *(Read(claim.record_id) for claim in claims)])
+    session.close()
+    times = {one.now_ms for one in found if isinstance(one, Found)} | {one.record.settled_at_ms for one in found[-3:]}
+    assert len(times) == 1
+    connection = sqlite3.connect(path)
+    assert connection.execute("SELECT clock_ms FROM meta").fetchall() == [tuple(times)]
+    connection.close()
 
 
 def test_time_of_a_transaction_is_kept(path):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import secrets
 import sqlite3
 import stat
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,11 @@ from retrysafe.stores.sqlite import SqliteStore
 from retrysafe.stores.sqlite_file import (
     CHECKPOINT_BYTES,
     CHECKPOINTS_SAFE_SINCE,
-    Checkpointer,
     SqliteFile,
     file_system_of,
     log_reaches,
     migrations,
+    statements,
 )
 from retrysafe.testing import ManualClock
 
@@ -85,7 +86,7 @@ def test_file_is_for_its_user_only(stores, path):
     finally:
         os.umask(before)
     beside = sorted(path.parent.iterdir())
-    assert {file.name for file in beside} >= {"records.db", "records.db-wal", "records.db-shm"}
+    assert [file.name for file in beside] == ["records.db", "records.db-shm", "records.db-wal"]
     assert {stat.S_IMODE(file.stat().st_mode) for file in beside} == {0o600}
 
 
@@ -106,7 +107,7 @@ def test_nothing_stays_beside_a_closed_file(stores, path):
     store = stores()
     claim(store)
     store.close()
-    assert {file.name for file in path.parent.iterdir()} <= {"records.db", "records.db-checkpoint"}
+    assert [file.name for file in path.parent.iterdir()] == ["records.db"]
 
 
 def test_empty_file_is_a_new_one(stores, path):
@@ -185,6 +186,43 @@ def test_store_recovers_when_the_file_does(stores, path):
         store.open()
     path.unlink()
     assert store.open()
+
+
+def test_file_that_others_read_is_waited_for(stores, path):
+    """SQLite does not wait for readers when a new file is to get its log; the store does, as long as for writers."""
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM sqlite_schema").fetchall()
+    before_s = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="locked"):
+        stores(busy_ms=100).open()
+    assert time.monotonic() - before_s > 0.1
+    reader.close()
+    assert stores().open()
+
+
+def test_file_that_is_being_made_is_no_strangers(stores, path, monkeypatch):
+    """Another process makes the file just while this one looks whose it is: it sees all of that or nothing."""
+    connect = sqlite3.connect
+    tried: list[str] = []
+
+    def make_it(statement):
+        if "user_version" in statement and not tried:
+            tried.append(statement)
+            other = connect(path, isolation_level=None, timeout=0)
+            with suppress(sqlite3.OperationalError):  # it has to wait until the look is over
+                for step in ("BEGIN IMMEDIATE", *statements(migrations()[0]), "PRAGMA user_version = 1", "COMMIT"):
+                    other.execute(step)
+            other.close()
+
+    def traced(*arguments, **options):
+        connection = connect(*arguments, **options)
+        connection.set_trace_callback(make_it)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    assert stores().open()
+    assert tried
 
 
 # --- growing older ------------------------------------------------------------------------------
@@ -279,22 +317,44 @@ def test_log_does_not_grow_without_bound(stores, path):
     assert path.with_name("records.db-wal").stat().st_size < CHECKPOINT_BYTES + (1 << 20)
 
 
-def test_one_process_checkpoints_at_a_time(tmp_path):
-    """While another holds the right to checkpoint, the log stays; afterwards it is brought back."""
-    path = tmp_path / "plain.db"
-    connection = sqlite3.connect(path, isolation_level=None)
-    for statement in ("PRAGMA journal_mode = WAL", "PRAGMA wal_autocheckpoint = 0", "CREATE TABLE t (x)"):
-        connection.execute(statement)
-    checkpointer = Checkpointer(path)
-    connection.execute(f"INSERT INTO t VALUES (zeroblob({2 * CHECKPOINT_BYTES}))")
-    with path.with_name("plain.db-checkpoint").open("w") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        checkpointer.run_if_due(connection)
-        assert path.stat().st_size < CHECKPOINT_BYTES
-    checkpointer.run_if_due(connection)
+def test_checkpoint_waits_for_nobody(path):
+    """While another process writes, the log stays as it is; afterwards it is brought back."""
+    file = SqliteFile(path, force=False, busy_ms=60_000, migrations=migrations())
+    connection, other = file.connect(), file.connect()
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.execute("CREATE TABLE filling (x)")
+    connection.execute(f"INSERT INTO filling VALUES (zeroblob({2 * CHECKPOINT_BYTES}))")
+    other.execute("BEGIN IMMEDIATE")
+    file.checkpoint_if_due(connection)
+    assert path.stat().st_size < CHECKPOINT_BYTES
+    other.execute("ROLLBACK")
+    file.checkpoint_if_due(connection)
     assert path.stat().st_size > CHECKPOINT_BYTES
-    checkpointer.close()
     connection.close()
+    other.close()
+
+
+def test_nobody_begins_the_log_anew_during_a_checkpoint(path):
+    """While the log is brought back, no other connection can write."""
+    file = SqliteFile(path, force=False, busy_ms=0, migrations=migrations())
+    connection, other = file.connect(), file.connect()
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.execute("CREATE TABLE filling (x)")
+    connection.execute(f"INSERT INTO filling VALUES (zeroblob({2 * CHECKPOINT_BYTES}))")
+    tried = []
+
+    def write(statement):
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+        tried.append(statement)
+
+    connection.set_trace_callback(write)
+    file.checkpoint_if_due(connection)
+    connection.set_trace_callback(None)
+    assert tried == ["PRAGMA wal_checkpoint(PASSIVE)"]
+    other.execute("BEGIN IMMEDIATE")
+    connection.close()
+    other.close()
 
 
 def test_length_of_the_log_is_that_of_its_generation(tmp_path):
@@ -320,18 +380,22 @@ def test_length_of_the_log_is_that_of_its_generation(tmp_path):
 # --- the clock ----------------------------------------------------------------------------------
 
 
-def test_clock_that_is_behind_is_noticed_once(stores, caplog):
+def test_clock_that_is_behind_is_noticed_once(stores, path, caplog):
     """A file that was written at a time more than a minute ahead of the host's clock is worth one warning."""
     clock = ManualClock()
     ahead = stores(clock=clock)
     claim(ahead)
     ahead.close()
     clock.advance(-3_600_000)
-    behind = stores(clock=clock)
+    behind = stores(clock=clock, busy_ms=10)
     with caplog.at_level(logging.WARNING, "retrysafe.stores.sqlite"):
-        for _ in range(3):
-            behind.open()
+        behind.open()
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable):  # and the connection is made anew
             claim(behind)
+        other.close()
+        claim(behind)
     warnings = [record.getMessage() for record in caplog.records]
     assert len(warnings) == 1
     assert "3600 s ahead of this host's clock" in warnings[0]

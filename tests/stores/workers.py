@@ -31,7 +31,7 @@ def completing(claim, response=b"response"):
 
 
 def race(path, keys):
-    """Claim so many records in an order of its own, all at once; say which it won."""
+    """Claim so many records in an order of its own, all at once; say which it won, in one line."""
     store = SqliteStore(path)
     store.open()
     claims = [claiming(number.to_bytes(32)) for number in range(int(keys))]
@@ -42,9 +42,9 @@ def race(path, keys):
 
     say("ready")
     sys.stdin.readline()
-    for claim, found in zip(claims, asyncio.run(main()), strict=True):
-        if found.record.token == claim.token:
-            say(int.from_bytes(claim.record_id))
+    found = asyncio.run(main())
+    won = [claim.record_id for claim, one in zip(claims, found, strict=True) if one.record.token == claim.token]
+    say(*(int.from_bytes(record_id) for record_id in won))
     store.close()
 
 
@@ -66,13 +66,14 @@ def stream(path):
     asyncio.run(main())
 
 
-def first(path):
-    """Open the store as soon as it is told to; say which secret it found."""
-    store = SqliteStore(path)
-    say("ready")
-    sys.stdin.readline()
-    say(store.open().hex())
-    store.close()
+def first(path, rounds):
+    """Open a store, each time that it is told to; say which secret it found."""
+    for number in range(int(rounds)):
+        store = SqliteStore(f"{path}.{number}")
+        say("ready")
+        sys.stdin.readline()
+        say(store.open().hex())
+        store.close()
 
 
 def leave(path, records):

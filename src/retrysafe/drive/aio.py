@@ -26,7 +26,6 @@ from retrysafe.stores.contract import Store
 
 T = TypeVar("T")
 
-Interruptions = list[asyncio.CancelledError]
 Conclude = Callable[[Outcome], Awaitable[None]]
 
 
@@ -75,9 +74,9 @@ class Driver:
     """
 
     def __init__(self, store: Store, observer: Observer) -> None:
-        self._store = store
-        self._observer = observer
-        self._renewals = Renewals(store, observer)
+        self.store = store
+        self.observer = observer
+        self.renewals = Renewals(store, observer)
         self._owners: set[asyncio.Task[None]] = set()
         self._errands: set[asyncio.Task[Any]] = set()
 
@@ -89,155 +88,97 @@ class Driver:
         """
         step = first(flow)
         while isinstance(step, Effect):
-            if isinstance(step, Execute):
-                await self._hand_over(flow, step, exchange)
-                return
-            step = await self._advance(flow, step, exchange)
-        self._observer.notice(Handled(step.ending, exchange.route))
+            answer: Any
+            try:
+                match step:
+                    case effects.ResolveScope():
+                        answer = await exchange.scope()
+                    case effects.ReadRequest(body_bytes_max):
+                        answer = await exchange.request(body_bytes_max)
+                    case effects.Claiming():
+                        answer = await self._claim(step)
+                    case Execute():
+                        await self._hand_over(flow, step, exchange)
+                        return
+                    case _:
+                        answer = await self._perform(step, exchange)
+            except StoreError as error:
+                self.observer.notice(StoreFailed(type(step).__name__, str(error)))
+                step = thrown(flow, error)
+            else:
+                step = sent(flow, answer)
+        self.observer.notice(Handled(step.ending, exchange.route))
         await exchange.answer(step)
+
+    async def _perform(self, effect: Effect[Any], exchange: Exchange) -> Any:
+        """The effects that few requests ask for."""
+        match effect:
+            case effects.Authorize():
+                return await exchange.authorize()
+            case effects.TakeFingerprint(request, policy, secret):
+                return await asyncio.to_thread(fingerprint_of, request, policy, secret)
+            case Transition():
+                return await self.store.submit(effect)
+            case _:
+                raise AssertionError(f"an effect out of place: {type(effect).__name__}")
 
     async def drain(self, patience_s: float) -> None:
         """Wait for the owners; after `patience_s` cancel their handlers, whose records become unknown."""
         if self._owners:
             _, late = await asyncio.wait(self._owners, timeout=patience_s)
             if late:
-                self._observer.notice(CutOff(len(late)))
+                self.observer.notice(CutOff(len(late)))
                 for owner in late:
                     owner.cancel()
                 await asyncio.wait(late, timeout=SETTLE_S + RETRY_MOST_S)
         if self._errands:
             await asyncio.wait(self._errands, timeout=RETRY_MOST_S)
 
-    # --- stepping ---------------------------------------------------------------------------------
-
-    async def _advance(self, flow: Flow[Answer], effect: Effect[Any], exchange: Exchange) -> Effect[Any] | Answer:
-        """Perform one effect before the handler runs, and give the flow its answer."""
-        answer: Any
-        try:
-            match effect:
-                case effects.ResolveScope():
-                    answer = await exchange.scope()
-                case effects.ReadRequest(body_bytes_max):
-                    answer = await exchange.request(body_bytes_max)
-                case effects.TakeFingerprint(request, policy, secret):
-                    answer = await asyncio.to_thread(fingerprint_of, request, policy, secret)
-                case effects.Claiming():
-                    answer = await self._claim(effect)
-                case Transition():
-                    answer = await self._store.submit(effect)
-                case effects.Authorize():
-                    answer = await exchange.authorize()
-                case _:
-                    raise AssertionError(f"an effect out of place: {type(effect).__name__}")
-        except StoreError as error:
-            self._observer.notice(StoreFailed(type(effect).__name__, str(error)))
-            return thrown(flow, error)
-        return sent(flow, answer)
-
     async def _claim(self, claiming: effects.Claiming[Any]) -> Any:
         """Claim; when the answer reaches nobody, take the claim back."""
-        pending = self._store.submit(claiming)
         try:
-            return pending.result() if pending.done() else await asyncio.shield(pending)
+            return await self.store.submit(claiming)
         except (asyncio.CancelledError, StoreError):
-            self._errand(self._undo(pending, claiming.undo()))
+            self.errand(self.settle_until(claiming.undo(), asyncio.get_running_loop().time() + SETTLE_S))
             raise
 
-    async def _undo(self, pending: asyncio.Future[Any], undo: Transition[bool]) -> None:
-        await asyncio.wait([pending])
-        await self._settle_until(undo, asyncio.get_running_loop().time() + SETTLE_S)
-
-    # --- the owner --------------------------------------------------------------------------------
-
-    async def _hand_over(self, flow: Flow[Answer], effect: Execute, exchange: Exchange) -> None:
-        """Start the owner and wait for its end; whoever waits may leave, the owner stays."""
+    def _hand_over(self, flow: Flow[Answer], effect: Execute, exchange: Exchange) -> Awaitable[None]:
+        """Start the owner. Whoever waits for its end may leave, the owner stays."""
         loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
-        owner = loop.create_task(self._own(flow, effect, exchange, ended))
-        self._owners.add(owner)  # also the strong reference that keeps the task alive
-        owner.add_done_callback(self._owners.discard)
-        try:
-            await ended  # and not for the owner itself: who waits for a task and is cancelled takes it along
-        except asyncio.CancelledError:
-            exchange.leave()
-            raise
+        owner = _Owner(self, flow, effect, exchange, loop.create_future())
+        task = loop.create_task(owner.run())
+        self._owners.add(task)  # also the strong reference that keeps the task alive
+        task.add_done_callback(self._owners.discard)
+        return owner.end()
 
-    async def _own(self, flow: Flow[Answer], effect: Execute, exchange: Exchange, ended: asyncio.Future[None]) -> None:
-        async def conclude(outcome: Outcome) -> None:
-            interruptions: Interruptions = []
-            answer = await self._conclude(flow, outcome, interruptions)
-            self._renewals.stop(effect)
-            self._observer.notice(Handled(answer.ending, exchange.route))
-            await exchange.answer(answer)
-            for interruption in interruptions:
-                raise interruption
+    # --- settling while the store is away ---------------------------------------------------------
 
-        self._renewals.start(effect, exchange)
-        try:
-            await exchange.execute(effect, conclude)
-        except Exception as error:
-            if ended.done():
-                raise  # nobody waits any more: it is for the loop to tell
-            ended.set_exception(error)
-        finally:
-            self._renewals.stop(effect)
-            if not ended.done():
-                ended.set_result(None)
-
-    async def _conclude(self, flow: Flow[Answer], outcome: Outcome, interruptions: Interruptions) -> Answer:
-        """Record the outcome, whatever happens to the handler meanwhile."""
-        step = sent(flow, outcome)
-        while isinstance(step, Effect):
-            match step:
-                case effects.Settle():
-                    step = sent(flow, await self._settle(step, interruptions))
-                case Transition():
-                    pending = self._store.submit(step)
-                    if not pending.done():
-                        await _outlast(pending, interruptions)
-                    error = pending.exception()
-                    step = thrown(flow, error) if isinstance(error, StoreError) else sent(flow, pending.result())
-                case _:
-                    raise AssertionError(f"an effect out of place: {type(step).__name__}")
-        return step
-
-    async def _settle(self, settle: effects.Settle, interruptions: Interruptions) -> Settled:
+    async def settle_again(self, settle: effects.Settle) -> Settled:
         """Settle while the client waits; when the store stays away, go on without the client."""
-        pending = self._store.submit(settle.transition)
-        if not pending.done():
-            await _outlast(pending, interruptions)
-        error = pending.exception()
-        if not isinstance(error, StoreError):
-            return _settled(pending.result())
-        self._observer.notice(StoreFailed(type(settle.transition).__name__, str(error)))
-        retrying = self._errand(self._settle_again(settle))
-        await _outlast(retrying, interruptions)
-        return retrying.result()
-
-    async def _settle_again(self, settle: effects.Settle) -> Settled:
         now_s = asyncio.get_running_loop().time()
-        settled = await self._settle_until(settle.transition, now_s + SETTLE_S)
+        settled = await self.settle_until(settle.transition, now_s + SETTLE_S)
         if settled is Settled.OPEN:
-            self._errand(self._settle_late(settle.transition, now_s + settle.lease_ms / 1_000))
+            self.errand(self._settle_late(settle.transition, now_s + settle.lease_ms / 1_000))
         return settled
 
     async def _settle_late(self, transition: Transition[bool], deadline_s: float) -> None:
-        if await self._settle_until(transition, deadline_s) is Settled.OPEN:
-            self._observer.notice(Unrecorded(_record_name(transition)))
+        if await self.settle_until(transition, deadline_s) is Settled.OPEN:
+            self.observer.notice(Unrecorded(_record_name(transition)))
 
-    async def _settle_until(self, transition: Transition[bool], deadline_s: float) -> Settled:
+    async def settle_until(self, transition: Transition[bool], deadline_s: float) -> Settled:
+        """Try until the store answers, or until the loop's time is `deadline_s`."""
         loop = asyncio.get_running_loop()
         delay_s = RETRY_FIRST_S
         while True:
             try:
-                return _settled(await self._store.submit(transition))
+                return settled_as(await self.store.submit(transition))
             except StoreError:
                 if loop.time() + delay_s > deadline_s:
                     return Settled.OPEN
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, RETRY_MOST_S)
 
-    def _errand(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def errand(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Do something that no request's task may take down with it, and keep it alive until it is done."""
         errand = asyncio.get_running_loop().create_task(work)
         self._errands.add(errand)
@@ -245,21 +186,95 @@ class Driver:
         return errand
 
 
-async def _outlast(pending: asyncio.Future[Any], interruptions: Interruptions) -> None:
-    """Wait until it is done, even if this task is cancelled meanwhile; the cancellations are kept for later.
+class _Owner:
+    """Owns one execution: the handler, and what follows from its outcome."""
 
-    A handler may stand in a timeout or a cancel scope of its own while its answer is being recorded.
-    """
-    while not pending.done():
+    __slots__ = ("_driver", "_effect", "_ended", "_exchange", "_flow", "_interruption")
+
+    def __init__(
+        self, driver: Driver, flow: Flow[Answer], effect: Execute, exchange: Exchange, ended: asyncio.Future[None]
+    ) -> None:
+        self._driver = driver
+        self._flow = flow
+        self._effect = effect
+        self._exchange = exchange
+        self._ended = ended
+        self._interruption: asyncio.CancelledError | None = None
+
+    async def end(self) -> None:
+        """For the request's task: wait. Not for the owner's task, because a cancelled waiter takes a task along."""
         try:
-            await asyncio.shield(pending)
+            await self._ended
+        except asyncio.CancelledError:
+            self._exchange.leave()
+            raise
+
+    async def run(self) -> None:
+        """The owner's task."""
+        renewals = self._driver.renewals
+        renewals.start(self._effect, self._exchange)
+        try:
+            await self._exchange.execute(self._effect, self.conclude)
+        except Exception as error:
+            if self._ended.done():
+                raise  # nobody waits any more: it is for the loop to tell
+            self._ended.set_exception(error)
+        finally:
+            renewals.stop(self._effect)
+            if not self._ended.done():
+                self._ended.set_result(None)
+
+    async def conclude(self, outcome: Outcome) -> None:
+        """Record the outcome, whatever happens to the handler meanwhile, and answer.
+
+        A handler may stand in a timeout or a cancel scope of its own; it is told of that afterwards.
+        """
+        step = sent(self._flow, outcome)
+        while isinstance(step, Effect):
+            step = await self._advance(step)
+        driver, exchange = self._driver, self._exchange
+        driver.renewals.stop(self._effect)
+        driver.observer.notice(Handled(step.ending, exchange.route))
+        await exchange.answer(step)
+        if self._interruption is not None:
+            raise self._interruption
+
+    async def _advance(self, effect: Effect[Any]) -> Effect[Any] | Answer:
+        if isinstance(effect, effects.Settle):
+            return sent(self._flow, await self._settle(effect))
+        if not isinstance(effect, Transition):
+            raise TypeError(f"an effect out of place: {type(effect).__name__}")
+        pending = self._driver.store.submit(effect)
+        await self._outlast(pending)
+        error = pending.exception()
+        return thrown(self._flow, error) if isinstance(error, StoreError) else sent(self._flow, pending.result())
+
+    async def _settle(self, settle: effects.Settle) -> Settled:
+        driver = self._driver
+        pending = driver.store.submit(settle.transition)
+        if not pending.done():
+            await self._outlast(pending)
+        error = pending.exception()
+        if not isinstance(error, StoreError):
+            return settled_as(pending.result())
+        driver.observer.notice(StoreFailed(type(settle.transition).__name__, str(error)))
+        retrying = driver.errand(driver.settle_again(settle))
+        while not retrying.done():
+            await self._outlast(asyncio.shield(retrying))
+        return retrying.result()
+
+    async def _outlast(self, pending: asyncio.Future[Any]) -> None:
+        """Wait until it is done; keep the cancellation that came meanwhile for later."""
+        try:
+            await pending
         except asyncio.CancelledError as interruption:
-            interruptions.append(interruption)
+            self._interruption = interruption
         except StoreError:
             return
 
 
-def _settled(took_effect: bool) -> Settled:
+def settled_as(took_effect: bool) -> Settled:
+    """What the store's word means for a settlement."""
     return Settled.DONE if took_effect else Settled.REFUSED
 
 

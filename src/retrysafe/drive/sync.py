@@ -187,7 +187,10 @@ class _Renewals:
         except StoreError as error:
             self._observer.notice(StoreFailed("RenewIfHeld", str(error)))
             return True
-        self._observer.notice(ClaimLost(name_of(running.renewal.claim.record_id)))
+        with self._change:
+            ended = id(running) not in self._running  # its own settlement is no loss
+        if not ended:
+            self._observer.notice(ClaimLost(name_of(running.renewal.claim.record_id)))
         return False
 
 

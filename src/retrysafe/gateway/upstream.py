@@ -39,6 +39,9 @@ _FIELDS_MAX = 500
 # Above this aiohttp takes a content in pieces only, because one write would hold up the loop.
 _ONE_WRITE_BYTES_MAX = 1 << 20
 
+# More idle connections than this are not tried one after the other.
+_SPOILT_MAX = 16
+
 # A repetition of these changes nothing (RFC 9110 9.2.2); for the rest the client must not be told to repeat.
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
@@ -110,6 +113,7 @@ class Upstream:
             max_field_size=_FIELD_BYTES_MAX,
             max_headers=_FIELDS_MAX,
             middlewares=(_once,),
+            request_class=_Request,
         )
         return self
 
@@ -124,8 +128,8 @@ class Upstream:
 
     async def __call__(self, connection: Connection, receive: Receive, send: Send) -> None:
         """Carry one request to the upstream and its answer back, piece by piece in both directions."""
-        client = _Client(receive, connection["headers"])
         operation = current_operation()
+        client = _Client(receive, connection["headers"], protected=operation is not None)
         try:
             # A time limit that the watch sets off: the one way to stop this block from another task.
             async with asyncio.timeout(None) as presence:
@@ -204,6 +208,7 @@ class Upstream:
         Raises:
             UpstreamFailed: it ended before its end.
         """
+        client.begun.set()
         headers = response_headers(response.raw_headers, response.status, self._rules)
         await send({"type": "http.response.start", "status": response.status, "headers": list(headers)})
         while not client.answered:
@@ -265,14 +270,19 @@ class _Client:
 
     Attributes:
         more: there is content that was not read yet.
+        begun: its leaving counts. For a protected request that is when the answer has begun: until then
+            the outcome is worth waiting for, whoever has left.
         gone: it left before its request was whole.
         answered: the last piece of its answer is on its way.
         patience: what limits the wait for the upstream, while there is one.
     """
 
-    def __init__(self, receive: Receive, headers: Headers) -> None:
+    def __init__(self, receive: Receive, headers: Headers, *, protected: bool) -> None:
         self._receive = receive
         self._whole = asyncio.Event()
+        self.begun = asyncio.Event()
+        if not protected:
+            self.begun.set()
         self.more = any(
             name == b"transfer-encoding" or (name == b"content-length" and value.strip(b" 0"))
             for name, value in headers
@@ -309,12 +319,32 @@ class _Client:
             yield piece
 
     async def watch(self, presence: asyncio.Timeout) -> None:
-        """End `presence` when the client leaves unanswered. The door says so only of a handler that is overdue."""
+        """End `presence` when the client leaves unanswered. The door says that only to a handler that is overdue."""
         await self._whole.wait()
+        await self.begun.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
         if not self.answered:
             presence.reschedule(0)
+
+
+class _Spoilt(Exception):
+    """A connection that must not carry a request."""
+
+
+class _Request(aiohttp.ClientRequest):
+    """A request that looks at its connection before it is written.
+
+    aiohttp lets an idle connection collect what an upstream says unasked, "408 Request Timeout" above
+    all, and would take it for the answer to the next request.
+    """
+
+    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        """Write the request, unless the connection has ended or has something to say."""
+        protocol = conn.protocol
+        if protocol is None or not protocol.is_connected() or protocol.should_close:
+            raise _Spoilt
+        return await super().send(conn)
 
 
 async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -323,12 +353,16 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
     It also keeps aiohttp from sending one again on a new connection: it does that for its own
     exceptions only, and only these know what they mean.
     """
-    try:
-        return await handler(request)
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-        raise UpstreamUnreachable(f"no connection to the upstream ({_reason(error)})") from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise UpstreamFailed(f"the upstream did not answer ({_reason(error)})") from error
+    for _ in range(_SPOILT_MAX):
+        try:
+            return await handler(request)
+        except _Spoilt:
+            continue  # nothing was sent, and aiohttp has closed that connection
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise UpstreamUnreachable(f"no connection to the upstream ({_reason(error)})") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise UpstreamFailed(f"the upstream did not answer ({_reason(error)})") from error
+    raise UpstreamUnreachable("the upstream speaks before it is asked")
 
 
 def _reason(error: Exception) -> str:

@@ -47,7 +47,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Hand the request on, with its target as it was received."""
         self._undigested_bytes, self._in_head = 0, False
-        self.scope[TARGET] = self.url  # type: ignore[literal-required]
+        self.scope[TARGET] = self.url  # type: ignore[literal-required]  # ASGI knows no such entry, and allows it
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

@@ -61,7 +61,7 @@ class ClaimIfAbsent(Claiming[Found]):
     """Insert a record in progress, attempt 1, if there is none; else the record as it stands.
 
     The answer's record carries `token` if and only if this claim holds, also when the same claim is
-    repeated after a lost reply (hazard 53).
+    repeated after a lost reply.
 
     Attributes:
         record_id: 32 bytes.

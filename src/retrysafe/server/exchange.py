@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from retrysafe.drive.aio import Conclude
 from retrysafe.errors import IncompleteResponse
-from retrysafe.model import BytesBody, Head, Request, Response
+from retrysafe.model import Body, BytesBody, Head, Request, Response
 from retrysafe.operation.handle import begin
 from retrysafe.protocol import effects, flow
 from retrysafe.protocol.effects import Execute, Outcome, Unread
@@ -51,8 +51,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_answered", "_application", "_authorizer", "_broken_off", "_capture", "_conclude", "_concluded",
-        "_connection", "_content", "_left", "_muted", "_operation", "_over", "_resolver", "_sending",
+        "_answered", "_application", "_authorizer", "_broken_off", "_capture", "_conclude",
+        "_connection", "_content", "_is_over", "_left", "_muted", "_operation", "_over", "_resolver", "_sending",
         "_server_receive", "_server_send", "_terms", "head", "route",
     )  # fmt: skip
 
@@ -77,13 +77,14 @@ class Exchange:
         self._resolver = resolver
         self._authorizer = authorizer
         self._capture = Capture(route.policy.response_bytes_max, route.withheld)
-        self._concluded = False
+        self._conclude: Conclude | None = None
         self._answered = False
         self._muted = False
         self._broken_off = False
         self._left = False
         self._sending: asyncio.Task[Any] | None = None
-        self._over = asyncio.Event()
+        self._over: asyncio.Event | None = None
+        self._is_over = False
 
     # --- before the handler -----------------------------------------------------------------------
 
@@ -136,12 +137,6 @@ class Exchange:
         self._conclude = conclude
         self._content = _messages(effect.request)
         try:
-            await self._handle()
-        finally:
-            del self._conclude  # it refers back to this: a spooled content must not wait for the garbage collector
-
-    async def _handle(self) -> None:
-        try:
             await self._application(_without_shortcuts(self._connection), self._receive, self._send)
         except asyncio.CancelledError:
             await self._conclude_early(effects.Cancelled(self._operation.fate))
@@ -149,7 +144,7 @@ class Exchange:
         except BaseException:
             await self._conclude_early(effects.Raised(self._operation.fate))
             raise
-        if not self._concluded:
+        if self._conclude is not None:
             await self._conclude_early(effects.Raised(self._operation.fate))
             raise IncompleteResponse
         if self._broken_off:
@@ -157,32 +152,38 @@ class Exchange:
 
     async def _conclude_early(self, outcome: Outcome) -> None:
         """The handler is over without a complete response. What was sent cannot be taken back."""
-        if not self._concluded:
-            self._concluded = True
-            await self._conclude(effects.Broken() if self._capture.sent else outcome)
+        if self._conclude is not None:
+            await self._take_conclude()(effects.Broken() if self._capture.sent else outcome)
+
+    def _take_conclude(self) -> Conclude:
+        """To be called once; then let go of, because it refers back to this, and content may be held by this."""
+        conclude, self._conclude = self._conclude, None
+        if conclude is None:
+            raise AssertionError("an outcome was concluded twice")
+        return conclude
 
     async def _receive(self) -> Message:
         """For the handler: its content, and then nothing until its response is complete."""
         for message in self._content:
             return message
-        await self._over.wait()
+        if not self._is_over:
+            self._over = self._over or asyncio.Event()
+            await self._over.wait()
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
         """For the handler: takes its response; the message that completes it waits for the record."""
         kind = message["type"]
-        if self._concluded:
-            if self._answered:
-                await self._forward(message)
-            else:
-                self._capture.held.append(message)  # another task of the handler, while the first waits
+        if self._answered:
+            await self._forward(message)
+        elif self._conclude is None:
+            self._capture.held.append(message)  # from another task of the handler, while the first waits
         elif kind == "http.response.start":
             self._capture.start(message)
         elif kind != "http.response.body":
             await self._forward(message)
         elif self._capture.piece(message):
-            self._concluded = True
-            await self._conclude(self._capture.answered(self._operation.fate))
+            await self._take_conclude()(self._capture.answered(self._operation.fate))
         else:
             for waiting in self._capture.release():
                 await self._forward(waiting)
@@ -223,7 +224,7 @@ class Exchange:
             case _:
                 assert_never(answer)
         self._answered = True
-        self._over.set()
+        self.overdue()
 
     async def _respond(self, response: Response) -> None:
         start = {"type": "http.response.start", "status": response.status, "headers": list(response.headers)}
@@ -242,8 +243,10 @@ class Exchange:
             self._sending.cancel()
 
     def overdue(self) -> None:
-        """Let a handler that streams without end see the disconnect that was kept from it."""
-        self._over.set()
+        """Let the handler see the disconnect that was kept from it; one that streams without end ends by it."""
+        self._is_over = True
+        if self._over is not None:
+            self._over.set()
 
 
 def _marked_unrecorded(message: Message) -> Message:
@@ -259,8 +262,15 @@ def _head(connection: Connection) -> Head:
 
 def _messages(request: Request) -> Iterator[Message]:
     """The content as ASGI messages: one if it is in memory, else one for each piece of the file."""
-    left = request.body.size
-    for content in request.body.chunks():
+    body = request.body
+    if isinstance(body, BytesBody):
+        return iter(({"type": "http.request", "body": body.content, "more_body": False},))
+    return _spooled_messages(body)
+
+
+def _spooled_messages(body: Body) -> Iterator[Message]:
+    left = body.size
+    for content in body.chunks():
         left -= len(content)
         yield {"type": "http.request", "body": content, "more_body": left > 0}
         if left <= 0:

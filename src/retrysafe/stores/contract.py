@@ -1,7 +1,7 @@
 """What every store of records promises. Prose first; the suite in `retrysafe.testing` is the same in code.
 
 **Authority.** The store alone decides who holds a record, and its clock alone decides whether a lease
-has lapsed or a lifetime is over. No caller's clock is ever compared with it (hazards 110-112).
+has lapsed or a lifetime is over. No caller's clock is ever compared with it (contract R40).
 
 **Identity of a claim.** A record is held by the *token* of its latest claim: 16 random bytes, chosen
 by the claimant. Every write by an owner names the token and takes effect only if the record still
@@ -27,7 +27,8 @@ reads the record again and looks for its token.
 abandoned or settled. Only `Purge` and `ForgetIfOver` delete what nobody discarded, and only when the
 record's `forget_at_ms` has come; `Purge` first marks a lapsed record unknown, then forgets it.
 
-**Asyncio.** `submit` returns a future at once. Giving up waiting for it does not undo the operation.
+**Asyncio.** `submit` returns a future at once, and nothing cancels it: a task that is cancelled while it
+waits learns so when the answer is there (`Pending`). So whoever claims always knows what came of it.
 
 **The secret** of stored key digests belongs to the records: other secret, other digests, and every key
 would look new. So the store keeps it, or, when the operator gives one, a digest of it, and refuses
@@ -47,6 +48,14 @@ from retrysafe.protocol.effects import Transition
 T = TypeVar("T")
 
 SECRET_BYTES = 32
+
+
+class Pending(asyncio.Future[T]):
+    """An answer that will come, whoever stops waiting for it."""
+
+    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002 - the signature of every future
+        """Refuse. The task that waits is told of its cancellation once the answer is there."""
+        return False
 
 
 @runtime_checkable
@@ -80,7 +89,7 @@ class Store(Protocol):
         """
 
     def submit(self, transition: Transition[T]) -> asyncio.Future[T]:
-        """Begin one transition on the running event loop. Errors as for `perform`, in the future."""
+        """Begin one transition on the running event loop; the future cannot be cancelled. Errors as for `perform`."""
 
     def close(self) -> None:
         """Finish what was submitted and let go of every resource. Safe to repeat."""

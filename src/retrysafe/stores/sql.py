@@ -116,4 +116,4 @@ CLOCK = "SELECT clock_ms FROM meta"
 
 SECRET = "SELECT secret, secret_check FROM meta"  # noqa: S105 - the name of a column
 
-KEEP_SECRET = "UPDATE meta SET secret = :secret, secret_check = :secret_check"  # noqa: S105
+KEEP_SECRET = "UPDATE meta SET secret = :secret, secret_check = :secret_check"  # noqa: S105 as above

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, TypeVar
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
 from retrysafe.protocol.effects import Transition
 from retrysafe.stores.clock import Clock, host_clock
+from retrysafe.stores.contract import Pending
 from retrysafe.stores.plan import AgreeOnSecret
 from retrysafe.stores.sqlite_file import SqliteFile, migrations
 from retrysafe.stores.sqlite_session import Session
@@ -89,7 +90,7 @@ class SqliteStore:
 
     def submit(self, transition: Transition[T]) -> asyncio.Future[T]:
         """Hand one transition to the writer; the future is done when it is durable."""
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        future: Pending[T] = Pending()
         try:
             self._hand(_Awaited(transition, future))
         except StoreError as error:
@@ -163,8 +164,8 @@ class _Writer:
         self._thread = threading.Thread(
             target=self._run, args=(file, clock), name=f"retrysafe {file.path.name}", daemon=True
         )
-        _WRITERS.add(self)
         self._thread.start()
+        _WRITERS.add(self)
 
     def stop(self) -> None:
         """Let it answer what it was handed, close the file and end; wait for that."""

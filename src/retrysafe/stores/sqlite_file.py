@@ -1,13 +1,12 @@
 """One SQLite file: may it be used, is it ours, and how a connection to it is set up.
 
-Durable means durable: WAL with `synchronous=FULL`, so that what was committed survives a loss of
-power (hazard 54). Refused are network file systems, whose locks lie (hazard 57), files of others,
-which stay as they are, and files of a newer release.
+Durable means durable: a write-ahead log with `synchronous=FULL`, so that what was committed survives
+a loss of power; with NORMAL it would not. Refused are network file systems, whose locks lie, files of
+others, which stay as they are, and files of a newer release.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import sqlite3
@@ -27,8 +26,9 @@ APPLICATION_ID = 0x72747279  # "rtry", as set by the first migration
 MODE = 0o600  # the file may hold the secret, and holds what applications answered
 NETWORK_FILE_SYSTEMS = re.compile(r"nfs\d*|cifs|smb\w*")
 
-# Before this release, two connections that write and checkpoint at the same instant could corrupt the
-# file (hazard 55): then checkpoints are ours to make, by one process at a time.
+# Before this release a checkpoint could miss that another connection began the log anew in the same moment,
+# and later checkpoints then skipped what was committed (https://sqlite.org/wal.html#walresetbug). So SQLite
+# makes none by itself, and ours hold the right to write.
 CHECKPOINTS_SAFE_SINCE = (3, 51, 3)
 CHECKPOINT_BYTES = 4 << 20
 
@@ -72,11 +72,11 @@ class SqliteFile:
         if not self.force:
             self._refuse_network()
         self._create()
-        connection = sqlite3.connect(
-            f"{self.path.as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=self.busy_ms / 1_000
-        )
+        connection = self._connect(self.busy_ms)
         try:
+            connection.execute("BEGIN")  # what is read about the file is to be from one moment
             version = self._version(connection)
+            connection.execute("COMMIT")
             self._configure(connection)
             if version < len(self.migrations):
                 self._upgrade(connection)
@@ -84,6 +84,28 @@ class SqliteFile:
             connection.close()
             raise
         return connection
+
+    def checkpoint_if_due(self, connection: sqlite3.Connection) -> None:
+        """Bring the log back into the database if it is long, as far as no reader still needs it.
+
+        Meanwhile a second connection holds the right to write, so that nobody begins the log anew. If
+        another process has that right now, it is left for the next time.
+        """
+        if not log_reaches(f"{self.path}-wal", CHECKPOINT_BYTES):
+            return
+        guard = self._connect(busy_ms=0)
+        try:
+            guard.execute("BEGIN IMMEDIATE")
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+        finally:
+            guard.close()
+
+    def _connect(self, busy_ms: int) -> sqlite3.Connection:
+        uri = f"{self.path.as_uri()}?mode=rw"
+        return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=busy_ms / 1_000)
 
     def _refuse_network(self) -> None:
         try:
@@ -161,34 +183,6 @@ class SqliteFile:
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_s:
                     raise
             time.sleep(_POLL_S)  # noqa: TID251 a poll with a bound: SQLite has no event for this
-
-
-class Checkpointer:
-    """Brings the write-ahead log back into the database when it is long, one process at a time.
-
-    Only for releases of SQLite that must not do so by themselves (`CHECKPOINTS_SAFE_SINCE`).
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._log = f"{path}-wal"
-        self._lock = os.open(f"{path}-checkpoint", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, MODE)
-
-    def close(self) -> None:
-        """Let go of the lock's file."""
-        os.close(self._lock)
-
-    def run_if_due(self, connection: sqlite3.Connection) -> None:
-        """Checkpoint without waiting for anybody: readers, writers, or another that checkpoints."""
-        if not log_reaches(self._log, CHECKPOINT_BYTES):
-            return
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
-        try:
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
 
 
 def log_reaches(path: str, size_bytes: int) -> bool:

@@ -17,7 +17,7 @@ from retrysafe.protocol.effects import Transition
 from retrysafe.stores import sql
 from retrysafe.stores.clock import Clock
 from retrysafe.stores.plan import Change, Look, Now, Plan, plan_of
-from retrysafe.stores.sqlite_file import CHECKPOINTS_SAFE_SINCE, Checkpointer, SqliteFile
+from retrysafe.stores.sqlite_file import CHECKPOINTS_SAFE_SINCE, SqliteFile
 
 _LOG = logging.getLogger("retrysafe.stores.sqlite")
 
@@ -46,7 +46,7 @@ class Session:
         self._now_ms = 0  # the latest time that this session has seen
         self._warned = False
         self._connection: sqlite3.Connection | None = None
-        self._checkpointer: Checkpointer | None = None
+        self._wrote = False  # since it was last tidied
 
     def run(self, transitions: Sequence[Transition[Any]]) -> list[Any]:
         """What each transition comes to, in order: its answer, or a `StoreError`.
@@ -64,10 +64,11 @@ class Session:
 
     def tidy(self) -> None:
         """Do what may be done after the answers have gone out: bring the log back if it is long."""
-        if self._connection is None or self._checkpointer is None:
+        wrote, self._wrote = self._wrote, False
+        if not wrote or self._connection is None or sqlite3.sqlite_version_info >= CHECKPOINTS_SAFE_SINCE:
             return
         try:
-            self._checkpointer.run_if_due(self._connection)
+            self._file.checkpoint_if_due(self._connection)
         except (sqlite3.Error, OSError) as error:
             _LOG.warning("%s: its write-ahead log could not be brought back: %s", self._file.path, error)
             self.close()
@@ -75,12 +76,9 @@ class Session:
     def close(self) -> None:
         """Let go of the file; the next transition opens it again."""
         connection, self._connection = self._connection, None
-        checkpointer, self._checkpointer = self._checkpointer, None
         if connection is not None:
             with suppress(sqlite3.Error):
                 connection.close()
-        if checkpointer is not None:
-            checkpointer.close()
 
     # --- executing plans --------------------------------------------------------------------------
 
@@ -125,6 +123,7 @@ class Session:
     def _begin(self, connection: sqlite3.Connection) -> int:
         """Begin to write. The time of the transaction is kept, so that no later one is dated before it."""
         connection.execute("BEGIN IMMEDIATE")
+        self._wrote = True
         ((self._now_ms,),) = connection.execute(sql.TICK, {"now_ms": self._tick()}).fetchall()
         return self._now_ms
 
@@ -133,8 +132,6 @@ class Session:
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
             self._connection = self._file.connect()
-            if sqlite3.sqlite_version_info < CHECKPOINTS_SAFE_SINCE:
-                self._checkpointer = Checkpointer(self._file.path)
             self._notice_clock(self._connection)
         return self._connection
 

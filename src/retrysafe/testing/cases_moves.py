@@ -199,16 +199,14 @@ class Claims(Cases):
 
     def test_records_do_not_touch_each_other(self, subject: Subject) -> None:
         """What happens to one record happens to no other."""
-        ids = [secrets.token_bytes(32) for _ in range(len(OWNERS) + 1)]
-        claims = [Claim(record_id, token(), 1) for record_id in ids]
-        for claim in claims:
-            subject.do(ClaimIfAbsent(claim.record_id, claim.token, FINGERPRINT, LEASE_MS, KEEP_MS))
-        untouched = subject.do(Read(ids[-1]))
-        for event, claim in zip(OWNERS, claims, strict=False):
+        subject.claim()
+        untouched = subject.found()
+        for event in OWNERS:
+            claim = subject.claim_another()
             assert subject.happen(event, claim)
-        assert subject.do(Read(ids[-1])) == untouched
-        found = [subject.do(Read(record_id)) for record_id in ids]
-        assert [one and one.record.state for one in found[:-1]] == [TABLE[State.IN_PROGRESS, event] for event in OWNERS]
+            found = subject.do(Read(claim.record_id))
+            assert (found and found.record.state) is TABLE[State.IN_PROGRESS, event]
+        assert subject.found() == untouched
 
 
 class Settlements(Cases):

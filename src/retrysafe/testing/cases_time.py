@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Any
 
 import pytest
 
 from retrysafe.model import Claim, State
 from retrysafe.protocol.effects import (
-    ClaimIfAbsent,
     CompleteIfHeld,
     ForgetIfOver,
     Purge,
@@ -19,7 +17,6 @@ from retrysafe.protocol.effects import (
 )
 from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard
 from retrysafe.testing.subject import (
-    FINGERPRINT,
     KEEP_MS,
     LEASE_MS,
     LIFETIME_MS,
@@ -27,7 +24,6 @@ from retrysafe.testing.subject import (
     RESPONSE,
     Cases,
     Subject,
-    token,
 )
 
 AFTER_LEASE = [event for event in Event if GUARDS[event] is Guard.LAPSED]
@@ -150,12 +146,16 @@ class Retention(Cases):
         assert subject.do(subject.claiming()).record.attempt == 1
 
     def test_completed_without_tombstone_is_simply_forgotten(self, subject: Subject) -> None:
-        """Where the lifetime ends and no tombstone is wanted, the record goes at once."""
-        claim = subject.claim()
-        assert subject.do(CompleteIfHeld(claim, RESPONSE, LIFETIME_MS, forget_after_ms=0))
+        """Where no tombstone is wanted, records go at the end of their lifetime, without being one in between."""
+        for _ in range(3):
+            claim = subject.claim_another()
+            assert subject.do(CompleteIfHeld(claim, RESPONSE, LIFETIME_MS, forget_after_ms=0))
         subject.clock.advance(LIFETIME_MS)
-        assert subject.do(Purge()) == Purged(expired=0, forgotten=1, more=False)
-        assert subject.record() is None
+        assert [subject.do(Purge(batch_max=1)) for _ in range(3)] == [
+            Purged(expired=0, forgotten=1, more=True),
+            Purged(expired=0, forgotten=1, more=True),
+            Purged(expired=0, forgotten=1, more=False),
+        ]
 
     def test_abandoned_record_does_not_vanish(self, subject: Subject) -> None:
         """A lapsed record in progress stands untouched, until its time is over; then it is unknown first."""
@@ -176,11 +176,9 @@ class Retention(Cases):
     def test_purge_goes_in_batches(self, subject: Subject) -> None:
         """However much is due, one purge does so many of each and says that there is more."""
         for event in [Event.COMPLETE] * 5 + [Event.RELEASE] * 5 + [Event.RENEW] * 5:
-            claim = Claim(secrets.token_bytes(32), token(), 1)
-            subject.do(ClaimIfAbsent(claim.record_id, claim.token, FINGERPRINT, LEASE_MS, KEEP_MS))
+            claim = subject.claim_another()
             assert subject.happen(event, claim)
-        live = subject.bring_to(State.COMPLETED)
-        assert subject.do(CompleteIfHeld(live, RESPONSE, LIFETIME_MS, KEEP_MS)) is False
+        subject.bring_to(State.COMPLETED)
         subject.clock.advance(LIFETIME_MS - 1)
         assert subject.do(Purge(batch_max=2)) == Purged(0, 0, more=False)
         subject.clock.advance(LIFETIME_MS + KEEP_MS)
@@ -195,8 +193,7 @@ class Retention(Cases):
     def test_expiring_goes_in_batches(self, subject: Subject) -> None:
         """Of five responses that are over, a purge of two drops two, two and one."""
         for _ in range(5):
-            claim = Claim(secrets.token_bytes(32), token(), 1)
-            subject.do(ClaimIfAbsent(claim.record_id, claim.token, FINGERPRINT, LEASE_MS, KEEP_MS))
+            claim = subject.claim_another()
             assert subject.happen(Event.COMPLETE, claim)
         subject.clock.advance(LIFETIME_MS)
         assert [subject.do(Purge(batch_max=2)) for _ in range(4)] == [

@@ -182,6 +182,12 @@ class Subject:
         found = self.do(self.claiming())
         return Claim(self.record_id, found.record.token, found.record.attempt)
 
+    def claim_another(self) -> Claim:
+        """Claim a record of which nothing else is known."""
+        claim = Claim(secrets.token_bytes(32), token(), 1)
+        self.do(ClaimIfAbsent(claim.record_id, claim.token, FINGERPRINT, LEASE_MS, KEEP_MS))
+        return claim
+
     def bring_to(self, state: State | None) -> Claim:
         """Lead the record, which is not there yet, to a state, the shortest way. Its last claim."""
         if state is None:

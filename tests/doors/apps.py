@@ -1,0 +1,293 @@
+"""The application that the tests run under real servers, each in a process of its own.
+
+It does what a request tells it to. Its effects go to a ledger outside of it, and tests hold it up with
+gates; both are files in the folder that the environment variable `SHOP_PLACE` names. A handler waits at
+a gate for as long as there is a file of the gate's name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.middleware.base import BaseHTTPMiddleware  # noqa: TID251 - users stack it outside of the door
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from retrysafe import Policy
+from retrysafe.asgi import IdempotencyMiddleware
+from retrysafe.operation import current_operation
+from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, Transition
+from retrysafe.server.exchange import Application, Receive, Send
+from retrysafe.server.scope import Connection
+from retrysafe.stores.contract import Store
+from retrysafe.stores.location import open_store
+
+GATE_S_MAX = 30
+_POLL_S = 0.005
+_place = Path(os.environ.get("SHOP_PLACE", "."))
+
+
+def note(line: str) -> None:
+    """One line for the ledger, in one write that no other process can split."""
+    ledger = os.open(_place / "ledger", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(ledger, f"{line}\n".encode())
+    finally:
+        os.close(ledger)
+
+
+async def gate(name: str) -> None:
+    """Wait until the gate is open."""
+    async with asyncio.timeout(GATE_S_MAX):
+        while (_place / name).exists():  # noqa: ASYNC110 - the gate is in the hands of another process
+            await asyncio.sleep(_POLL_S)
+
+
+def failpoint(name: str) -> None:
+    """Die as by `kill -9`, once, if the test has armed this point."""
+    try:
+        (_place / f"armed-{name}").unlink()
+    except FileNotFoundError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+# --- handlers -------------------------------------------------------------------------------------
+
+
+async def told(connection: Connection, receive: Receive, send: Send) -> None:
+    """Answers as the content of the request says."""
+    content = b""
+    while True:
+        message = await receive()
+        content += message.get("body", b"")
+        if not message.get("more_body", False):
+            break
+    wish = json.loads(content)
+    try:
+        await _do(wish, send)
+    except asyncio.CancelledError:
+        note(f"cancelled {wish['name']}")
+        raise
+
+
+async def _do(wish: dict[str, Any], send: Send) -> None:
+    name = wish["name"]
+    note(f"begun {name}")
+    failpoint("before-effect")
+    note(f"effect {name}")
+    failpoint("after-effect")
+    now = current_operation()
+    if now is not None and "say" in wish:
+        getattr(now, wish["say"])()
+    await gate(f"{name}-effect")
+    if wish.get("raise") == "before":
+        raise ZeroDivisionError(f"before {name}")
+    pieces = [piece.encode() for piece in wish.get("pieces", [f"order {name}"])]
+    pieces = [piece * wish.get("times", 1) for piece in pieces]
+    if wish.get("operation") and now is not None:
+        pieces = [json.dumps({"attempt": now.attempt, "child": now.child_key("charge")}).encode()]
+    headers = [(name.encode(), value.encode()) for name, value in wish.get("headers", [])]
+    if wish.get("sized"):
+        headers.append((b"content-length", b"%d" % sum(map(len, pieces))))
+    await send({"type": "http.response.start", "status": wish.get("status", 201), "headers": headers})
+    for number, piece in enumerate(pieces):
+        await gate(f"{name}-{number}")
+        if wish.get("raise") == "between" and number:
+            raise ZeroDivisionError(f"between {name}")
+        last = number == len(pieces) - 1 and not wish.get("sized")
+        await send({"type": "http.response.body", "body": piece, "more_body": not last})
+    if wish.get("sized"):
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    note(f"sent {name}")
+    await gate(f"{name}-after")
+    note(f"end {name}")
+
+
+async def _streamed(request: Request) -> Response:
+    name = request.query_params["name"]
+    note(f"effect {name}")
+
+    async def numbers() -> AsyncIterator[bytes]:
+        for number in range(5):
+            await gate(f"{name}-{number}")
+            yield b"%d," % number
+
+    return StreamingResponse(numbers(), 201)
+
+
+async def _background(request: Request) -> Response:
+    name = request.query_params["name"]
+    note(f"effect {name}")
+
+    async def later() -> None:
+        await gate(f"{name}-after")
+        note(f"end {name}")
+
+    return PlainTextResponse("taken", 202, background=BackgroundTask(later))
+
+
+def _file(_: Request) -> Response:
+    return FileResponse(__file__)
+
+
+def _threaded(request: Request) -> Response:
+    """A blocking handler, which the framework runs in a thread."""
+    now = current_operation()
+    note(f"effect {request.query_params['name']}")
+    return PlainTextResponse(now.key if now is not None else "unprotected", 201)
+
+
+async def _size(request: Request) -> Response:
+    note(f"effect {request.query_params['name']}")
+    content = await request.body()
+    return PlainTextResponse(f"{len(content)} {sum(content)}")
+
+
+async def _ticks(request: Request) -> Response:
+    async def ticks() -> AsyncIterator[bytes]:
+        for number in range(3):
+            await gate(f"{request.query_params['name']}-{number}")
+            yield b"data: %d\n\n" % number
+
+    return StreamingResponse(ticks(), media_type="text/event-stream")
+
+
+async def _echo(websocket: WebSocket) -> None:
+    await websocket.accept()
+    await websocket.send_text(await websocket.receive_text())
+    await websocket.close()
+
+
+def _ready(_: Request) -> Response:
+    return PlainTextResponse("ready")
+
+
+@asynccontextmanager
+async def _lifespan(_: Starlette) -> AsyncIterator[None]:
+    note("up")
+    yield
+    note("down")
+
+
+_framework = Starlette(
+    routes=[
+        Route("/streamed", _streamed, methods=["POST"]), Route("/background", _background, methods=["POST"]),
+        Route("/file", _file, methods=["POST"]), Route("/threaded", _threaded, methods=["POST"]),
+        Route("/size", _size, methods=["POST", "PUT"]), Route("/slash/", _threaded, methods=["POST"]),
+        Route("/outer/streamed", _streamed, methods=["POST"]),
+        Route("/ticks", _ticks), Route("/ready", _ready), WebSocketRoute("/echo", _echo),
+    ],
+    lifespan=_lifespan,
+)  # fmt: skip
+
+
+async def shop(connection: Connection, receive: Receive, send: Send) -> None:
+    """The handlers, bare ones and the framework's."""
+    bare = connection["type"] == "http" and connection["path"].endswith("/told")
+    await (told if bare else _framework)(connection, receive, send)
+
+
+# --- the door, and what is around it --------------------------------------------------------------
+
+
+class GatedStore:
+    """The store, with a gate and failpoints before and after a record is completed.
+
+    Args:
+        inner: the store that does the work.
+    """
+
+    name = "gated"
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+        self.open, self.perform, self.close = inner.open, inner.perform, inner.close
+        self._held: set[asyncio.Task[Any]] = set()
+
+    def submit(self, transition: Transition[Any]) -> asyncio.Future[Any]:
+        """As the inner store, unless the test has something in mind."""
+        moment = {ClaimIfAbsent: "claim", CompleteIfHeld: "record"}.get(type(transition))
+        if moment is None:
+            return self.inner.submit(transition)
+        held = asyncio.get_running_loop().create_task(self._step_by_step(moment, transition))
+        self._held.add(held)
+        held.add_done_callback(self._held.discard)
+        return held
+
+    async def _step_by_step(self, moment: str, transition: Transition[Any]) -> Any:
+        failpoint(f"before-{moment}")
+        await gate(f"before-{moment}")
+        answer = await self.inner.submit(transition)
+        failpoint(f"after-{moment}")
+        return answer
+
+
+def _authorized(connection: Connection) -> bool:
+    return (b"x-revoked", b"yes") not in connection["headers"]
+
+
+def make(**settings: Any) -> Application:
+    """The shop behind its door; a path that begins with `/outer` comes by way of a `BaseHTTPMiddleware`.
+
+    Args:
+        settings: more or other settings of the door.
+    """
+    door = IdempotencyMiddleware(
+        shop,
+        **{
+            "store": GatedStore(open_store(f"sqlite:///{_place / 'records.db'}")),
+            "scope": "header:X-Account",
+            "policy": Policy(lease=os.environ.get("SHOP_LEASE", "10s")),
+            "routes": {
+                "POST /required/told": Policy(required=True), "POST /open/told": None, "PUT /put/{name}/told": Policy(),
+                "POST /small/told": Policy(request_bytes_max=200), "POST /kept/told": Policy(response_bytes_max=1_000),
+            },
+            "drain": os.environ.get("SHOP_DRAIN", "30s"),
+            "authorize": _authorized,
+            **settings,
+        },
+    )  # fmt: skip
+
+    async def passing(request: Request, call_next: Any) -> Response:
+        response: Response = await call_next(request)
+        return response
+
+    outer = BaseHTTPMiddleware(door, dispatch=passing)
+
+    async def application(connection: Connection, receive: Receive, send: Send) -> None:
+        behind = connection["type"] == "http" and connection["path"].startswith("/outer")
+        await (outer if behind else door)(connection, receive, _dying(send))
+
+    return application
+
+
+def _dying(send: Send) -> Send:
+    """The server's send, with a failpoint before the first byte of an answer."""
+
+    async def sending(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            failpoint("before-answer")
+        await send(message)
+
+    return sending
+
+
+def query_of(connection: Connection) -> dict[str, list[str]]:
+    """The parameters of a connection's query."""
+    return parse_qs(connection["query_string"].decode())
+
+
+application = make()

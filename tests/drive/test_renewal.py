@@ -1,0 +1,144 @@
+"""The leases of running handlers are kept by one timer for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from retrysafe import Policy
+from retrysafe.drive import RENEWALS_PER_LEASE
+from retrysafe.drive.renewal import Renewals
+from retrysafe.model import BytesBody, Claim, Head, Request
+from retrysafe.observe import ClaimLost, Overdue, StoreFailed
+from retrysafe.protocol.effects import ClaimIfAbsent, Execute, RenewIfHeld
+from retrysafe.protocol.key import Key
+from retrysafe.stores.memory import MemoryStore
+from tests.drive.harness import Noted, TamperedStore, eventually, failing, in_loop, records
+
+
+class Handler:
+    """Stands for a handler that is running."""
+
+    def __init__(self) -> None:
+        self.is_overdue = False
+
+    def overdue(self) -> None:
+        """Note that its time is over."""
+        self.is_overdue = True
+
+
+def claimed(store, name: bytes, lease: str, execution_max: str = "15m") -> Execute:
+    """An execution whose claim the store holds."""
+    policy = Policy(lease=lease, execution_max=execution_max)
+    identity, token = name.ljust(32, b"-"), name.ljust(16, b"-")
+    store.perform(ClaimIfAbsent(identity, token, b"\x01", policy.lease_ms, 1_000))
+    request = Request(Head("POST", b"/", b"", ()), BytesBody())
+    return Execute(Claim(identity, token, 1), Key("k"), "alice", request, policy)
+
+
+def leases(store) -> dict[bytes, int]:
+    """Until when each record is leased, by the first byte of its token."""
+    return {record.token[:1]: record.lease_until_ms for record in records(store)}
+
+
+@in_loop
+async def test_each_is_renewed_in_its_own_time():
+    """A long lease does not hold up a short one that comes later, nor the other way round."""
+    store = TamperedStore(MemoryStore())
+    renewals = Renewals(store, Noted())
+    executions = [claimed(store, name, lease) for name, lease in ((b"a", "60s"), (b"b", "90ms"), (b"c", "150ms"))]
+    first = leases(store)
+    for execution in executions:
+        renewals.start(execution, Handler())
+    for _ in range(3):
+        before = leases(store)
+        await eventually(lambda: all(leases(store)[name] > before[name] for name in (b"b", b"c")))  # noqa: B023 - now
+    assert leases(store)[b"a"] == first[b"a"]
+    for execution in executions:
+        renewals.stop(execution)
+    store.done.clear()
+    await asyncio.sleep(0.09 / RENEWALS_PER_LEASE * 2)
+    assert store.done == []
+
+
+@in_loop
+async def test_one_that_is_overdue_does_not_take_the_others_with_it():
+    """It is told, and renewed no longer; the other goes on."""
+    store, noted, late, other = TamperedStore(MemoryStore()), Noted(), Handler(), Handler()
+    renewals = Renewals(store, noted)
+    renewals.start(claimed(store, b"a", "60ms", "60ms"), late)
+    renewals.start(claimed(store, b"b", "60ms"), other)
+    await eventually(lambda: late.is_overdue)
+    before = leases(store)
+    await eventually(lambda: leases(store)[b"b"] > before[b"b"])
+    assert (leases(store)[b"a"], other.is_overdue, len(noted.of(Overdue))) == (before[b"a"], False, 1)
+
+
+@in_loop
+async def test_one_that_is_lost_is_told_once():
+    """Its claim went to somebody else: that is found out, told, and not asked again."""
+    store, noted = MemoryStore(), Noted()
+    renewals = Renewals(store, noted)
+    lost = claimed(store, b"a", "60ms")
+    renewals.start(lost, Handler())
+    renewals.start(claimed(store, b"b", "60ms"), Handler())
+    del store._records[lost.claim.record_id]
+    await eventually(lambda: noted.of(ClaimLost))
+    before = leases(store)
+    await eventually(lambda: leases(store)[b"b"] > before[b"b"])
+    assert len(noted.of(ClaimLost)) == 1
+
+
+@in_loop
+async def test_a_refusal_after_the_end_is_not_told():
+    """The handler ended while its renewal was under way: a claim that is settled is not lost."""
+    gate, asked = asyncio.Event(), asyncio.Event()
+
+    async def hold(transition):
+        if isinstance(transition, RenewIfHeld):
+            asked.set()
+            await gate.wait()
+
+    memory, noted = MemoryStore(), Noted()
+    store = TamperedStore(memory, before=hold)
+    renewals = Renewals(store, noted)
+    execution = claimed(memory, b"a", "60ms")
+    renewals.start(execution, Handler())
+    await asked.wait()
+    memory._records.clear()
+    renewals.stop(execution)
+    gate.set()
+    await eventually(lambda: "RenewIfHeld" in store.done)
+    assert noted.events == []
+
+
+@in_loop
+async def test_a_store_that_stumbles_is_asked_again():
+    """Each failure is told, and the next renewal comes in its time."""
+    store, noted = TamperedStore(MemoryStore(), before=failing(RenewIfHeld, times=2)), Noted()
+    execution = claimed(store, b"a", "60ms")
+    renewals = Renewals(store, noted)
+    renewals.start(execution, Handler())
+    before = leases(store)
+    await eventually(lambda: leases(store)[b"a"] > before[b"a"])
+    renewals.stop(execution)
+    assert len(noted.of(StoreFailed)) == 2
+
+
+@pytest.mark.parametrize("lease_of_first", ["60s", "60ms"])
+def test_every_loop_has_its_timer(lease_of_first):
+    """A door that serves one loop after another renews in each, whatever the last one has left behind."""
+    store = TamperedStore(MemoryStore())
+    renewals = Renewals(store, Noted())
+
+    async def serve(name: bytes, lease: str, *, to_the_end: bool) -> None:
+        execution = claimed(store, name, lease)
+        renewals.start(execution, Handler())
+        before = leases(store)
+        if to_the_end:
+            await eventually(lambda: leases(store)[name] > before[name])
+        renewals.stop(execution)
+
+    asyncio.run(serve(b"a", lease_of_first, to_the_end=False))
+    asyncio.run(serve(b"b", "90ms", to_the_end=True))
