@@ -35,7 +35,7 @@ clean: ## Remove what was built
 
 # The group is handed over as a file, because the pip in Python 3.11 does not know dependency groups.
 $(READY): pyproject.toml
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")' > .venv/dev.txt
 	$(BIN)/python -m pip install --quiet --no-user --editable '.[all]' --requirement .venv/dev.txt
 	touch $@

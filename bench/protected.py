@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from bench.bare import App, Bare
 from retrysafe.asgi import IdempotencyMiddleware
 from retrysafe.protocol.effects import Transition
-from retrysafe.stores.contract import Store
+from retrysafe.stores.contract import Pending, Store
 from retrysafe.stores.sqlite import SqliteStore
 
 T = TypeVar("T")
@@ -67,7 +67,7 @@ class OneAtATime:
 
     def submit(self, transition: Transition[T]) -> asyncio.Future[T]:
         """Give the transition to the store when all that came before it have been answered."""
-        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        answer: Pending[T] = Pending()
         self._waiting.append(lambda: self._store.submit(transition).add_done_callback(_hand_on(answer, self._next)))
         if not self._busy:
             self._next()
@@ -84,8 +84,6 @@ def _hand_on(answer: asyncio.Future[T], then: Callable[[], None]) -> Callable[[a
 
     def done(future: asyncio.Future[T]) -> None:
         then()
-        if answer.cancelled():
-            return
         if error := future.exception():
             answer.set_exception(error)
         else:

@@ -31,7 +31,7 @@ from retrysafe.operation import current_operation
 from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, Transition
 from retrysafe.server.exchange import Application, Receive, Send
 from retrysafe.server.scope import Connection
-from retrysafe.stores.contract import Store
+from retrysafe.stores.contract import Pending, Store
 from retrysafe.stores.location import open_store
 
 GATE_S_MAX = 30
@@ -222,17 +222,18 @@ class GatedStore:
         moment = {ClaimIfAbsent: "claim", CompleteIfHeld: "record"}.get(type(transition))
         if moment is None:
             return self.inner.submit(transition)
-        held = asyncio.get_running_loop().create_task(self._step_by_step(moment, transition))
+        pending: Pending[Any] = Pending()
+        held = asyncio.get_running_loop().create_task(self._step_by_step(moment, transition, pending))
         self._held.add(held)
         held.add_done_callback(self._held.discard)
-        return held
+        return pending
 
-    async def _step_by_step(self, moment: str, transition: Transition[Any]) -> Any:
+    async def _step_by_step(self, moment: str, transition: Transition[Any], pending: Pending[Any]) -> None:
         failpoint(f"before-{moment}")
         await gate(f"before-{moment}")
         answer = await self.inner.submit(transition)
         failpoint(f"after-{moment}")
-        return answer
+        pending.set_result(answer)
 
 
 def _authorized(connection: Connection) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import gzip
 
 import pytest
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.middleware.base import BaseHTTPMiddleware  # noqa: TID251 - users stack it outside of the door
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
@@ -203,8 +205,14 @@ async def test_an_exception_is_answered_recorded_and_passed_on(kind):
 def test_a_handler_that_ends_the_process(stroke):
     """It calls `sys.exit`: the outcome is recorded before the loop ends with it."""
     store = MemoryStore()
+
+    async def serve():
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # the loop ends with the task, and says so
+        await Connection().run(protected(raising(stroke()), store))
+
     with pytest.raises(stroke):
-        asyncio.run(Connection().run(protected(raising(stroke()), store)))
+        asyncio.run(serve())
+    gc.collect()
     assert states(store) == [State.COMPLETED]
 
 
@@ -497,3 +505,46 @@ async def test_a_classifier_overrules_the_table(said, state):
     store = MemoryStore()
     await ask(protected(Shop(500), store, policy=Policy(classify=lambda _: said)))
     assert states(store) == [state]
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+@in_loop
+async def test_what_is_around_the_door_is_not_recorded(pieces):
+    """Middleware outside writes into the start of the response as it passes: compression, cookies, ids of requests."""
+    content = [piece(b"x" * 600, more=number < pieces) for number in range(1, pieces + 1)]
+    door = protected(sending(start(headers=[(b"content-type", b"text/plain")]), *content))
+
+    async def cookies(scope, receive, send):
+        async def add(message):
+            if message["type"] == "http.response.start":
+                message["headers"].append((b"x-session", b"new"))
+            await send(message)
+
+        await door(scope, receive, add)
+
+    compressing = GZipMiddleware(cookies, minimum_size=10)
+    accepting = {"headers": [(b"accept-encoding", b"gzip")]}
+    first = await ask(compressing, **accepting)
+    retry = await ask(compressing, **accepting)
+    assert gzip.decompress(first.body) == gzip.decompress(retry.body) == b"x" * 600 * pieces
+    for answer in (first, retry):
+        assert (answer.values("content-encoding"), answer.values("x-session")) == (["gzip"], ["new"])
+    plain = await ask(door)
+    assert (plain.body, plain.values("content-encoding"), plain.values("x-session")) == (b"x" * 600 * pieces, [], [])
+
+
+@in_loop
+async def test_a_handler_may_ask_whether_its_client_has_left():
+    """As Starlette does it, by a receive that is cancelled at once: it has not, as far as the handler may know."""
+    seen = []
+
+    async def order(request):
+        await request.body()
+        seen.append(await request.is_disconnected())
+        return PlainTextResponse("ok")
+
+    connection = Connection()
+    connection.leave()
+    door = protected(Starlette(routes=[Route("/orders", order, methods=["POST"])]))
+    await connection.run(door)
+    assert (seen, (await ask(door)).body) == ([False], b"ok")

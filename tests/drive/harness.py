@@ -12,7 +12,7 @@ from retrysafe.errors import StoreError, StoreUnavailable
 from retrysafe.model import Record, State
 from retrysafe.observe import Event
 from retrysafe.protocol.effects import Transition
-from retrysafe.stores.contract import Store
+from retrysafe.stores.contract import Pending, Store
 from retrysafe.stores.memory import MemoryStore
 
 T = TypeVar("T")
@@ -121,7 +121,7 @@ class TamperedStore:
     def submit(self, transition: Transition[T]) -> asyncio.Future[T]:
         """Begin one transition; who stops waiting for it does not stop it."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
+        future: Pending[T] = Pending()
         work = loop.create_task(self._carry_out(transition, future), name=STORE)
         self._working.add(work)
         work.add_done_callback(self._working.discard)

@@ -116,7 +116,7 @@ def test_a_replay_that_is_not_allowed_shows_nothing():
 
 
 def test_a_record_that_was_moved_or_changed_is_not_replayed():
-    """Its seal fits another record: refused, and never run again (hazard 86)."""
+    """Its seal fits another record: refused, and never run again."""
     run = Run().claiming()
     stored = seal(take_snapshot(ANSWER, run.head), b"another".ljust(32), SECRET)
     assert code_of(run.found(State.COMPLETED, response=stored).answer(True).step) == "replay-unavailable"
@@ -166,11 +166,22 @@ def test_a_client_that_goes_while_it_sends_leaves_nothing():
     assert Run().answer("acme").answer(Unread.CLIENT_GONE).step == flow.Vanish()
 
 
-def test_a_large_content_is_fingerprinted_by_the_driver():
-    """So that an event loop need not stand still for it."""
-    run = Run(body=b"x" * (flow.INLINE_BYTES_MAX + 1)).answer("acme")
-    run.answer(run.request)
-    assert isinstance(run.step, effects.TakeFingerprint)
+CODED = (*KEYED, (b"content-encoding", b"gzip"))
+
+
+@pytest.mark.parametrize(
+    ("headers", "size", "step"),
+    [
+        (KEYED, flow.INLINE_BYTES_MAX, effects.ClaimIfAbsent),
+        (KEYED, flow.INLINE_BYTES_MAX + 1, effects.TakeFingerprint),
+        (CODED, flow.INLINE_CODED_BYTES_MAX, effects.ClaimIfAbsent),
+        (CODED, flow.INLINE_CODED_BYTES_MAX + 1, effects.TakeFingerprint),
+    ],
+)
+def test_a_large_content_is_fingerprinted_by_the_driver(headers, size, step):
+    """So that an event loop need not stand still for it, nor for what a small one expands to."""
+    run = Run(headers=headers, body=b"x" * size).answer("acme")
+    assert isinstance(run.answer(run.request).step, step)
 
 
 def test_a_store_that_is_away_refuses_and_runs_nothing():
@@ -276,7 +287,7 @@ def reread(run, state, token, response=None):
 
 
 def test_a_settlement_that_was_applied_and_whose_reply_was_lost_is_recognised():
-    """It stands under the owner's own token (hazard 23)."""
+    """It stands under the owner's own token."""
     assert reread(lost(Run()), State.COMPLETED, TOKEN) == Deliver("recorded")
 
 

@@ -64,7 +64,7 @@ def test_a_changed_byte_is_noticed(snapshot, data):
 
 @pytest.mark.parametrize(("record_id", "secret"), [(b"q" * 32, SECRET), (RECORD_ID, b"t" * 32)])
 def test_a_snapshot_belongs_to_its_record(record_id, secret):
-    """Copied to another key, or read under another secret, it is refused (hazard 86)."""
+    """Copied to another key, or read under another secret, it is refused."""
     stored = seal(take_snapshot(answered(), head()), RECORD_ID, SECRET)
     with pytest.raises(Unreadable):
         unseal(stored, record_id, secret)
@@ -78,7 +78,7 @@ def test_what_is_too_short_is_unreadable(stored):
 
 
 def test_the_format_is_versioned():
-    """A version that this release does not know is refused, though its seal is right (hazard 20)."""
+    """A version that this release does not know is refused, though its seal is right."""
     stored = seal(take_snapshot(answered(), head()), RECORD_ID, SECRET)
     payload = bytes([2]) + stored[SEAL_BYTES + 1 :]
     from retrysafe.protocol.mac import mac  # noqa: PLC0415 - what `seal` does, for a version that it does not write

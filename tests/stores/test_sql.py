@@ -21,7 +21,7 @@ from retrysafe.protocol.effects import (
 )
 from retrysafe.protocol.states import Event, sources, target
 from retrysafe.stores import plan, sql, sqlite_session
-from retrysafe.stores.sqlite_file import migrations
+from retrysafe.stores.sqlite_file import SqliteFile, migrations
 
 STATEMENTS = {
     Event.TAKE_OVER: sql.CHANGES[TakeOverIfLapsed],
@@ -51,6 +51,20 @@ def test_every_event_has_its_statement():
     """All that can happen to a record is said in SQL, and every statement is one of these."""
     assert set(STATEMENTS) == set(Event) - {Event.CLAIM}
     assert set(sql.CHANGES.values()) < set(STATEMENTS.values())
+
+
+EVERY = {name: text for name, text in vars(sql).items() if name.isupper() and isinstance(text, str) and name[0] != "_"}
+
+
+@pytest.mark.parametrize("text", [*EVERY.values(), *sql.CHANGES.values()], ids=[*EVERY, *map(str, sql.CHANGES)])
+def test_no_statement_looks_at_every_record(text, tmp_path):
+    """However many records there are, each statement finds its own by an index."""
+    file = SqliteFile(tmp_path / "records.db", force=False, busy_ms=0, migrations=migrations())
+    connection = file.connect()
+    values = dict.fromkeys(re.findall(r":(\w+)", text))
+    steps = [step for _, _, _, step in connection.execute(f"EXPLAIN QUERY PLAN {text}", values)]
+    connection.close()
+    assert not [step for step in steps if "SCAN" in step and "meta" not in step]
 
 
 @pytest.mark.parametrize("text", [*map(inspect.getsource, (sql, plan, sqlite_session)), *migrations()])

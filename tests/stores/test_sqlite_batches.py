@@ -317,14 +317,21 @@ def test_waiters_that_left_are_left_alone(store, path):
     """Of those that share a batch, some give up waiting: the others are answered, and all of it is done."""
     claims = [claiming() for _ in range(MANY)]
 
+    async def wait(claim):
+        return await store.submit(claim)
+
     async def main():
         with writing_elsewhere(path):
-            answers = [store.submit(claim) for claim in claims]
-            for answer in answers[::2]:
-                answer.cancel()
-        return await asyncio.gather(*answers[1::2])
+            waiters = [asyncio.create_task(wait(claim)) for claim in claims]
+            await asyncio.sleep(0)
+            for waiter in waiters[::2]:
+                waiter.cancel()
+            await asyncio.sleep(0)
+        return await asyncio.gather(*waiters, return_exceptions=True)
 
-    assert [found.record.token for found in asyncio.run(main())] == [claim.token for claim in claims[1::2]]
+    answers = asyncio.run(main())
+    assert {type(answer) for answer in answers[::2]} == {asyncio.CancelledError}
+    assert [found.record.token for found in answers[1::2]] == [claim.token for claim in claims[1::2]]
     for claim in claims:
         assert store.perform(Read(claim.record_id)).record.token == claim.token
 

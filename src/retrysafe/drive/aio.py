@@ -87,7 +87,7 @@ class Driver:
             Exception: what the handler raised, after its outcome was recorded and answered.
         """
         step = first(flow)
-        while isinstance(step, Effect):
+        while isinstance(step, Effect) and not isinstance(step, Execute):
             answer: Any
             try:
                 match step:
@@ -97,9 +97,6 @@ class Driver:
                         answer = await exchange.request(body_bytes_max)
                     case effects.Claiming():
                         answer = await self._claim(step)
-                    case Execute():
-                        await self._hand_over(flow, step, exchange)
-                        return
                     case _:
                         answer = await self._perform(step, exchange)
             except StoreError as error:
@@ -107,6 +104,9 @@ class Driver:
                 step = thrown(flow, error)
             else:
                 step = sent(flow, answer)
+        if isinstance(step, Execute):
+            await self._hand_over(flow, step, exchange)
+            return
         self.observer.notice(Handled(step.ending, exchange.route))
         await exchange.answer(step)
 

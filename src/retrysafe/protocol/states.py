@@ -47,7 +47,7 @@ class Guard(StrEnum):
     LAPSED = "lease lapsed, token as seen"
     SEEN = "token as seen"
     LIFETIME_OVER = "lifetime over"
-    FORGETTABLE = "time to forget has come"
+    FORGETTABLE = "time to forget has come, token as seen"
 
 
 GUARDS: dict[Event, Guard] = {

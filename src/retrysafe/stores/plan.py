@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from retrysafe.model import Found, Record, State
 from retrysafe.protocol.effects import ClaimIfAbsent, Purge, Purged, Read, Transition
+from retrysafe.protocol.states import Event, target
 from retrysafe.stores import sql
 from retrysafe.stores.contract import agree_on_secret
 
@@ -54,11 +55,16 @@ class AgreeOnSecret(Transition[bytes]):
     given: bytes | None
 
 
-def plan_of(transition: Transition[Any]) -> Plan[Any]:
-    """The plan that does this transition."""
+def plan_of(transition: Transition[Any], *, writing: bool) -> Plan[Any]:
+    """The plan that does this transition.
+
+    Args:
+        transition: what is to be done.
+        writing: a transaction that may write has begun already, for another plan.
+    """
     match transition:
         case ClaimIfAbsent():
-            return _claim(transition)
+            return _claim(transition, writing=writing)
         case Read():
             return _read(transition)
         case Purge():
@@ -69,23 +75,26 @@ def plan_of(transition: Transition[Any]) -> Plan[Any]:
             return _compare_and_set(transition)
 
 
-def _claim(claim: ClaimIfAbsent) -> Plan[Found]:
-    """Look first: a replay must not wait for the right to write."""
-    rows = yield Look(sql.RECORD, {"record_id": claim.record_id})
-    if rows:
-        now_ms = yield Now.TO_READ
-        return Found(record_of(rows[0]), now_ms)
-    now_ms = yield Now.TO_WRITE
-    rows = yield Look(sql.CLAIM, _values(claim, now_ms))
-    if not rows:  # somebody else claimed it between the look and the right to write
+def _claim(claim: ClaimIfAbsent, *, writing: bool) -> Plan[Found]:
+    """A replay must not wait for the right to write: so look first. Where it is there already, most claims are new."""
+    if not writing:
         rows = yield Look(sql.RECORD, {"record_id": claim.record_id})
-    return Found(record_of(rows[0]), now_ms)
+        if rows:
+            now_ms = yield Now.TO_READ
+            return Found(_record(rows[0]), now_ms)
+    now_ms = yield Now.TO_WRITE
+    record = _first_record(claim, now_ms)
+    inserted = yield Change(sql.CLAIM, _values(claim, now_ms))
+    if not inserted:  # it is there after all, from before or from another process
+        rows = yield Look(sql.RECORD, {"record_id": claim.record_id})
+        record = _record(rows[0])
+    return Found(record, now_ms)
 
 
 def _read(read: Read) -> Plan[Found | None]:
     rows = yield Look(sql.RECORD, {"record_id": read.record_id})
     now_ms = yield Now.TO_READ
-    return Found(record_of(rows[0]), now_ms) if rows else None
+    return Found(_record(rows[0]), now_ms) if rows else None
 
 
 def _compare_and_set(transition: Transition[bool]) -> Plan[bool]:
@@ -121,12 +130,31 @@ def _agree(wish: AgreeOnSecret) -> Plan[bytes]:
     return secret
 
 
-def record_of(row: Row) -> Record:
+def _record(row: Row) -> Record:
     """A row of `sql.RECORD` as a record."""
     state, *rest = row
     return Record(State(state), *rest)
 
 
+def _first_record(claim: ClaimIfAbsent, now_ms: int) -> Record:
+    """What `sql.CLAIM` inserts; known, so that it need not be read back."""
+    lease_until_ms = now_ms + claim.lease_ms
+    return Record(
+        state=_CLAIMED,
+        token=claim.token,
+        attempt=1,
+        fingerprint=claim.fingerprint,
+        created_at_ms=now_ms,
+        claimed_at_ms=now_ms,
+        lease_until_ms=lease_until_ms,
+        settled_at_ms=None,
+        expires_at_ms=None,
+        forget_at_ms=lease_until_ms + claim.forget_after_ms,
+        response=None,
+    )
+
+
+_CLAIMED = State(target(Event.CLAIM) or "")
 _ATTRIBUTES = {kind: tuple(field.name for field in fields(cast(Any, kind))) for kind in (ClaimIfAbsent, *sql.CHANGES)}
 
 

@@ -71,7 +71,7 @@ CLAIM = (
     " created_at_ms, claimed_at_ms, lease_until_ms, forget_at_ms)"
     f" VALUES (:record_id, '{target(Event.CLAIM)}', :token, 1, :fingerprint,"
     " :now_ms, :now_ms, :now_ms + :lease_ms, :now_ms + :lease_ms + :forget_after_ms)"
-    f" ON CONFLICT (record_id) DO NOTHING RETURNING {_COLUMNS}"
+    " ON CONFLICT (record_id) DO NOTHING"
 )
 
 CHANGES: dict[type[Transition[Any]], str] = {

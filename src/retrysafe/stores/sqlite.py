@@ -90,7 +90,7 @@ class SqliteStore:
 
     def submit(self, transition: Transition[T]) -> asyncio.Future[T]:
         """Hand one transition to the writer; the future is done when it is durable."""
-        future: Pending[T] = Pending()
+        future: Pending[T] = Pending(loop=asyncio.get_running_loop())
         try:
             self._hand(_Awaited(transition, future))
         except StoreError as error:
@@ -217,8 +217,6 @@ def _deliver(calls: Sequence[_Awaited | _Blocking], outcomes: Sequence[Any]) -> 
 
 def _settle(answers: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
     for future, outcome in answers:
-        if future.done():  # its waiter has gone; the transition stands
-            continue
         if isinstance(outcome, StoreError):
             future.set_exception(outcome)
         else:

@@ -98,7 +98,7 @@ class SqliteFile:
             guard.execute("BEGIN IMMEDIATE")
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            if not _is_busy(error):
                 raise
         finally:
             guard.close()
@@ -180,9 +180,13 @@ class SqliteFile:
             try:
                 return action()
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_s:
+                if not _is_busy(error) or time.monotonic() > give_up_s:
                     raise
             time.sleep(_POLL_S)  # noqa: TID251 a poll with a bound: SQLite has no event for this
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY  # of which there are several kinds
 
 
 def log_reaches(path: str, size_bytes: int) -> bool:

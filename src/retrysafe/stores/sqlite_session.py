@@ -84,7 +84,10 @@ class Session:
 
     def _together(self, transitions: Sequence[Transition[Any]]) -> list[Any]:
         connection = self._connected()
-        answers = [self._drive(connection, plan_of(transition)) for transition in transitions]
+        answers = []
+        for transition in transitions:
+            plan = plan_of(transition, writing=connection.in_transaction)
+            answers.append(self._drive(connection, plan))
         if connection.in_transaction:
             connection.execute("COMMIT")
         return answers
@@ -99,20 +102,19 @@ class Session:
 
     def _drive(self, connection: sqlite3.Connection, plan: Plan[Any]) -> Any:
         answer: Any = None
-        while True:
-            try:
+        try:
+            while True:
                 step = plan.send(answer)
-            except StopIteration as end:
-                return end.value
-            match step:
-                case Look(statement, values):
-                    answer = connection.execute(statement, values).fetchall()
-                case Change(statement, values):
-                    answer = connection.execute(statement, values).rowcount
-                case Now.TO_READ:
-                    answer = self._now_ms if connection.in_transaction else self._tick()
-                case Now.TO_WRITE:
-                    answer = self._now_ms if connection.in_transaction else self._begin(connection)
+                if isinstance(step, Look):
+                    answer = connection.execute(step.statement, step.values).fetchall()
+                elif isinstance(step, Change):
+                    answer = connection.execute(step.statement, step.values).rowcount
+                elif connection.in_transaction:
+                    answer = self._now_ms
+                else:
+                    answer = self._begin(connection) if step is Now.TO_WRITE else self._tick()
+        except StopIteration as end:
+            return end.value
 
     # --- time -------------------------------------------------------------------------------------
 

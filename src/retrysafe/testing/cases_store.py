@@ -154,12 +154,24 @@ class TheObject(Cases):
         assert subject.found() == before
 
     def test_giving_up_waiting_does_not_undo(self, tmp_path: Path) -> None:
-        """A transition whose waiter was cancelled is done all the same."""
+        """A transition whose waiter was cancelled is done all the same, and its waiter learns what came of it."""
         subject = Subject(self.make, tmp_path, COLOURS["blocking"]())
         claiming = subject.claiming()
 
+        answers: list[asyncio.Future[Found]] = []
+
+        async def wait() -> None:
+            answers.append(subject.store.submit(claiming))
+            await answers[0]
+            await asyncio.sleep(0)  # where a waiter is told whose answer was there at once
+
         async def leave() -> Found | None:
-            subject.store.submit(claiming).cancel()
+            waiter = asyncio.create_task(wait())
+            await asyncio.sleep(0)
+            waiter.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiter
+            assert answers[0].result().record.token == claiming.token
             return await subject.store.submit(Read(subject.record_id))
 
         found = asyncio.run(leave())
@@ -167,10 +179,16 @@ class TheObject(Cases):
         assert found.record.token == claiming.token
         subject.close()
 
-    def test_submit_needs_a_loop(self, subject: Subject) -> None:
-        """Outside of an event loop there is nothing to wait with, and nothing is done."""
-        with pytest.raises(RuntimeError):
-            subject.store.submit(subject.claiming())
+    def test_submit_needs_a_running_loop(self, subject: Subject) -> None:
+        """Where no event loop runs there is nothing to wait with, and nothing is done."""
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)  # the current loop of the thread; and yet it does not run
+        try:
+            with pytest.raises(RuntimeError):
+                subject.store.submit(subject.claiming())
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
         assert subject.record() is None
 
     def test_both_colours_at_once(self, tmp_path: Path) -> None:
