@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -284,11 +283,6 @@ def _dying(send: Send) -> Send:
         await send(message)
 
     return sending
-
-
-def query_of(connection: Connection) -> dict[str, list[str]]:
-    """The parameters of a connection's query."""
-    return parse_qs(connection["query_string"].decode())
 
 
 application = make()

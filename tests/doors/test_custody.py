@@ -523,9 +523,7 @@ async def test_what_is_around_the_door_is_not_recorded(pieces):
         await door(scope, receive, add)
 
     compressing = GZipMiddleware(cookies, minimum_size=10)
-    accepting = {"headers": [(b"accept-encoding", b"gzip")]}
-    first = await ask(compressing, **accepting)
-    retry = await ask(compressing, **accepting)
+    first, retry = [await ask(compressing, headers=[(b"accept-encoding", b"gzip")]) for _ in range(2)]
     assert gzip.decompress(first.body) == gzip.decompress(retry.body) == b"x" * 600 * pieces
     for answer in (first, retry):
         assert (answer.values("content-encoding"), answer.values("x-session")) == (["gzip"], ["new"])

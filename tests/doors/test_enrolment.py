@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
@@ -138,6 +139,30 @@ async def test_each_route_has_its_own_policy():
     assert (await ask(door, "POST /even", key=None)).code == "key-missing"
     assert (await ask(door, "POST /even", body=b"12345")).status == 201
     assert shop.effects == 2
+
+
+@in_loop
+async def test_as_middleware_of_an_application():
+    """Added as the framework adds middleware: an answer, a missing page, a wrong method, and a handler that raises."""
+    effects = []
+
+    async def order(request):
+        effects.append(operation().key)
+        if request.query_params:
+            raise ZeroDivisionError
+        raise HTTPException(402, "no money")
+
+    app = Starlette(routes=[Route("/orders", order, methods=["POST"])])
+    app.add_middleware(IdempotencyMiddleware, store=MemoryStore(), scope="header:X-Account")
+    for target, key, status, replayed in [
+        ("POST /orders", "k-1", 402, True), ("POST /nowhere", "k-2", 404, True), ("PATCH /orders", "k-3", 405, False),
+    ]:  # fmt: skip
+        assert [(await ask(app, target, key=key)).status for _ in range(2)] == [status] * 2
+        assert (await ask(app, target, key=key)).replayed is replayed
+    first, again = Connection("POST /orders?x", key="k-4"), Connection("POST /orders?x", key="k-4")
+    assert ((await first.run(app)).code, isinstance(first.error, ZeroDivisionError)) == ("handler-failed", True)
+    assert ((await again.run(app)).replayed, again.error) == (True, None)
+    assert effects == ["k-1", "k-4"]
 
 
 # --- whose key it is ------------------------------------------------------------------------------

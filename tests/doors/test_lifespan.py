@@ -162,6 +162,28 @@ async def test_an_unusable_store_stops_the_start():
 
 
 @in_loop
+async def test_a_store_out_of_reach_stops_the_start(tmp_path):
+    """The folder of its file is not there: the server is told which, and the application is never started."""
+    events: list[str] = []
+    url = f"sqlite:///{tmp_path}/not/there.db"
+    server = _Server(IdempotencyMiddleware(_starlette(events), store=url, scope="header:X-Account"))
+    with pytest.raises(_StartupFailed, match=r"there\.db"):
+        await server.serving
+    assert (server.told, events) == (["startup.failed"], [])
+
+
+@in_loop
+async def test_a_store_out_of_reach_refuses_each_request(tmp_path):
+    """Without a lifespan: 503 and nothing runs, until the file can be made."""
+    shop = Shop()
+    door = IdempotencyMiddleware(shop, store=f"sqlite:///{tmp_path}/not/there.db", scope="header:X-Account")
+    assert ((await ask(door)).code, shop.effects) == ("store-unavailable", 0)
+    (tmp_path / "not").mkdir()
+    assert ((await ask(door)).status, (await ask(door)).replayed, shop.effects) == (201, True, 1)
+    await door.close()
+
+
+@in_loop
 async def test_an_application_that_cannot_start_stops_the_start():
     """What it says of its own start-up is passed on, and nothing contradicts it."""
     door = IdempotencyMiddleware(_starlette(fail="startup"), store="memory://", scope="header:X-Account")

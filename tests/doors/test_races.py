@@ -62,7 +62,7 @@ def test_one_of_many_claims_again(shops):
 
 
 def test_processes_agree_on_the_fingerprint_and_the_secret(shops):
-    """Another request under the key is refused by every process, and an abandoned claim is abandoned for all."""
+    """Another request under the key is refused by every process, whichever took the first."""
     name = uuid.uuid4().hex
     shops[0].ask(key=name, name=name)
     assert [shop.ask(key=name, name=name, status=202).code for shop in shops] == ["key-reused"] * PROCESSES

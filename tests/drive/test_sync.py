@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -341,9 +342,24 @@ def test_a_handler_that_is_interrupted_leaves_its_claim():
     assert (code_of(drive(store, exchange, policy=policy)), exchange.executed) == ("outcome-unknown", [])
 
 
+def test_the_thread_ends_when_there_is_nothing_to_renew(monkeypatch):
+    """It is not kept for a driver that is at rest, and comes back with the next handler."""
+    monkeypatch.setattr(retrysafe.drive.sync, "IDLE_S", 0.02)
+    store = TamperedStore(MemoryStore())
+    driver = Driver(store, Noted())
+    store.open(SECRET)
+    before = threading.active_count()
+    for key in (b"first", b"second"):
+        store.done.clear()
+        head = replace(HEAD, headers=((b"idempotency-key", key),))
+        terms = Terms(Policy(lease="60ms"), "default", SECRET, os.urandom(16))
+        driver.run(protect(head, terms), Blocking(answered(), lambda _: until(lambda: "RenewIfHeld" in store.done)))
+        until(lambda: threading.active_count() == before)
+
+
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_renewals_go_on_in_a_child_of_a_fork(tmp_path):
-    """Threads do not follow into a child: the first handler there starts the renewals again."""
+    """Threads do not follow into a child, and what they had locked stays locked: its first handler starts anew."""
     store = SqliteStore(tmp_path / "records.db")
     store.open(SECRET)
     driver = Driver(store, Noted())
@@ -359,9 +375,11 @@ def test_renewals_go_on_in_a_child_of_a_fork(tmp_path):
         return driver.run(protect(head, terms), Blocking(answered(), outlive)) == Deliver("recorded")
 
     assert run(b"in-the-parent")
-    child = os.fork()
-    if child == 0:  # no assertion may unwind the child's stack into the test runner
-        os._exit(0 if run(b"in-the-child") else 1)
+    with driver._renewals._change:
+        child = os.fork()
+        if child == 0:  # nothing may unwind the child's stack into the test runner
+            signal.alarm(PATIENCE_S)
+            os._exit(0 if run(b"in-the-child") else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert run(b"in-the-parent-again")
     store.close()

@@ -395,7 +395,7 @@ def test_closing_races_with_using(path):
 
 
 def writers():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("retrysafe")]
+    return [thread for thread in threading.enumerate() if thread.name.endswith(".db")]
 
 
 def test_closed_store_leaves_no_thread(path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Protocol
@@ -132,27 +133,45 @@ class Driver:
         threading.Thread(target=work, name="retrysafe-errand", daemon=True).start()
 
 
-class _Renewals:
-    """One thread per process that renews the claims of all running handlers.
+IDLE_S = 5.0
 
-    It starts with the first handler, and anew in a child of a fork, where threads do not follow.
+_ALL: weakref.WeakSet[_Renewals] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for renewals in list(_ALL):
+        renewals.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class _Renewals:
+    """One thread that renews the claims of all running handlers.
+
+    It starts with the first handler, ends when there was none for a while, and starts anew in a child of a
+    fork, where threads do not follow.
     """
 
     def __init__(self, store: Store, observer: Observer) -> None:
         self._store = store
         self._observer = observer
+        self.forget()
+        _ALL.add(self)
+
+    def forget(self) -> None:
+        """Begin anew, without the thread, the handlers, and a lock that one of them may have held in a fork."""
         self._running: dict[int, _Running] = {}
         self._change = threading.Condition()
-        self._pid = 0
+        self._works = False
 
     def start(self, effect: Execute) -> Callable[[], None]:
         """Renew this claim from now on; call what is returned to stop."""
         running = _Running(effect)
         with self._change:
-            if self._pid != os.getpid():
-                self._pid = os.getpid()
-                self._running.clear()
-                threading.Thread(target=self._work, name="retrysafe-renewals", daemon=True).start()
+            if not self._works:
+                self._works = True
+                threading.Thread(target=self._work, name="retrysafe renewals", daemon=True).start()
             self._running[id(running)] = running
             self._change.notify()
 
@@ -167,13 +186,19 @@ class _Renewals:
             with self._change:
                 due = [running for running in self._running.values() if running.next_s <= time.monotonic()]
                 if not due:
-                    next_s = min((running.next_s for running in self._running.values()), default=None)
-                    self._change.wait(None if next_s is None else max(0.0, next_s - time.monotonic()))
+                    if not self._wait() and not self._running:
+                        self._works = False
+                        return
                     continue
             for running in due:
                 if not self._renew(running):
                     with self._change:
                         self._running.pop(id(running), None)
+
+    def _wait(self) -> bool:
+        """Wait until a claim is due, or there is a change; false when there was nothing to do for a while."""
+        next_s = min((running.next_s for running in self._running.values()), default=None)
+        return self._change.wait(IDLE_S if next_s is None else max(0.0, next_s - time.monotonic()))
 
     def _renew(self, running: _Running) -> bool:
         """Renew one claim; whether to go on with it."""

@@ -25,12 +25,16 @@ class Capture:
         withheld: names of response fields, in lower case, that a handler may not set.
     """
 
-    __slots__ = ("_body_bytes_max", "_digest", "_expected", "_pieces", "_size", "_start", "_withheld", "held", "sent")
+    __slots__ = (
+        "_body_bytes_max", "_digest", "_expected", "_headers", "_pieces", "_size", "_status", "_withheld", "held",
+        "sent",
+    )  # fmt: skip
 
     def __init__(self, body_bytes_max: int, withheld: frozenset[bytes]) -> None:
         self._body_bytes_max = body_bytes_max
         self._withheld = withheld
-        self._start: Message | None = None
+        self._status: int | None = None
+        self._headers: Headers = ()
         self._expected: int | None = None
         self._pieces: list[bytes] = []
         self._digest: Any = None
@@ -46,19 +50,16 @@ class Capture:
         self._expected = self._digest = None
         self._pieces.clear()
         self._size = 0
-        headers = message.get("headers") or ()
-        for field, value in headers:
+        headers = []
+        for field, value in message.get("headers") or ():
             name = field.lower()
+            if name in self._withheld:
+                continue
             if name == b"content-length" and value.isdigit():
                 self._expected = int(value)
-            elif name in self._withheld:
-                message = self._without_withheld(message)
-        self._start = message
-        self.held = [message]
-
-    def _without_withheld(self, message: Message) -> Message:
-        kept = [(name, value) for name, value in message["headers"] if name.lower() not in self._withheld]
-        return {**message, "headers": kept}
+            headers.append((field, value))
+        self._status, self._headers = message["status"], tuple(headers)
+        self.held = [{**message, "headers": headers}]  # a list that middleware outside of the door may write into
 
     def piece(self, message: Message) -> bool:
         """Take a piece of content; whether it completes the response. Either way it is now in `held`."""
@@ -85,12 +86,11 @@ class Capture:
 
     def answered(self, fate: Fate) -> Answered:
         """The complete response, for the record."""
-        if self._start is None:
+        if self._status is None:
             raise AssertionError("a response without a start was called complete")
-        headers: Headers = tuple(self._start.get("headers") or ())
         whole = self._digest is None
         return Answered(
-            Response(self._start["status"], headers, b"".join(self._pieces)),
+            Response(self._status, self._headers, b"".join(self._pieces)),
             whole=whole,
             size=self._size,
             digest=b"" if whole else self._digest.digest(),
