@@ -431,12 +431,12 @@ async def test_shutting_down_waits_for_the_handler():
     assert (door._driver._owners, door._driver._errands) == (set(), set())
 
 
-@pytest.mark.parametrize(("fate", "after", "retry"), [
-    (None, State.UNKNOWN, "outcome-unknown"),
-    ("no_effect", State.RETRYABLE, None),
+@pytest.mark.parametrize(("fate", "after", "told", "retry"), [
+    (None, State.UNKNOWN, "outcome-unknown", "outcome-unknown"),
+    ("no_effect", State.RETRYABLE, "handler-failed", None),
 ])  # fmt: skip
 @in_loop
-async def test_past_the_drain_the_handler_is_cancelled(fate, after, retry):
+async def test_past_the_drain_the_handler_is_cancelled(fate, after, told, retry):
     """Its record is unknown, unless it has said that nothing was done."""
     store, noted = MemoryStore(), Noted()
     shop = Shop()
@@ -453,7 +453,7 @@ async def test_past_the_drain_the_handler_is_cancelled(fate, after, retry):
     await shop.entered.wait()
     await door.close()
     await asyncio.wait([request])
-    assert (connection.answer.code, states(store)) == ("outcome-unknown", [after])
+    assert (connection.answer.code, states(store)) == (told, [after])
     assert (noted.of(CutOff), shop.cancelled) == ([CutOff(1)], 1)
     shop.gate.set()
     assert (await ask(door)).code == retry

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 
 import pytest
 
 import retrysafe.drive.aio
-from retrysafe import Policy
+from retrysafe import Policy, operation
 from retrysafe.errors import StoreUnavailable
 from retrysafe.model import State
 from retrysafe.observe import ClaimLost, StoreFailed, Unrecorded
@@ -319,3 +320,53 @@ async def test_a_claim_that_is_answered_after_its_client_left(fails):
     await eventually(lambda: not others())
     assert request.cancelled()
     assert (shop.effects, states(store), store.done[-1]) == (0, [], "DiscardIfHeld")
+
+
+@in_loop
+async def test_a_malformed_key_is_refused_while_the_store_is_away():
+    """What is wrong with the request is said whether the store is there or not: sending it again would not help."""
+    store = TamperedStore(MemoryStore())
+    store.away = True
+    refused = await ask(protected(Shop(), store), key='"not closed')
+    assert (refused.status, refused.code) == (400, "key-invalid")
+
+
+@in_loop
+async def test_a_handler_that_raised_and_cannot_see_its_record():
+    """The same of a handler that raised: the 500 problem goes out, marked."""
+    store = MemoryStore()
+
+    async def application(*_):
+        store._records.clear()
+        raise ZeroDivisionError
+
+    connection = Connection()
+    answer = await connection.run(protected(application, TamperedStore(store, before=failing(Read))))
+    assert (answer.code, answer.values("idempotency-status")) == ("handler-failed", ["unrecorded"])
+
+
+@pytest.mark.parametrize("ends", ["raises", "is cancelled"])
+@in_loop
+async def test_a_released_failure_does_not_say_that_it_is_over(ends):
+    """`no_effect()` and then an exception, or a shutdown: a retry runs again, so the problem must not deny it."""
+    entered = asyncio.Event()
+
+    async def application(*_):
+        operation().no_effect()
+        entered.set()
+        if ends == "raises":
+            raise ConnectionError
+        await asyncio.Event().wait()
+
+    store = MemoryStore()
+    door = protected(application, store, drain="10ms")
+    connection = Connection()
+    request = asyncio.create_task(connection.run(door))
+    await entered.wait()
+    if ends != "raises":
+        await door.close()
+    await asyncio.wait([request])
+    assert states(store) == [State.RETRYABLE]
+    problem = json.loads(connection.answer.body)
+    assert problem["retryable"] is True
+    assert "not run again" not in problem["detail"]

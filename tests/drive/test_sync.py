@@ -348,13 +348,12 @@ def test_the_thread_ends_when_there_is_nothing_to_renew(monkeypatch):
     store = TamperedStore(MemoryStore())
     driver = Driver(store, Noted())
     store.open(SECRET)
-    before = threading.active_count()
     for key in (b"first", b"second"):
         store.done.clear()
         head = replace(HEAD, headers=((b"idempotency-key", key),))
         terms = Terms(Policy(lease="60ms"), "default", SECRET, os.urandom(16))
         driver.run(protect(head, terms), Blocking(answered(), lambda _: until(lambda: "RenewIfHeld" in store.done)))
-        until(lambda: threading.active_count() == before)
+        until(lambda: not driver._renewals._works)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

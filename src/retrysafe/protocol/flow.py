@@ -140,7 +140,7 @@ def refuse_unready(head: Head, terms: Terms) -> Flow[Answer]:
     if isinstance(key, Absent) and not terms.policy.required:
         return Bypass()
     yield from ()
-    return _refuse(STORE_UNAVAILABLE, terms)
+    return _refuse(STORE_UNAVAILABLE if isinstance(key, Key) else _key_problem(key, terms.policy), terms)
 
 
 def _fingerprint(request: Request, terms: Terms) -> Flow[bytes]:
@@ -236,7 +236,7 @@ def _record(claim: Claim, outcome: Outcome, request: Request, terms: Terms) -> F
     """Make the outcome durable, then say what to send. Nothing is sent that the record contradicts."""
     policy = terms.policy
     verdict = decision.judge(outcome, request, policy)
-    answered, substitute = _answer_of(outcome, terms)
+    answered, substitute = _answer_of(outcome, verdict, terms)
     match verdict:
         case Verdict.RECORD:
             stored = seal(take_snapshot(answered, request.head), claim.record_id, terms.secret)
@@ -255,11 +255,11 @@ def _record(claim: Claim, outcome: Outcome, request: Request, terms: Terms) -> F
             event, ending = states.Event.GIVE_UP, Ending.UNKNOWN
         case _:
             assert_never(verdict)
-    settled = yield from perform(effects.Settle(settlement, policy.lease_ms))
+    settled: Settled | Respond = yield from perform(effects.Settle(settlement, policy.lease_ms))
     if settled is Settled.REFUSED:
-        lost = yield from _answer_of_lost_claim(claim, states.target(event), request.head, terms)
-        if lost is not None:
-            return BreakOff(Ending.CLAIM_LOST) if isinstance(outcome, effects.Broken) else lost
+        settled = yield from _look_again(claim, states.target(event), request.head, terms)
+    if isinstance(settled, Respond):
+        return BreakOff(Ending.CLAIM_LOST) if isinstance(outcome, effects.Broken) else settled
     if isinstance(outcome, effects.Broken):
         return BreakOff()
     recorded = settled is not Settled.OPEN
@@ -268,11 +268,13 @@ def _record(claim: Claim, outcome: Outcome, request: Request, terms: Terms) -> F
     return Respond(substitute if recorded else _unrecorded(substitute), ending if recorded else Ending.UNRECORDED)
 
 
-def _answer_of(outcome: Outcome, terms: Terms) -> tuple[Answered, Response | None]:
+def _answer_of(outcome: Outcome, verdict: Verdict, terms: Terms) -> tuple[Answered, Response | None]:
     """What goes into the record, and what to send if that is not what the handler has ready."""
     match outcome:
         case Answered():
             return outcome, None
+        case effects.Raised() | effects.Cancelled() if verdict in (Verdict.RELEASE, Verdict.DISCARD):
+            response = _response(HANDLER_FAILED_WITHOUT_EFFECT, terms)
         case effects.Raised() | effects.Broken():
             response = _response(HANDLER_FAILED, terms)
         case effects.Cancelled():
@@ -282,20 +284,20 @@ def _answer_of(outcome: Outcome, terms: Terms) -> tuple[Answered, Response | Non
     return Answered(response, whole=True, size=len(response.body), digest=b"", fate=effects.Fate.RAN), response
 
 
-def _answer_of_lost_claim(claim: Claim, intended: State | None, head: Head, terms: Terms) -> Flow[Answer | None]:
-    """The store refused the settlement: send what it holds instead. None: it holds ours after all.
+def _look_again(claim: Claim, intended: State | None, head: Head, terms: Terms) -> Flow[Settled | Respond]:
+    """The store refused the settlement: it was done before, or the claim was lost and its record is to be sent.
 
     A settlement whose reply was lost is refused when it is repeated; then the record stands as intended
-    under this claim's own token.
+    under this claim's own token. If the store cannot be asked, that is open.
     """
     try:
         found: Found | None = yield from perform(effects.Read(claim.record_id))
     except StoreError:
-        return Deliver(Ending.UNRECORDED, recorded=False)
+        return Settled.OPEN
     if found is None:
-        return None if intended is None else _refuse(decision.OUTCOME_UNKNOWN, terms, Ending.CLAIM_LOST)
+        return Settled.DONE if intended is None else _refuse(decision.OUTCOME_UNKNOWN, terms, Ending.CLAIM_LOST)
     if found.record.token == claim.token and found.record.state is intended:
-        return None
+        return Settled.DONE
     if found.record.state is State.COMPLETED:
         stored = _stored_answer(claim.record_id, found.record, head, terms)
         return Respond(stored.response, Ending.CLAIM_LOST)
@@ -344,6 +346,13 @@ HANDLER_FAILED = Problem(
     "handler-failed",
     "The application failed while it handled the request; it may or may not have taken effect. "
     "It is not run again under this key.",
+)
+
+
+HANDLER_FAILED_WITHOUT_EFFECT = Problem(
+    "handler-failed",
+    "The application failed and states that the request did not take effect. Send the same request again.",
+    members=(("retryable", True),),
 )
 
 
