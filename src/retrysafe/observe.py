@@ -88,7 +88,11 @@ class LogObserver:
     def notice(self, event: Event) -> None:
         """Log one event."""
         if isinstance(event, Handled):
-            if _log.isEnabledFor(logging.DEBUG):
+            if event.ending == "classify-failed":
+                _log.warning(
+                    "policy.classify of %s raised, or said what it may not; the answer was recorded", event.route
+                )
+            elif _log.isEnabledFor(logging.DEBUG):
                 _log.debug("%s on %s", event.ending, event.route)
             return
         _log.warning("%s: %s", type(event).__name__, _WORDS[type(event)].format(event=event))

@@ -21,7 +21,7 @@ from retrysafe.observe import CutOff, Handled, Observer, StoreFailed, Unrecorded
 from retrysafe.protocol import effects
 from retrysafe.protocol.effects import Effect, Execute, Flow, Outcome, Settled, Transition, Unread
 from retrysafe.protocol.fingerprint import fingerprint_of
-from retrysafe.protocol.flow import Answer
+from retrysafe.protocol.flow import Answer, BreakOff, Deliver, Ending
 from retrysafe.stores.contract import Store
 
 T = TypeVar("T")
@@ -77,7 +77,7 @@ class Driver:
         self.store = store
         self.observer = observer
         self.renewals = Renewals(store, observer)
-        self._owners: set[asyncio.Task[None]] = set()
+        self._owners: dict[asyncio.Task[None], _Owner] = {}
         self._errands: set[asyncio.Task[Any]] = set()
 
     async def run(self, flow: Flow[Answer], exchange: Exchange) -> None:
@@ -124,10 +124,11 @@ class Driver:
 
     async def drain(self, patience_s: float) -> None:
         """Wait for the owners; after `patience_s` cancel their handlers, whose records become unknown."""
-        if self._owners:
-            _, late = await asyncio.wait(self._owners, timeout=patience_s)
+        owners = dict(self._owners)
+        if owners:
+            _, late = await asyncio.wait(owners, timeout=patience_s)
             if late:
-                self.observer.notice(CutOff(len(late)))
+                self.observer.notice(CutOff(sum(not owners[owner].concluded for owner in late)))
                 for owner in late:
                     owner.cancel()
                 await asyncio.wait(late, timeout=SETTLE_S + RETRY_MOST_S)
@@ -147,8 +148,8 @@ class Driver:
         loop = asyncio.get_running_loop()
         owner = _Owner(self, flow, effect, exchange, loop.create_future())
         task = loop.create_task(owner.run())
-        self._owners.add(task)  # also the strong reference that keeps the task alive
-        task.add_done_callback(self._owners.discard)
+        self._owners[task] = owner  # also the strong reference that keeps the task alive
+        task.add_done_callback(self._owners.__delitem__)
         return owner.end()
 
     # --- settling while the store is away ---------------------------------------------------------
@@ -189,7 +190,7 @@ class Driver:
 class _Owner:
     """Owns one execution: the handler, and what follows from its outcome."""
 
-    __slots__ = ("_driver", "_effect", "_ended", "_exchange", "_flow", "_interruption")
+    __slots__ = ("_driver", "_effect", "_ended", "_exchange", "_flow", "_interruption", "concluded")
 
     def __init__(
         self, driver: Driver, flow: Flow[Answer], effect: Execute, exchange: Exchange, ended: asyncio.Future[None]
@@ -200,6 +201,7 @@ class _Owner:
         self._exchange = exchange
         self._ended = ended
         self._interruption: asyncio.CancelledError | None = None
+        self.concluded = False
 
     async def end(self) -> None:
         """For the request's task: wait. Not for the owner's task, because a cancelled waiter takes a task along."""
@@ -229,15 +231,31 @@ class _Owner:
 
         A handler may stand in a timeout or a cancel scope of its own; it is told of that afterwards.
         """
+        driver, exchange = self._driver, self._exchange
+        fault: BaseException | None = None
+        try:
+            answer = await self._record(outcome)
+        except Exception as error:  # noqa: BLE001 - a defect of ours: the record must not look alive, nor the answer be lost
+            fault, answer = error, await self._give_up(outcome)
+        driver.renewals.stop(self._effect)
+        self.concluded = True
+        driver.observer.notice(Handled(answer.ending, exchange.route))
+        await exchange.answer(answer)
+        if fault := fault or self._interruption:
+            raise fault
+
+    async def _record(self, outcome: Outcome) -> Answer:
         step = sent(self._flow, outcome)
         while isinstance(step, Effect):
             step = await self._advance(step)
-        driver, exchange = self._driver, self._exchange
-        driver.renewals.stop(self._effect)
-        driver.observer.notice(Handled(step.ending, exchange.route))
-        await exchange.answer(step)
-        if self._interruption is not None:
-            raise self._interruption
+        return step
+
+    async def _give_up(self, outcome: Outcome) -> Answer:
+        """The flow itself failed: the record says that the outcome is unknown; a whole answer still goes out."""
+        effect = self._effect
+        giving_up = effects.MarkUnknownIfHeld(effect.claim, effect.policy.unknown_retention_ms)
+        await self._settle(effects.Settle(giving_up, effect.policy.lease_ms))
+        return Deliver(Ending.UNRECORDED, recorded=False) if isinstance(outcome, effects.Answered) else BreakOff()
 
     async def _advance(self, effect: Effect[Any]) -> Effect[Any] | Answer:
         if isinstance(effect, effects.Settle):

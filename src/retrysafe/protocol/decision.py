@@ -162,15 +162,21 @@ RELEASED_STATUSES = frozenset({401, 403, 405, 407, 408, 415, 421, 423, 425, 429}
 _VERDICT_OF_FATE = {Fate.NO_EFFECT: Verdict.RELEASE, Fate.NOT_RUN: Verdict.DISCARD, Fate.UNKNOWN: Verdict.UNKNOWN}
 
 
+_CLASSES = {"record": Verdict.RECORD, "release": Verdict.RELEASE, "unknown": Verdict.UNKNOWN}
+
+
 def judge(outcome: Outcome, request: Request, policy: Policy) -> Verdict:
     """Judge what a handler answered (contract part E, R51, R52).
 
     What the handler says of its own operation goes first, then the policy's `classify`, then the table.
+
+    Raises:
+        Exception: `classify` raised, or returned another word than it may.
     """
     match outcome:
         case Answered(fate=Fate.RAN, response=response):
             if policy.classify is not None and (said := policy.classify(response)) is not None:
-                return Verdict(said)
+                return _CLASSES[said]
             if response.status in RELEASED_STATUSES:
                 return Verdict.RELEASE
             return Verdict.DISCARD if _is_router_redirect(outcome, request) else Verdict.RECORD
@@ -193,5 +199,8 @@ def _is_router_redirect(outcome: Answered, request: Request) -> bool:
     location = outcome.response.value(b"location")
     if location is None:
         return False
-    path = urlsplit(location.decode("latin-1")).path.encode("latin-1")
+    try:
+        path = urlsplit(location.decode("latin-1")).path.encode("latin-1")
+    except ValueError:  # no URL: no router wrote it
+        return False
     return path != request.head.path and path.rstrip(b"/") == request.head.path.rstrip(b"/")

@@ -60,6 +60,7 @@ class Ending(StrEnum):
     CLIENT_GONE = "client-gone"
     REPLAYED = "replayed"
     RECORDED = "recorded"
+    MISJUDGED = "classify-failed"
     RELEASED = "released"
     DISCARDED = "discarded"
     UNKNOWN = "unknown"
@@ -235,7 +236,10 @@ def _stored_answer(identity: bytes, record: Record, head: Head, terms: Terms) ->
 def _record(claim: Claim, outcome: Outcome, request: Request, terms: Terms) -> Flow[Answer]:
     """Make the outcome durable, then say what to send. Nothing is sent that the record contradicts."""
     policy = terms.policy
-    verdict = decision.judge(outcome, request, policy)
+    try:
+        verdict, misjudged = decision.judge(outcome, request, policy), False
+    except Exception:  # noqa: BLE001 - a hook of the user's failed after the effect: keep the answer, never run again
+        verdict, misjudged = Verdict.RECORD, True
     answered, substitute = _answer_of(outcome, verdict, terms)
     match verdict:
         case Verdict.RECORD:
@@ -243,7 +247,7 @@ def _record(claim: Claim, outcome: Outcome, request: Request, terms: Terms) -> F
             settlement: effects.Transition[bool] = effects.CompleteIfHeld(
                 claim, stored, policy.keep_ms, policy.tombstone_ms
             )
-            event, ending = states.Event.COMPLETE, Ending.RECORDED
+            event, ending = states.Event.COMPLETE, Ending.MISJUDGED if misjudged else Ending.RECORDED
         case Verdict.RELEASE:
             settlement = effects.ReleaseIfHeld(claim, policy.lifetime_ms)
             event, ending = states.Event.RELEASE, Ending.RELEASED

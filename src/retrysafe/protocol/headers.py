@@ -19,17 +19,18 @@ NEVER_KEPT = frozenset(
         b"set-cookie", b"set-cookie2", b"clear-site-data", b"www-authenticate", b"proxy-authenticate",
         b"authentication-info", b"proxy-authentication-info", b"authorization",
         # said of the first moment
-        b"retry-after", b"x-request-id", b"request-id", b"x-correlation-id", b"traceresponse", b"server-timing",
+        b"retry-after", b"x-request-id", b"request-id", b"x-correlation-id", b"x-amzn-requestid", b"x-amz-request-id",
+        b"cf-ray", b"traceresponse", b"server-timing",
         b"via", b"server", b"alt-svc",
         # over bytes or fields that a replay changes
         b"digest", b"repr-digest", b"content-digest", b"signature", b"signature-input",
         # ours; a door withholds whatever name the replay marker was given
-        b"idempotency-status", b"idempotent-replayed",
+        b"idempotency-status", b"idempotent-replayed", b"idempotency-effect",
     }
 )  # fmt: skip
 _NEVER_KEPT_PREFIXES = (b"ratelimit", b"x-ratelimit", b"x-rate-limit")
 
-ORIGIN_BOUND = b"access-control-"
+ORIGIN_BOUND = (b"access-control-", b"timing-allow-origin")
 
 
 def kept(headers: Headers) -> Headers:
@@ -46,7 +47,7 @@ def kept(headers: Headers) -> Headers:
 
 
 def without_origin_bound(headers: Headers) -> Headers:
-    """The fields without `Access-Control-*`: they answer one origin and no other."""
+    """The fields without `Access-Control-*` and their like: they answer one origin and no other."""
     return tuple((name, value) for name, value in headers if not name.startswith(ORIGIN_BOUND))
 
 

@@ -40,6 +40,12 @@ KINDS = MappingProxyType(
 )
 
 
+# Refusals before any handler ran. A gateway or another door in front is told so, and keeps no record of them.
+_WITHOUT_EFFECT = frozenset(
+    {"key-missing", "key-invalid", "scope-missing", "in-progress", "body-too-large", "key-reused", "store-unavailable"}
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One occurrence of a problem.
@@ -84,6 +90,7 @@ class Problem:
             (b"content-length", b"%d" % len(content)),
             (b"cache-control", b"no-store"),
             (b"link", b'<%s>; rel="describedby"' % url.encode()),
+            *(((b"idempotency-effect", b"none"),) if self.code in _WITHOUT_EFFECT else ()),
             *self.headers,
         )
         return Response(status, headers, content)

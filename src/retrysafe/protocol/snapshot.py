@@ -158,7 +158,7 @@ def _inflate(body: bytes, wbits: int) -> bytes | None:
         plain = decoder.decompress(body, _DECODED_BYTES_MAX)
     except zlib.error:
         return None
-    return plain if decoder.eof else None
+    return plain if decoder.eof and not decoder.unused_data else None
 
 
 def _weak(etag: bytes) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 from retrysafe.drive.aio import Driver
 from retrysafe.errors import ConfigurationError, StoreError
 from retrysafe.observe import LogObserver, Observer, StoreFailed
+from retrysafe.operation import current_operation
 from retrysafe.protocol.duration import Duration, milliseconds
 from retrysafe.protocol.flow import Terms, protect, refuse_unready
 from retrysafe.protocol.policy import Policy
@@ -82,7 +83,7 @@ class IdempotencyMiddleware:
             await Lifespan(self.app, self.open, self.close).run(scope, receive, send)
             return
         route = self._route(scope) if scope["type"] == "http" else None
-        if route is None:
+        if route is None or current_operation() is not None:  # a door further out protects this request already
             await self.app(scope, receive, send)
             return
         ready = self._secret is not None or await self._open_late()
@@ -92,7 +93,7 @@ class IdempotencyMiddleware:
         await self._driver.run(flow, exchange)
 
     def _route(self, scope: Connection) -> Route | None:
-        method = scope["method"]
+        method = scope["method"].upper()
         if method not in self._routes.methods:
             return None
         path, root = scope["path"], scope.get("root_path", "")

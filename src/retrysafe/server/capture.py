@@ -17,6 +17,16 @@ from retrysafe.protocol.effects import Answered, Fate
 Message = MutableMapping[str, Any]
 
 
+_BODILESS = frozenset({204, 205, 304})
+
+
+def _status_of(message: Message) -> int:
+    status = message["status"]
+    if not isinstance(status, int) or not 100 <= status <= 999:
+        raise ValueError(f"the application answered with the status {status!r}; it must be a number from 100 to 999")
+    return int(status)
+
+
 class Capture:
     """The response of one handler, as ASGI messages.
 
@@ -55,10 +65,12 @@ class Capture:
             name = field.lower()
             if name in self._withheld:
                 continue
-            if name == b"content-length" and value.isdigit():
+            if name == b"content-length" and value.strip().isdigit():
                 self._expected = int(value)
-            headers.append((field, value))
-        self._status, self._headers = message["status"], tuple(headers)
+            headers.append((bytes(field), bytes(value)))
+        self._status, self._headers = _status_of(message), tuple(headers)
+        if self._status in _BODILESS:
+            self._expected = 0  # a client has the whole answer with its head
         self.held = [{**message, "headers": headers}]  # a list that middleware outside of the door may write into
 
     def piece(self, message: Message) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, assert_never
 from urllib.parse import quote
 
 from retrysafe.drive.aio import Conclude
-from retrysafe.errors import IncompleteResponse
+from retrysafe.errors import CallerError, IncompleteResponse
 from retrysafe.model import Body, BytesBody, Head, Request, Response
 from retrysafe.operation.handle import begin
 from retrysafe.protocol import effects, flow
@@ -51,8 +51,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_answered", "_application", "_authorizer", "_broken_off", "_capture", "_conclude",
-        "_connection", "_content", "_is_over", "_left", "_muted", "_operation", "_over", "_resolver", "_sending",
+        "_answered", "_application", "_authorizer", "_broken_off", "_capture", "_conclude", "_connection", "_content",
+        "_is_over", "_left", "_muted", "_operation", "_over", "_resolver", "_sending", "_server_connection",
         "_server_receive", "_server_send", "_terms", "head", "route",
     )  # fmt: skip
 
@@ -69,6 +69,9 @@ class Exchange:
     ) -> None:
         self.route = route.entry
         self.head = _head(connection)
+        # Frozen: a server may go on adding to its list while the content arrives, and what was judged must be what is.
+        self._server_connection = connection
+        connection = {**connection, "headers": list(self.head.headers)}
         self._application = application
         self._connection = connection
         self._server_receive = receive
@@ -92,7 +95,9 @@ class Exchange:
         """The account that the request belongs to; empty is none."""
         account = self._resolver(self._connection)
         if account is not None and not isinstance(account, str):
-            account = await account
+            account = await account if inspect.isawaitable(account) else account
+            if account is not None and not isinstance(account, str):
+                raise CallerError(f"scope= gave a {type(account).__name__}; it must give a string, or None")
         return account or None
 
     async def request(self, body_bytes_max: int) -> Request | Unread:
@@ -183,7 +188,8 @@ class Exchange:
         elif kind != "http.response.body":
             await self._forward(message)
         elif self._capture.piece(message):
-            await self._take_conclude()(self._capture.answered(self._operation.fate))
+            answered = self._capture.answered(self._operation.fate)
+            await self._take_conclude()(answered)
         else:
             for waiting in self._capture.release():
                 await self._forward(waiting)
@@ -218,7 +224,7 @@ class Exchange:
             case flow.Respond() | flow.BreakOff():
                 self._broken_off = self._muted = True
             case flow.Bypass():
-                await self._application(self._connection, self._server_receive, self._server_send)
+                await self._application(self._server_connection, self._server_receive, self._server_send)
             case flow.Vanish():
                 pass
             case _:
@@ -257,7 +263,7 @@ def _marked_unrecorded(message: Message) -> Message:
 
 def _head(connection: Connection) -> Head:
     path = connection.get("raw_path") or quote(connection["path"]).encode()
-    return Head(connection["method"], path, connection.get("query_string", b""), tuple(connection["headers"]))
+    return Head(connection["method"].upper(), path, connection.get("query_string", b""), tuple(connection["headers"]))
 
 
 def _messages(request: Request) -> Iterator[Message]:
