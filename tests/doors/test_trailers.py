@@ -13,7 +13,7 @@ MERGES_TRAILERS = "uvicorn"
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_who_takes_a_key_from_a_trailer(server, tmp_path):
-    """uvicorn with httptools puts trailers among the fields; under every other server a key there is none."""
+    """Under uvicorn with httptools trailers are fields; under every other server a key there is none."""
     name = uuid.uuid4().hex
     content = b'{"name": "%s"}' % name.encode()
     request = (
