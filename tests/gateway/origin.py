@@ -93,10 +93,13 @@ def answering(answer: bytes) -> Script:
 class Origin:
     """The upstream: what it accepted, and what it does with a connection."""
 
-    def __init__(self, script: Script, port: int = 0) -> None:
+    def __init__(self, script: Script, port: int = 0, host: str = "127.0.0.1") -> None:
         self.script = script
+        self.host = f"[{host}]" if ":" in host else host
         self.lines: list[Line] = []
-        self._listener = socket.create_server(("127.0.0.1", port), backlog=64)
+        self._listener = socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=64
+        )
         self.port: int = self._listener.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
@@ -104,7 +107,7 @@ class Origin:
     @property
     def url(self) -> str:
         """Where it is."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def heads(self) -> list[bytes]:

@@ -146,6 +146,13 @@ def test_faulty_policy_options(name, value, words):
         ("upstream", "http://me:secret@127.0.0.1", "without user and password"),
         ("upstream", "http://127.0.0.1/base", "must end after the port"),
         ("upstream", "http://127.0.0.1:99999", "out of range"),
+        ("upstream", "http://a..b:80", "its host can be no name"),
+        ("upstream", f"http://{'a' * 300}", "its host can be no name"),
+        ("upstream", "http://" + ".".join(["a" * 60] * 5), "its host can be no name"),
+        ("upstream", "http://a b", "its host can be no name"),
+        ("upstream", "http://xn--\u00e4", "its host can be no name"),
+        ("upstream", "http://[fe80::1%25eth0]:80", "its host can be no name"),
+        ("upstream", "http://[v1.x]:80", "its host can be no name"),
         ("listen", "8080", "must be HOST:PORT"),
         ("listen", "127.0.0.1:66000", "must be HOST:PORT"),
         ("listen", "::1:80", "must be HOST:PORT"),
@@ -165,6 +172,22 @@ def test_faulty_settings(name, value, words):
     (fault,) = faults(given_by("RETRYSAFE_X", **{name: value}))
     assert fault.startswith("RETRYSAFE_X: ")
     assert words in fault
+
+
+@pytest.mark.parametrize(
+    ("written_as", "origin"),
+    [
+        ("http://[::1]:9000", "http://[::1]:9000"),
+        ("https://[2001:DB8:0::1]/", "https://[2001:db8::1]"),
+        ("http://api_1.internal.:80", "http://api_1.internal.:80"),
+        ("http://M\u00fcnchen.example:80", "http://xn--mnchen-3ya.example:80"),
+        ("http://127.0.0.1:", "http://127.0.0.1"),
+    ],
+)
+def test_addresses_of_upstreams(written_as, origin):
+    """IPv6 in brackets, names in ASCII, a port only if there is one."""
+    options = {**given_by("test", **ENOUGH), **given_by("test", upstream=written_as)}
+    assert build(read(options, {}, None)).upstream == origin
 
 
 def test_missing_settings_are_told_with_every_way_to_give_them():
@@ -240,6 +263,23 @@ def test_what_is_no_table_or_no_toml(tmp_path, text):
     with pytest.raises(ConfigurationError) as raised:
         build(read({}, {}, written(tmp_path, text)))
     assert all("retrysafe.toml" in fault for fault in raised.value.faults if "is not set" not in fault)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("\ntool = 3\n", ":2: tool must be a table"),
+        ("[[tool]]\n", ":1: tool must be a table"),
+        ("[tool]\nretrysafe = 5\n", ":2: retrysafe must be a table"),
+        ("[[tool.retrysafe]]\nsecret = 'hush'\n", ":1: retrysafe must be a table"),
+    ],
+)
+def test_what_is_no_table_in_a_shared_file(tmp_path, text, fault):
+    """Told with file and line, and without its value."""
+    (tmp_path / "pyproject.toml").write_text(text)
+    with pytest.raises(ConfigurationError) as raised:
+        find(None, tmp_path)
+    assert raised.value.faults == (f"{tmp_path}/pyproject.toml{fault}; write [tool.retrysafe]",)
 
 
 def test_the_secret_comes_from_a_file_or_the_environment(tmp_path):

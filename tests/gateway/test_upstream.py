@@ -8,8 +8,9 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from retrysafe.gateway.app import _upstream
 from tests.gateway.origin import OK, Origin, answering, origin
-from tests.gateway.serving import before, call, gateway, keyed
+from tests.gateway.serving import before, call, configured, gateway, keyed
 
 CODE = "https://retrysafe.dev/problems/"
 
@@ -103,6 +104,45 @@ def test_tls_that_fails_frees_the_key():
         with gateway(url) as port:
             assert keyed(port, "key-1").json["code"] == "upstream-unreachable"
             assert keyed(port, "key-1").json["code"] == "upstream-unreachable"
+
+
+@pytest.mark.parametrize("url", ["http://a..b:80", f"http://{'a' * 300}", "http://127.0.0.1:99999"])
+def test_an_address_that_cannot_be_used_frees_the_key(url):
+    """Neither an address that no URL takes, nor a name that no resolver takes: nothing was sent."""
+    with gateway(url) as port:
+        for _ in range(2):
+            refused = keyed(port, "key-1")
+            assert (refused.status, refused.json["code"]) == (502, "upstream-unreachable")
+        assert call(port, "GET").json["code"] == "upstream-unreachable"
+
+
+# --- IPv6 -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("origin_url", "host", "port"),
+    [("http://[::1]:9000", "::1", 9000), ("https://[2001:db8::1]", "2001:db8::1", 443)],
+)
+def test_an_ipv6_upstream_keeps_its_brackets(origin_url, host, port):
+    """The address and the target of what is sent, whether or not this machine has IPv6."""
+    url = _upstream(configured(origin_url))._url(b"/orders?a=%2F")
+    assert (url.host, url.port, str(url)) == (host, port, f"{origin_url}/orders?a=%2F")
+
+
+@pytest.mark.parametrize(("setting", "named"), [("upstream", "[::1]"), ("preserve", "127.0.0.1")])
+def test_an_ipv6_upstream_is_reached(setting, named):
+    """A connection is made to it; where the machine has no IPv6, none can be, and that is what is said."""
+    try:
+        server = Origin(answering(OK), host="::1")
+    except OSError:
+        with gateway("http://[::1]:9", host=setting) as port:
+            assert keyed(port, "key-1").json["code"] == "upstream-unreachable"
+        return
+    with gateway(server.url, host=setting) as port:
+        assert keyed(port, "key-1").status == 200
+        expected = server.port if setting == "upstream" else port
+        assert f"\r\nhost: {named}:{expected}\r\n".encode() in server.heads[0].lower()
+    server.close()
 
 
 # --- unknown --------------------------------------------------------------------------------------

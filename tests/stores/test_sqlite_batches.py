@@ -298,6 +298,29 @@ def test_connection_that_failed_is_dropped(path):
     session.close()
 
 
+@pytest.mark.parametrize("step", ["run", "tidy"])
+def test_nobody_waits_for_a_writer_that_stumbled(store, path, monkeypatch, step):
+    """Whatever goes wrong around a batch: who waits hears of it, and the next one is served."""
+
+    def stumble(*_arguments):
+        monkeypatch.undo()
+        raise RuntimeError("unexpected")
+
+    async def main():
+        async with asyncio.timeout(10):
+            return await asyncio.gather(store.submit(claiming()), return_exceptions=True)
+
+    monkeypatch.setattr(Session, step, stumble)
+    (first,) = asyncio.run(main())
+    if step == "run":
+        assert isinstance(first, StoreUnavailable)
+        assert "RuntimeError" in str(first)
+    else:
+        assert first.record.attempt == 1
+    (second,) = asyncio.run(main())
+    assert second.record.attempt == 1
+
+
 def test_errors_reveal_nothing(store):
     """An error repeats neither keys nor responses."""
     claim = claiming()

@@ -225,6 +225,71 @@ def test_file_that_is_being_made_is_no_strangers(stores, path, monkeypatch):
     assert tried
 
 
+# --- gone while it is open ----------------------------------------------------------------------
+
+
+def remove(path):
+    """The file alone; what SQLite keeps beside it stays."""
+    path.unlink()
+
+
+def remove_all(path):
+    """The file and what is beside it."""
+    for file in path.parent.glob(f"{path.name}*"):
+        file.unlink()
+
+
+def replace(path):
+    """Another store takes the place of the file in one step."""
+    other = SqliteStore(path.with_name("other.db"))
+    other.open()
+    other.close()
+    path.with_name("other.db").replace(path)
+
+
+@pytest.mark.parametrize("lose", [remove, remove_all, replace])
+def test_file_that_is_gone_is_noticed(stores, path, lose):
+    """Nothing is claimed, found or completed in a file that nobody else can see, until the store is opened again."""
+    store = stores()
+    store.open()
+    claimed = claim(store)
+    lose(path)
+    there = sorted(path.parent.iterdir())
+    for _ in range(3):
+        with pytest.raises(StoreUnusable, match=r"records.db was removed or replaced while it was open; .* restart"):
+            claim(store, claimed.record_id)
+    with pytest.raises(StoreUnusable):
+        store.perform(Read(claimed.record_id))
+    with pytest.raises(StoreUnusable):
+        store.perform(CompleteIfHeld(claimed, b"response", 60_000, 60_000))
+    with pytest.raises(StoreUnusable):  # it was not closed
+        store.open()
+    assert set(path.parent.iterdir()) <= set(there)
+    successor = stores()
+    successor.open()
+    assert claim(successor).attempt == 1
+    with pytest.raises(StoreUnusable):  # though there is a file again, maybe with the number of the first
+        claim(store)
+    store.close()
+    store.open()
+    assert claim(store).attempt == 1
+
+
+def test_file_that_is_gone_is_noticed_by_a_new_connection(stores, path):
+    """A connection that failed is made anew, and not to another file."""
+    store = stores(busy_ms=10)
+    store.open()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailable):  # and the connection is dropped
+        claim(store)
+    other.close()
+    remove_all(path)
+    with pytest.raises(StoreUnusable, match="removed or replaced"):
+        claim(store)
+    assert not path.exists()
+
+
 # --- growing older ------------------------------------------------------------------------------
 
 

@@ -180,6 +180,24 @@ def test_both_sides_of_a_fork_work(path):
     assert intact(path)
 
 
+def test_fork_does_not_forget_which_file_it_was(path):
+    """The file goes while a fork has it closed: neither side makes another."""
+    store = SqliteStore(path)
+    store.open()
+
+    def work():
+        path.unlink()
+        with pytest.raises(StoreUnusable, match="removed or replaced"):
+            store.perform(Read(bytes(32)))
+        return "refused"
+
+    assert in_child(os.fork, work) == "refused"
+    with pytest.raises(StoreUnusable, match="removed or replaced"):
+        store.perform(Read(bytes(32)))
+    assert not path.exists()
+    store.close()
+
+
 def test_parent_that_closes_takes_nothing_from_its_child(path):
     """The child goes on writing after its parent has closed the file, and all of it is there."""
     store = SqliteStore(path)

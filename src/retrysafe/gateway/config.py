@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from retrysafe.errors import ConfigurationError
 from retrysafe.gateway.settings_file import SettingsFile
@@ -28,6 +29,7 @@ DEFAULT = "default"
 POLICY_OPTIONS = tuple(name for name in OPTIONS if name != "classify")
 _POLICY_DEFAULT = Policy()
 _SECRET_BYTES_MIN = 16
+_HOST_CHARACTERS_MAX = 254  # with a dot at the end (RFC 1035 3.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,21 @@ def _origin(text: str) -> str:
         raise ValueError('it must be like "http://127.0.0.1:9000", without user and password')
     if url.path not in ("", "/") or url.query or url.fragment or url.port == 0:
         raise ValueError("it must end after the port: paths are forwarded as they come")
-    return f"{url.scheme}://{url.netloc}"
+    return f"{url.scheme}://{_host(url)}" + ("" if url.port is None else f":{url.port}")
+
+
+def _host(url: SplitResult) -> str:
+    """The host of a URL as a connection can use it: in ASCII (IDNA), an IPv6 address in brackets."""
+    host = url.hostname or ""
+    try:
+        if "[" in url.netloc and "%" not in host:
+            return f"[{IPv6Address(host)}]"
+        name = host.encode("idna").decode("ascii")
+    except ValueError:
+        name = ""
+    if len(name) > _HOST_CHARACTERS_MAX or not re.fullmatch(r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?", name):
+        raise ValueError('its host can be no name and no address; it must be like "localhost", "127.0.0.1" or "[::1]"')
+    return name
 
 
 def _address(text: str) -> Address:

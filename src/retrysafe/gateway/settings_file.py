@@ -31,7 +31,7 @@ class SettingsFile:
         table: the settings as they stand.
 
     Raises:
-        ConfigurationError: it cannot be read, or is not TOML.
+        ConfigurationError: it cannot be read, is not TOML, or has something else where the table should be.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,7 +48,10 @@ class SettingsFile:
         self._lines = _lines(text)
         self.table: dict[str, Any] = document
         for name in self._root:
-            self.table = self.table.get(name, {})
+            inner = self.table.get(name, {})
+            if not isinstance(inner, dict):
+                raise ConfigurationError([f"{self.where()}: {name} must be a table; write [{'.'.join(self._root)}]"])
+            self.table = inner
 
     def where(self, *place: str) -> str:
         """File and line of a setting, or of the innermost table around it that has a line."""

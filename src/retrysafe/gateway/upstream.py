@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import aiohttp
 from yarl import URL
@@ -90,8 +91,9 @@ class Upstream:
         keepalive_s: float,
         problems_url: str,
     ) -> None:
-        url = URL(origin)
-        self._scheme, self._authority = url.scheme, url.authority
+        parts = urlsplit(origin)
+        # yarl's own authority has lost the brackets of an IPv6 address
+        self._scheme, self._authority = parts.scheme, parts.netloc
         self._rules = rules
         self._timeout_s = timeout_s
         # Connecting counts towards the silence and must end first, or what was never sent would look as if it was.
@@ -230,7 +232,15 @@ class Upstream:
 
     def _url(self, target: bytes) -> URL:
         # All of it as the path, so that nothing is parsed, decoded or tidied on the way.
-        return URL.build(scheme=self._scheme, authority=self._authority, path=target.decode("ascii"), encoded=True)
+        path = target.decode("ascii")
+        try:
+            url = URL.build(scheme=self._scheme, authority=self._authority, path=path, encoded=True)
+            usable = bool(url.raw_host)  # to ask is what makes yarl look at the authority
+        except ValueError:
+            usable = False
+        if not usable:
+            raise UpstreamUnreachable("the upstream has no usable address")
+        return url
 
     # --- may the caller see a stored answer? ------------------------------------------------------
 
@@ -337,13 +347,19 @@ class _Request(aiohttp.ClientRequest):
 
     aiohttp lets an idle connection collect what an upstream says unasked, "408 Request Timeout" above
     all, and would take it for the answer to the next request.
+
+    Attributes:
+        connected: there was a connection to write it on.
     """
+
+    connected = False
 
     async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
         """Write the request, unless the connection has ended or has something to say."""
         protocol = conn.protocol
         if protocol is None or not protocol.is_connected() or protocol.should_close:
             raise _Spoilt
+        self.connected = True
         return await super().send(conn)
 
 
@@ -362,6 +378,10 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
             raise UpstreamUnreachable(f"no connection to the upstream ({_reason(error)})") from error
         except (aiohttp.ClientError, OSError) as error:
             raise UpstreamFailed(f"the upstream did not answer ({_reason(error)})") from error
+        except ValueError as error:  # a host that no resolver takes
+            if getattr(request, "connected", True):
+                raise
+            raise UpstreamUnreachable(f"the upstream has no usable address ({_reason(error)})") from error
     raise UpstreamUnreachable("the upstream speaks before it is asked")
 
 

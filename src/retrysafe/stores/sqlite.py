@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import os
 import threading
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
@@ -27,8 +29,10 @@ from retrysafe.protocol.effects import Transition
 from retrysafe.stores.clock import Clock, host_clock
 from retrysafe.stores.contract import Pending
 from retrysafe.stores.plan import AgreeOnSecret
-from retrysafe.stores.sqlite_file import SqliteFile, migrations
+from retrysafe.stores.sqlite_file import Identity, SqliteFile, migrations
 from retrysafe.stores.sqlite_session import Session
+
+_LOG = logging.getLogger("retrysafe.stores.sqlite")
 
 T = TypeVar("T")
 
@@ -102,6 +106,7 @@ class SqliteStore:
         with _HANDING:
             self._closed = True
             writer, self._writer = self._writer, None
+            self._file = replace(self._file, identity=Identity())
         if writer is not None:
             writer.stop()
 
@@ -178,9 +183,17 @@ class _Writer:
         session = Session(file, clock)
         last = False
         while not last:
-            calls, last = self._take()
-            _deliver(calls, session.run([call.transition for call in calls]))
-            session.tidy()
+            waiting, last = self._take()
+            try:
+                outcomes = session.run([call.transition for call in waiting])
+                answered, waiting = waiting, []
+                _deliver(answered, outcomes)
+                session.tidy()
+            except Exception as error:  # noqa: BLE001 - who waits for a thread that died would wait for ever
+                _LOG.exception("%s: unexpected; the connection is made anew", file.path)
+                session.close()
+                failure = f"{file.path}: {type(error).__name__}, which was not expected; see the log"
+                _deliver(waiting, [StoreUnavailable(failure) for _ in waiting])
         session.close()
         _WRITERS.discard(self)
 

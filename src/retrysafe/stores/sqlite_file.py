@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import TypeVar
@@ -43,6 +43,48 @@ def migrations() -> tuple[str, ...]:
     return tuple(script.read_text("utf-8") for script in scripts)
 
 
+class Identity:
+    """Which file the path led to when it was first connected to.
+
+    A connection goes on with its file when that is removed or replaced, and a new one would begin with
+    another: both would run again what was recorded in the first.
+    """
+
+    __slots__ = ("_lost", "_seen")
+
+    def __init__(self) -> None:
+        self._seen: tuple[int, int] | None = None
+        self._lost = False  # kept, because a file that is made anew may get the number of the one before
+
+    def check(self, path: Path) -> None:
+        """Is it still that file?
+
+        Raises:
+            StoreUnusable: it is not; nor is it ever again.
+        """
+        if self._seen is None:
+            return
+        if not self._lost:
+            try:
+                self._lost = _number(path) != self._seen
+            except FileNotFoundError:
+                self._lost = True
+        if self._lost:
+            raise StoreUnusable(
+                f"{path} was removed or replaced while it was open; what it recorded is not in another file: "
+                "put the file back if you can, and restart every process that uses it"
+            )
+
+    def remember(self, number: tuple[int, int]) -> None:
+        """Take this for the file, unless there is one already."""
+        self._seen = self._seen or number
+
+
+def _number(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
 @dataclass(frozen=True, slots=True)
 class SqliteFile:
     """Where the records are, and how to connect to it.
@@ -53,6 +95,7 @@ class SqliteFile:
         busy_ms: how long to wait for another process that is writing.
         migrations: the schema that this release knows.
         mounts: where Linux says which file systems there are.
+        identity: which file it is, once that is known; over all connections until the store is closed.
     """
 
     path: Path
@@ -60,18 +103,22 @@ class SqliteFile:
     busy_ms: int
     migrations: Sequence[str]
     mounts: Path = Path("/proc/self/mountinfo")
+    identity: Identity = field(default_factory=Identity, compare=False)
 
     def connect(self) -> sqlite3.Connection:
         """A connection that is ready for use, its schema brought up to date.
 
         Raises:
-            StoreUnusable: the file is another's, or newer, or in an unsafe place. It was not changed.
+            StoreUnusable: the file is another's, or newer, or in an unsafe place, or no longer the one that
+                it was. It was not changed.
             StoreUnavailable: it cannot be opened.
             sqlite3.Error: the same, from SQLite itself.
         """
         if not self.force:
             self._refuse_network()
+        self.identity.check(self.path)
         self._create()
+        number = _number(self.path)  # before it is opened: if it is replaced in between, the next check tells
         connection = self._connect(self.busy_ms)
         try:
             connection.execute("BEGIN")  # what is read about the file is to be from one moment
@@ -83,6 +130,7 @@ class SqliteFile:
         except BaseException:
             connection.close()
             raise
+        self.identity.remember(number)
         return connection
 
     def checkpoint_if_due(self, connection: sqlite3.Connection) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from retrysafe.errors import StoreError, StoreUnavailable
+from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
 from retrysafe.protocol.effects import Transition
 from retrysafe.stores import sql
 from retrysafe.stores.clock import Clock
@@ -135,6 +135,12 @@ class Session:
         if self._connection is None:
             self._connection = self._file.connect()
             self._notice_clock(self._connection)
+            return self._connection
+        try:
+            self._file.identity.check(self._file.path)
+        except StoreUnusable:
+            self.close()
+            raise
         return self._connection
 
     def _notice_clock(self, connection: sqlite3.Connection) -> None:
