@@ -11,6 +11,7 @@ import retrysafe.protocol.flow
 from retrysafe.asgi import IdempotencyMiddleware
 from retrysafe.model import State
 from retrysafe.observe import CutOff
+from retrysafe.operation import Operation, current_operation
 from retrysafe.protocol.effects import CompleteIfHeld
 from retrysafe.server.capture import Message
 from retrysafe.stores.memory import MemoryStore
@@ -190,6 +191,26 @@ async def test_a_door_within_a_door_lets_the_outer_one_protect():
     door = protected(protected(shop, store), store)
     first, retry = await ask(door), await ask(door)
     assert (first.status, retry.replayed, shop.effects) == (201, True, 1)
+
+
+@pytest.mark.parametrize("key", ["k-2", None])
+@in_loop
+async def test_a_request_that_starts_in_the_context_of_another(key):
+    """As uvicorn starts the next one of a connection: it is another operation, or none, and protected as any."""
+    seen: list[Operation | None] = []
+
+    async def application(connection, _receive, send):
+        seen.append(current_operation())
+        await send(start())
+        await send(piece())
+        if connection["path"] == "/first":
+            for _ in range(2):
+                assert (await Connection("POST /second", key=key).run(door)).status == 201
+
+    door = protected(application)
+    assert (await ask(door, "POST /first")).status == 201
+    first, *others = [operation and operation.key for operation in seen]
+    assert (first, others) == ("k-1", ["k-2"] if key else [None, None])
 
 
 @in_loop

@@ -84,6 +84,15 @@ def operation() -> Operation:
     return found
 
 
+def begin_without() -> None:
+    """For doors: no operation is current in this context.
+
+    A server may start a request in the context of the one before it, on the same connection.
+    """
+    if _current.get() is not None:
+        _current.set(None)
+
+
 def begin(execute: Execute, secret: bytes) -> Operation:
     """For doors: make the operation of a handler that is about to run, current in this context."""
     begun = Operation(execute, secret)

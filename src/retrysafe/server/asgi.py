@@ -10,11 +10,11 @@ from typing import Any
 from retrysafe.drive.aio import Driver
 from retrysafe.errors import ConfigurationError, StoreError
 from retrysafe.observe import LogObserver, Observer, StoreFailed
-from retrysafe.operation import current_operation
+from retrysafe.operation.handle import begin_without
 from retrysafe.protocol.duration import Duration, milliseconds
 from retrysafe.protocol.flow import Terms, protect, refuse_unready
 from retrysafe.protocol.policy import Policy
-from retrysafe.server.exchange import Application, Authorizer, Exchange, Receive, Send
+from retrysafe.server.exchange import PROTECTED, Application, Authorizer, Exchange, Receive, Send
 from retrysafe.server.lifespan import Lifespan
 from retrysafe.server.routes import Route, Routes
 from retrysafe.server.scope import ANONYMOUS, Connection, Resolver, resolver
@@ -82,8 +82,12 @@ class IdempotencyMiddleware:
         if scope["type"] == "lifespan":
             await Lifespan(self.app, self.open, self.close).run(scope, receive, send)
             return
+        if PROTECTED in scope:  # by a door further out: one is enough, and two over one store would refuse each other
+            await self.app(scope, receive, send)
+            return
+        begin_without()
         route = self._route(scope) if scope["type"] == "http" else None
-        if route is None or current_operation() is not None:  # a door further out protects this request already
+        if route is None:
             await self.app(scope, receive, send)
             return
         ready = self._secret is not None or await self._open_late()

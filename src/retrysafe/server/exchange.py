@@ -36,6 +36,11 @@ _EXTENSIONS_HIDDEN = frozenset(
 )
 
 
+# In the connection scope of a handler whose request a door protects. Not a context variable: a server may start
+# the next request of a connection in the context of the one before.
+PROTECTED = "retrysafe.protected"
+
+
 class Exchange:
     """The state of one request; a new object for each.
 
@@ -71,7 +76,7 @@ class Exchange:
         self.head = _head(connection)
         # Frozen: a server may go on adding to its list while the content arrives, and what was judged must be what is.
         self._server_connection = connection
-        connection = {**connection, "headers": list(self.head.headers)}
+        connection = {**connection, "headers": list(self.head.headers), PROTECTED: True}
         self._application = application
         self._connection = connection
         self._server_receive = receive
