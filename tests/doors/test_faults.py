@@ -370,3 +370,18 @@ async def test_a_released_failure_does_not_say_that_it_is_over(ends):
     problem = json.loads(connection.answer.body)
     assert problem["retryable"] is True
     assert "not run again" not in problem["detail"]
+
+
+@pytest.mark.usefixtures("_hasty")
+@in_loop
+async def test_a_claim_whose_reply_was_lost_is_taken_back_until_its_lease_ends():
+    """Nothing ran under it: a store that is away for long must not make the outcome of nothing unknown."""
+    store, shop = MemoryStore(), Shop()
+    tampered = TamperedStore(
+        store, before=failing(DiscardIfHeld, times=40), after=failing(ClaimIfAbsent, times=1)
+    )  # forty tries take many times the patience with a settlement
+    door = protected(shop, tampered)
+    assert (await ask(door)).code == "store-unavailable"
+    assert states(store) == [State.IN_PROGRESS]
+    await eventually(lambda: not states(store))
+    assert ((await ask(door)).status, shop.effects) == (201, 1)

@@ -144,7 +144,7 @@ def in_child(fork, work):
     """What `work` returns in a forked child, which then ends at once; a word, or the name of an exception."""
     heard, told = os.pipe()
     child = fork()
-    if child == 0:  # pragma: no cover - coverage does not follow
+    if child == 0:
         try:
             word = work()
         except BaseException as error:  # noqa: BLE001 the child must not go on with the tests

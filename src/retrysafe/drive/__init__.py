@@ -4,7 +4,7 @@ Rules that both keep:
 
 * A flow is driven to its end, always; `close()` is never called on one.
 * A claim whose answer reached nobody, because the store failed or the caller was cancelled, is taken
-  back: nothing ran under it.
+  back, for as long as its lease: nothing ran under it.
 * From `Execute` on, nobody but a shutdown can stop the handler, and nothing stops the settlement.
 * A settlement is tried again while the store is away: for `SETTLE_S` while the client waits, then
   until the lease ends (contract R49).

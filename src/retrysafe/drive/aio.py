@@ -140,7 +140,8 @@ class Driver:
         try:
             return await self.store.submit(claiming)
         except (asyncio.CancelledError, StoreError):
-            self.errand(self.settle_until(claiming.undo(), asyncio.get_running_loop().time() + SETTLE_S))
+            lease_end_s = asyncio.get_running_loop().time() + claiming.lease_ms / 1_000
+            self.errand(self.settle_until(claiming.undo(), lease_end_s))
             raise
 
     def _hand_over(self, flow: Flow[Answer], effect: Execute, exchange: Exchange) -> Awaitable[None]:

@@ -99,7 +99,8 @@ class Driver:
         try:
             return self._store.perform(claiming)
         except BaseException:
-            self._errand(lambda: self._settle_until(claiming.undo(), time.monotonic() + SETTLE_S))
+            lease_end_s = time.monotonic() + claiming.lease_ms / 1_000
+            self._errand(lambda: self._settle_until(claiming.undo(), lease_end_s))
             raise
 
     def _settle(self, transition: Transition[bool], lease_ms: int) -> Settled:

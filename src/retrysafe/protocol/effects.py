@@ -47,9 +47,10 @@ class Transition(Effect[T]):
 
 
 class Claiming(Transition[T]):
-    """A transition that gives its caller the right to execute."""
+    """A transition that gives its caller the right to execute, for `lease_ms`."""
 
     __slots__ = ()
+    lease_ms: int
 
     def undo(self) -> Transition[bool]:
         """What takes the claim back when its answer reached nobody, so that nothing ran under it."""
