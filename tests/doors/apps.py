@@ -28,7 +28,7 @@ from retrysafe import Policy
 from retrysafe.asgi import IdempotencyMiddleware
 from retrysafe.operation import current_operation
 from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, Transition
-from retrysafe.server.exchange import Application, Receive, Send
+from retrysafe.server.handling import Application, Receive, Send
 from retrysafe.server.scope import Connection
 from retrysafe.stores.contract import Pending, Store
 from retrysafe.stores.location import open_store

@@ -10,7 +10,7 @@ from typing import Any
 
 from retrysafe.asgi import IdempotencyMiddleware
 from retrysafe.server.capture import Message
-from retrysafe.server.exchange import Application
+from retrysafe.server.handling import Application
 from retrysafe.server.scope import Connection as Scope
 from retrysafe.stores.contract import Store
 from retrysafe.stores.memory import MemoryStore

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from retrysafe.server.capture import Message
-from retrysafe.server.exchange import Application, Receive, Send
+from retrysafe.server.handling import Application, Receive, Send
 from retrysafe.server.scope import Connection
 
 Headers = Iterable[tuple[bytes, bytes]]

@@ -428,7 +428,7 @@ async def test_shutting_down_waits_for_the_handler():
     shop.gate.set()
     await closing
     assert ((await request).status, states(store)) == (201, [State.COMPLETED])
-    assert (door._driver._owners, door._driver._errands) == ({}, set())
+    assert (door._driver._owners, door._driver._errands) == (set(), set())
 
 
 @pytest.mark.parametrize(("fate", "after", "told", "retry"), [

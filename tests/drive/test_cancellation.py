@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from retrysafe import Policy
 from retrysafe.model import State
-from retrysafe.server.exchange import Application
+from retrysafe.server.handling import Application
 from retrysafe.stores.contract import Store
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.stores.sqlite import SqliteStore

@@ -19,7 +19,7 @@ import uvloop
 from retrysafe.gateway.app import _door, _server, _upstream
 from retrysafe.gateway.config import GatewayConfig
 from retrysafe.gateway.front import Front
-from retrysafe.server.exchange import Application
+from retrysafe.server.handling import Application
 from retrysafe.stores.memory import MemoryStore
 from tests.gateway.origin import Origin, Script, origin
 

@@ -9,6 +9,7 @@ its end while the handler waits.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
@@ -77,7 +78,7 @@ class Driver:
         self.store = store
         self.observer = observer
         self.renewals = Renewals(store, observer)
-        self._owners: dict[asyncio.Task[None], _Owner] = {}
+        self._owners: set[_Owner] = set()
         self._errands: set[asyncio.Task[Any]] = set()
 
     async def run(self, flow: Flow[Answer], exchange: Exchange) -> None:
@@ -124,13 +125,13 @@ class Driver:
 
     async def drain(self, patience_s: float) -> None:
         """Wait for the owners; after `patience_s` cancel their handlers, whose records become unknown."""
-        owners = dict(self._owners)
+        owners = {owner.task: owner for owner in self._owners}
         if owners:
             _, late = await asyncio.wait(owners, timeout=patience_s)
             if late:
-                self.observer.notice(CutOff(sum(not owners[owner].concluded for owner in late)))
-                for owner in late:
-                    owner.cancel()
+                self.observer.notice(CutOff(sum(not owners[task].concluded for task in late)))
+                for task in late:
+                    task.cancel()
                 await asyncio.wait(late, timeout=SETTLE_S + RETRY_MOST_S)
         if self._errands:
             await asyncio.wait(self._errands, timeout=RETRY_MOST_S)
@@ -146,12 +147,14 @@ class Driver:
 
     def _hand_over(self, flow: Flow[Answer], effect: Execute, exchange: Exchange) -> Awaitable[None]:
         """Start the owner. Whoever waits for its end may leave, the owner stays."""
-        loop = asyncio.get_running_loop()
-        owner = _Owner(self, flow, effect, exchange, loop.create_future())
-        task = loop.create_task(owner.run())
-        self._owners[task] = owner  # also the strong reference that keeps the task alive
-        task.add_done_callback(self._owners.__delitem__)
+        owner = _Owner(self, flow, effect, exchange)
+        if not owner.over:
+            self._owners.add(owner)  # also the strong reference that keeps its task alive
         return owner.end()
+
+    def part_with(self, owner: _Owner) -> None:
+        """For an owner: it is over."""
+        self._owners.discard(owner)
 
     # --- settling while the store is away ---------------------------------------------------------
 
@@ -191,18 +194,18 @@ class Driver:
 class _Owner:
     """Owns one execution: the handler, and what follows from its outcome."""
 
-    __slots__ = ("_driver", "_effect", "_ended", "_exchange", "_flow", "_interruption", "concluded")
+    __slots__ = ("_driver", "_effect", "_ended", "_exchange", "_flow", "_interruption", "concluded", "over", "task")
 
-    def __init__(
-        self, driver: Driver, flow: Flow[Answer], effect: Execute, exchange: Exchange, ended: asyncio.Future[None]
-    ) -> None:
+    def __init__(self, driver: Driver, flow: Flow[Answer], effect: Execute, exchange: Exchange) -> None:
+        loop = asyncio.get_running_loop()
         self._driver = driver
         self._flow = flow
         self._effect = effect
         self._exchange = exchange
-        self._ended = ended
+        self._ended: asyncio.Future[None] = loop.create_future()
         self._interruption: asyncio.CancelledError | None = None
-        self.concluded = False
+        self.concluded = self.over = False
+        self.task = _started(loop, self._run())
 
     async def end(self) -> None:
         """For the request's task: wait. Not for the owner's task, because a cancelled waiter takes a task along."""
@@ -212,22 +215,24 @@ class _Owner:
             self._exchange.leave()
             raise
 
-    async def run(self) -> None:
-        """The owner's task."""
-        renewals = self._driver.renewals
-        renewals.start(self._effect, self._exchange)
+    async def _run(self) -> None:
+        driver = self._driver
+        driver.renewals.start(self._effect, self._exchange)
         try:
-            await self._exchange.execute(self._effect, self.conclude)
+            await self._exchange.execute(self._effect, self._conclude)
         except Exception as error:
             if self._ended.done():
                 raise  # nobody waits any more: it is for the loop to tell
             self._ended.set_exception(error)
         finally:
-            renewals.stop(self._effect)
+            if not self.concluded:
+                driver.renewals.stop(self._effect)
+            self.over = True
+            driver.part_with(self)
             if not self._ended.done():
                 self._ended.set_result(None)
 
-    async def conclude(self, outcome: Outcome) -> None:
+    async def _conclude(self, outcome: Outcome) -> None:
         """Record the outcome, whatever happens to the handler meanwhile, and answer.
 
         A handler may stand in a timeout or a cancel scope of its own; it is told of that afterwards.
@@ -235,7 +240,10 @@ class _Owner:
         driver, exchange = self._driver, self._exchange
         fault: BaseException | None = None
         try:
-            answer = await self._record(outcome)
+            step = sent(self._flow, outcome)
+            while isinstance(step, Effect):
+                step = await self._advance(step)
+            answer = step
         except Exception as error:  # noqa: BLE001 - a defect of ours: the record must not look alive, nor the answer be lost
             fault, answer = error, await self._give_up(outcome)
         driver.renewals.stop(self._effect)
@@ -245,51 +253,55 @@ class _Owner:
         if fault := fault or self._interruption:
             raise fault
 
-    async def _record(self, outcome: Outcome) -> Answer:
-        step = sent(self._flow, outcome)
-        while isinstance(step, Effect):
-            step = await self._advance(step)
-        return step
-
     async def _give_up(self, outcome: Outcome) -> Answer:
         """The flow itself failed: the record says that the outcome is unknown; a whole answer still goes out."""
         effect = self._effect
         giving_up = effects.MarkUnknownIfHeld(effect.claim, effect.policy.unknown_retention_ms)
-        await self._settle(effects.Settle(giving_up, effect.policy.lease_ms))
+        pending = await self._outlast(self._driver.store.submit(giving_up))
+        if isinstance(error := pending.exception(), StoreError):
+            await self._settle_again(effects.Settle(giving_up, effect.policy.lease_ms), error)
         return Deliver(Ending.UNRECORDED, recorded=False) if isinstance(outcome, effects.Answered) else BreakOff()
 
     async def _advance(self, effect: Effect[Any]) -> Effect[Any] | Answer:
-        if isinstance(effect, effects.Settle):
-            return sent(self._flow, await self._settle(effect))
-        if not isinstance(effect, Transition):
-            raise TypeError(f"an effect out of place: {type(effect).__name__}")
-        pending = self._driver.store.submit(effect)
-        await self._outlast(pending)
-        error = pending.exception()
-        return thrown(self._flow, error) if isinstance(error, StoreError) else sent(self._flow, pending.result())
+        match effect:
+            case effects.Settle(transition):
+                pending = await self._outlast(self._driver.store.submit(transition))
+                if isinstance(error := pending.exception(), StoreError):
+                    return sent(self._flow, await self._settle_again(effect, error))
+                return sent(self._flow, settled_as(pending.result()))
+            case Transition():
+                pending = await self._outlast(self._driver.store.submit(effect))
+                if isinstance(error := pending.exception(), StoreError):
+                    return thrown(self._flow, error)
+                return sent(self._flow, pending.result())
+            case _:
+                raise TypeError(f"an effect out of place: {type(effect).__name__}")
 
-    async def _settle(self, settle: effects.Settle) -> Settled:
+    async def _settle_again(self, settle: effects.Settle, error: StoreError) -> Settled:
         driver = self._driver
-        pending = driver.store.submit(settle.transition)
-        if not pending.done():
-            await self._outlast(pending)
-        error = pending.exception()
-        if not isinstance(error, StoreError):
-            return settled_as(pending.result())
         driver.observer.notice(StoreFailed(type(settle.transition).__name__, str(error)))
         retrying = driver.errand(driver.settle_again(settle))
         while not retrying.done():
             await self._outlast(asyncio.shield(retrying))
         return retrying.result()
 
-    async def _outlast(self, pending: asyncio.Future[Any]) -> None:
+    async def _outlast(self, pending: asyncio.Future[T]) -> asyncio.Future[T]:
         """Wait until it is done; keep the cancellation that came meanwhile for later."""
         try:
-            await pending
+            if not pending.done():
+                await pending
         except asyncio.CancelledError as interruption:
             self._interruption = interruption
         except StoreError:
-            return
+            pass  # it is in the future, for whoever asks
+        return pending
+
+
+def _started(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """A task for this work, begun at once where Python can: what ends without waiting never goes round the loop."""
+    if sys.version_info >= (3, 12) and loop.get_task_factory() is None:
+        return asyncio.Task(work, loop=loop, eager_start=True)
+    return loop.create_task(work)
 
 
 def settled_as(took_effect: bool) -> Settled:

@@ -16,7 +16,7 @@ from retrysafe.gateway.config import Address, GatewayConfig
 from retrysafe.gateway.forwarding import Rules
 from retrysafe.gateway.front import Front
 from retrysafe.gateway.health import Health
-from retrysafe.server.exchange import Application
+from retrysafe.server.handling import Application
 from retrysafe.stores.contract import Store
 from retrysafe.stores.location import open_store
 

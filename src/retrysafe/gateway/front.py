@@ -12,7 +12,7 @@ from retrysafe.gateway.strict import TARGET, Fault, asks_for_upgrade, fault, ori
 from retrysafe.model import Response
 from retrysafe.protocol.problem import Problem
 from retrysafe.server.capture import Message
-from retrysafe.server.exchange import Application, Receive, Send
+from retrysafe.server.handling import Application, Receive, Send
 from retrysafe.server.scope import Connection
 
 _UPGRADE = Problem(

@@ -6,7 +6,7 @@ import asyncio
 
 from retrysafe.errors import StoreError
 from retrysafe.protocol.effects import Read
-from retrysafe.server.exchange import Receive, Send
+from retrysafe.server.handling import Receive, Send
 from retrysafe.server.scope import Connection
 from retrysafe.stores.contract import Store
 

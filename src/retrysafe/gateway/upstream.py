@@ -27,7 +27,7 @@ from retrysafe.operation import Operation, current_operation
 from retrysafe.protocol.decision import OUTCOME_UNKNOWN
 from retrysafe.protocol.problem import Problem
 from retrysafe.server.capture import Message
-from retrysafe.server.exchange import Receive, Send
+from retrysafe.server.handling import Receive, Send
 from retrysafe.server.scope import Connection
 
 _log = logging.getLogger("retrysafe.gateway")

@@ -72,7 +72,8 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> tuple[tuple[str, Any], ...]:
-    _members(pairs)
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a member occurs twice")
     pairs.sort(key=_NAME)
     return tuple(pairs)
 

@@ -21,7 +21,9 @@ class Undecodable(ValueError):
 
 def content_codings(lines: Sequence[bytes]) -> list[bytes]:
     """The codings in `Content-Encoding` field lines, in lower case, in the order in which they were applied."""
-    names = [name.strip().lower() for name in b",".join(lines).split(b",")] if lines else []
+    if not lines:
+        return []
+    names = [name.strip().lower() for name in b",".join(lines).split(b",")]
     return [name for name in names if name not in (b"", b"identity")]
 
 

@@ -82,8 +82,8 @@ def _version_1(request: Request, policy: Policy, secret: bytes) -> bytes:
         b"\1",
         head.method.encode(),
         normal_path(head.path),
-        _query(head, policy),
-        _headers(head, policy),
+        _query(head, policy) if head.query else b"",
+        _headers(head, policy) if policy.fingerprint_headers else b"",
         *_content(request, policy),
     )
     return mac(secret, covered)
@@ -96,15 +96,11 @@ _ALGORITHMS: dict[int, Callable[[Request, Policy, bytes], bytes]] = {
 
 
 def _query(head: Head, policy: Policy) -> bytes:
-    if not head.query:
-        return b""
     return frame(*sorted_pairs(head.query, [name.encode() for name in policy.fingerprint_query_except]))
 
 
 def _headers(head: Head, policy: Policy) -> bytes:
     """Name and value of the fields that count (R31). Lines of one name are one list: proxies join them."""
-    if not policy.fingerprint_headers:
-        return b""
     names = sorted({name.lower().encode() for name in policy.fingerprint_headers})
     lines = [(name, head.values(name)) for name in names]
     return frame(*(part for name, values in lines if values for part in (name, b",".join(map(bytes.strip, values)))))
@@ -118,30 +114,32 @@ def _content(request: Request, policy: Policy) -> tuple[bytes, ...]:
     media = media_type(request.head.values(b"content-type"))
     codings = content_codings(request.head.values(b"content-encoding"))
     if not codings:
-        return _described(body.chunks, media, policy)
+        content = body.read() if body.size <= CANONICAL_BYTES_MAX else None
+        return _described(content, body.chunks, media, policy)
     bytes_max = expanded_bytes_max(body.size, policy.request_bytes_max)
     try:
-        return _described(lambda: decoded(body.chunks(), codings, bytes_max), media, policy)
+        content = _whole_if_small(decoded(body.chunks(), codings, bytes_max))
+        return _described(content, lambda: decoded(body.chunks(), codings, bytes_max), media, policy)
     except Undecodable:
         return (b"coded", *media, b",".join(codings), _digest(body.chunks()))
 
 
-def _described(source: _Source, media: MediaType, policy: Policy) -> tuple[bytes, ...]:
+def _described(content: bytes | None, source: _Source, media: MediaType, policy: Policy) -> tuple[bytes, ...]:
+    """A content without codings: whole if it is small, and as a stream that can be read again."""
     if media.boundary:
         kind, canonical = b"multipart", digest_of_parts(source(), media.boundary)
-    else:
-        content = _whole_if_small(source())
-        if content == b"":
-            return (b"empty",)
+    elif content:
         kind, canonical = _canonical(content, media, policy)
+    elif content is None:
+        kind, canonical = b"", None
+    else:
+        return (b"empty",)
     if canonical is not None:
         return (kind, media.essence, media.charset, canonical)
     return (b"raw", *media, _digest(source()))
 
 
-def _canonical(content: bytes | None, media: MediaType, policy: Policy) -> tuple[bytes, bytes | None]:
-    if content is None:
-        return b"", None
+def _canonical(content: bytes, media: MediaType, policy: Policy) -> tuple[bytes, bytes | None]:
     if media.is_json:
         return b"json", canonical_json(content, policy.fingerprint_json_only, policy.fingerprint_json_except)
     if media.is_form:

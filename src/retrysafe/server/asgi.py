@@ -14,7 +14,8 @@ from retrysafe.operation.handle import begin_without
 from retrysafe.protocol.duration import Duration, milliseconds
 from retrysafe.protocol.flow import Terms, protect, refuse_unready
 from retrysafe.protocol.policy import Policy
-from retrysafe.server.exchange import PROTECTED, Application, Authorizer, Exchange, Receive, Send
+from retrysafe.server.exchange import PROTECTED, Authorizer, Exchange
+from retrysafe.server.handling import Application, Receive, Send
 from retrysafe.server.lifespan import Lifespan
 from retrysafe.server.routes import Route, Routes
 from retrysafe.server.scope import ANONYMOUS, Connection, Resolver, resolver

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from retrysafe.errors import StoreError
 from retrysafe.server.capture import Message
-from retrysafe.server.exchange import Application, Receive, Send
+from retrysafe.server.handling import Application, Receive, Send
 from retrysafe.server.scope import Connection
 
 _STARTED, _FAILED = "lifespan.startup.complete", "lifespan.startup.failed"

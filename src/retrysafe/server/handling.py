@@ -1,0 +1,204 @@
+"""The handler of one protected request: what it sees, and what goes out of what it says.
+
+The handler waits in `send` at the message that completes its response, until the record is durable; what
+it does after that is outside the record. It is never told that the client left: its outcome is recorded
+whether anybody waits for it or not (contract R53).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any, assert_never
+
+from retrysafe.drive.aio import Conclude
+from retrysafe.errors import IncompleteResponse
+from retrysafe.model import Body, BytesBody, Response
+from retrysafe.operation.handle import Operation
+from retrysafe.protocol import effects, flow
+from retrysafe.protocol.effects import Outcome
+from retrysafe.server.capture import Capture, Message
+from retrysafe.server.scope import Connection
+
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Connection, Receive, Send], Awaitable[None]]
+
+# Ways to answer that go past the door, or past the last piece of content.
+_EXTENSIONS_HIDDEN = frozenset(
+    {"http.response.pathsend", "http.response.zerocopysend", "http.response.trailers", "http.response.push"}
+)
+
+
+class Handling:
+    """One execution of the handler.
+
+    Args:
+        content: of the request.
+        send: the server's.
+        operation: the handler's handle.
+        capture: takes the response.
+        conclude: to be called once, with the outcome, before the message that completes the response is sent.
+    """
+
+    __slots__ = (
+        "_answered", "_broken_off", "_capture", "_conclude", "_content", "_is_over", "_left", "_muted", "_operation",
+        "_over", "_sending", "_server_send",
+    )  # fmt: skip
+
+    def __init__(self, content: Body, send: Send, operation: Operation, capture: Capture, conclude: Conclude) -> None:
+        self._content = _messages(content)
+        self._server_send = send
+        self._operation = operation
+        self._capture = capture
+        self._conclude: Conclude | None = conclude
+        self._answered = self._muted = self._broken_off = self._left = self._is_over = False
+        self._sending: asyncio.Task[Any] | None = None
+        self._over: asyncio.Event | None = None
+
+    async def run(self, application: Application, connection: Connection) -> None:
+        """The handler to its end."""
+        try:
+            await application(_without_shortcuts(connection), self._receive, self._send)
+        except asyncio.CancelledError:
+            await self._conclude_early(effects.Cancelled(self._operation.fate))
+            raise
+        except BaseException:
+            await self._conclude_early(effects.Raised(self._operation.fate))
+            raise
+        if self._conclude is not None:
+            await self._conclude_early(effects.Raised(self._operation.fate))
+            raise IncompleteResponse
+        if self._broken_off:
+            raise IncompleteResponse("the response was broken off: the outcome of the operation is unknown")
+
+    async def _conclude_early(self, outcome: Outcome) -> None:
+        """The handler is over without a complete response. What was sent cannot be taken back."""
+        if self._conclude is not None:
+            await self._take_conclude()(effects.Broken() if self._capture.sent else outcome)
+
+    def _take_conclude(self) -> Conclude:
+        """To be called once; then let go of, because it refers back to this, and content may be held by this."""
+        conclude, self._conclude = self._conclude, None
+        if conclude is None:
+            raise AssertionError("an outcome was concluded twice")
+        return conclude
+
+    # --- what the handler sees --------------------------------------------------------------------
+
+    async def _receive(self) -> Message:
+        """Its content, and then nothing until its response is complete."""
+        for message in self._content:
+            return message
+        if not self._is_over:
+            self._over = self._over or asyncio.Event()
+            await self._over.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        """Takes its response; the message that completes it waits for the record."""
+        kind = message["type"]
+        if self._answered:
+            await self._forward((message,))
+        elif self._conclude is None:
+            self._capture.held.append(message)  # from another task of the handler, while the first waits
+        elif kind == "http.response.start":
+            self._capture.start(message)
+        elif kind != "http.response.body":
+            await self._forward((message,))
+        elif self._capture.piece(message):
+            await self._take_conclude()(self._capture.answered(self._operation.fate))
+        else:
+            await self._forward(self._capture.release())
+
+    # --- what goes out ----------------------------------------------------------------------------
+
+    async def answer(self, answer: flow.Answer) -> None:
+        """Send what the flow decided."""
+        match answer:
+            case flow.Deliver(recorded=recorded):
+                while self._capture.held:  # more may be held while these are sent
+                    messages = self._capture.release()
+                    await self._forward(messages if recorded else map(_marked_unrecorded, messages))
+            case flow.Respond(response) if not self._capture.sent:
+                await self._forward(messages_of(response))
+                self._muted = True  # nothing that the handler says later belongs to this response
+            case flow.Respond() | flow.BreakOff():
+                self._broken_off = self._muted = True
+            case flow.Bypass() | flow.Vanish():
+                raise AssertionError(f"{type(answer).__name__} is no answer once the handler runs")
+            case _:
+                assert_never(answer)
+        self._answered = True
+        self.overdue()
+
+    async def _forward(self, messages: Iterable[Message]) -> None:
+        if self._muted:
+            return
+        self._sending = asyncio.current_task()
+        try:
+            for message in messages:
+                await self._server_send(message)
+        except OSError:
+            self._muted = True  # the client is gone; the handler does not learn of it
+        except asyncio.CancelledError:
+            if not self._left or self._sending is None:
+                raise
+            self._left = False  # this cancellation was `leave`'s, of this send alone
+            self._sending.uncancel()
+        finally:
+            self._sending = None
+
+    def leave(self) -> None:
+        """Nobody waits for the answer any more: send nothing further, and give up what is being sent.
+
+        Whatever stood between the server and this door has been torn down, so a send might never return.
+        """
+        self._muted = True
+        if self._sending is not None:
+            self._left = True
+            self._sending.cancel()
+
+    def overdue(self) -> None:
+        """Let the handler see the disconnect that was kept from it; one that streams without end ends by it."""
+        self._is_over = True
+        if self._over is not None:
+            self._over.set()
+
+
+def messages_of(response: Response) -> tuple[Message, Message]:
+    """A whole response as ASGI messages."""
+    return (
+        {"type": "http.response.start", "status": response.status, "headers": list(response.headers)},
+        {"type": "http.response.body", "body": response.body},
+    )
+
+
+def _marked_unrecorded(message: Message) -> Message:
+    if message["type"] != "http.response.start":
+        return message
+    return {**message, "headers": [*message.get("headers", ()), flow.UNRECORDED_STATUS]}
+
+
+def _messages(body: Body) -> Iterator[Message]:
+    """The content as ASGI messages: one if it is in memory, else one for each piece of the file."""
+    if isinstance(body, BytesBody):
+        return iter(({"type": "http.request", "body": body.content, "more_body": False},))
+    return _spooled_messages(body)
+
+
+def _spooled_messages(body: Body) -> Iterator[Message]:
+    left = body.size
+    for content in body.chunks():
+        left -= len(content)
+        yield {"type": "http.request", "body": content, "more_body": left > 0}
+        if left <= 0:
+            return
+
+
+def _without_shortcuts(connection: Connection) -> Connection:
+    extensions: dict[str, Any] = connection.get("extensions") or {}
+    if not extensions or _EXTENSIONS_HIDDEN.isdisjoint(extensions):
+        return connection
+    shown = {name: value for name, value in extensions.items() if name not in _EXTENSIONS_HIDDEN}
+    return {**connection, "extensions": shown}
