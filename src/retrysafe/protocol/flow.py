@@ -124,7 +124,10 @@ def protect(head: Head, terms: Terms) -> Flow[Answer]:
     request = yield from perform(effects.ReadRequest(policy.request_bytes_max))
     if isinstance(request, Unread):
         return Vanish() if request is Unread.CLIENT_GONE else _refuse(_body_too_large(policy), terms)
-    fingerprint = yield from _fingerprint(request, terms)
+    if _is_quick_to_hash(request):
+        fingerprint = fingerprint_of(request, policy, terms.secret)
+    else:  # left to the driver, which may have a loop to look after
+        fingerprint = yield from perform(effects.TakeFingerprint(request, policy, terms.secret))
 
     identity = record_id(terms.secret, terms.namespace, scope, key)
     claimed = yield from _claim(identity, fingerprint, request, terms)
@@ -144,12 +147,9 @@ def refuse_unready(head: Head, terms: Terms) -> Flow[Answer]:
     return _refuse(STORE_UNAVAILABLE if isinstance(key, Key) else _key_problem(key, terms.policy), terms)
 
 
-def _fingerprint(request: Request, terms: Terms) -> Flow[bytes]:
-    """The fingerprint; a large content is left to the driver, which may have a loop to look after."""
+def _is_quick_to_hash(request: Request) -> bool:
     coded = request.head.values(b"content-encoding")
-    if request.body.size <= (INLINE_CODED_BYTES_MAX if coded else INLINE_BYTES_MAX):
-        return fingerprint_of(request, terms.policy, terms.secret)
-    return (yield from perform(effects.TakeFingerprint(request, terms.policy, terms.secret)))
+    return request.body.size <= (INLINE_CODED_BYTES_MAX if coded else INLINE_BYTES_MAX)
 
 
 # --- claim and decide -----------------------------------------------------------------------------

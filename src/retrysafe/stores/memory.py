@@ -61,19 +61,22 @@ def allowed(record: Record, event: Event, token: bytes, now_ms: int) -> bool:
 
 def _rewritten(record: Record, state: State, written: dict[str, Any]) -> Record:
     """The record in another state, with what was written; by hand, because `replace` is half of a transition."""
-    return Record(
-        state=state,
-        token=written.get("token", record.token),
-        attempt=written.get("attempt", record.attempt),
-        fingerprint=record.fingerprint,
-        created_at_ms=record.created_at_ms,
-        claimed_at_ms=written.get("claimed_at_ms", record.claimed_at_ms),
-        lease_until_ms=written.get("lease_until_ms", record.lease_until_ms),
-        settled_at_ms=written.get("settled_at_ms", record.settled_at_ms),
-        expires_at_ms=written.get("expires_at_ms", record.expires_at_ms),
-        forget_at_ms=written.get("forget_at_ms", record.forget_at_ms),
-        response=written.get("response", record.response),
+    after = Record(
+        state,
+        record.token,
+        record.attempt,
+        record.fingerprint,
+        record.created_at_ms,
+        record.claimed_at_ms,
+        record.lease_until_ms,
+        record.settled_at_ms,
+        record.expires_at_ms,
+        record.forget_at_ms,
+        record.response,
     )
+    for attribute, content in written.items():
+        object.__setattr__(after, attribute, content)
+    return after
 
 
 class MemoryStore:

@@ -17,11 +17,15 @@ from retrysafe.protocol.effects import Transition
 from retrysafe.stores import sql
 from retrysafe.stores.clock import Clock
 from retrysafe.stores.plan import Change, Look, Now, Plan, plan_of
-from retrysafe.stores.sqlite_file import CHECKPOINTS_SAFE_SINCE, SqliteFile
+from retrysafe.stores.sqlite_file import CHECKPOINT_BYTES, CHECKPOINTS_SAFE_SINCE, SqliteFile
 
 _LOG = logging.getLogger("retrysafe.stores.sqlite")
 
 AHEAD_MS_MAX = 60_000
+
+# To look how long the log is costs three system calls, so it is done once for so much of it, and not at each commit.
+LOOK_EVERY_BYTES = CHECKPOINT_BYTES // 16
+_PAGES_BYTES = 5 * 4_096  # the row, both indexes and the clock; a page more where one is split
 
 _ADVICE = {
     sqlite3.SQLITE_BUSY: "another process has been writing to it for too long; end its transaction",
@@ -46,7 +50,7 @@ class Session:
         self._now_ms = 0  # the latest time that this session has seen
         self._warned = False
         self._connection: sqlite3.Connection | None = None
-        self._wrote = False  # since it was last tidied
+        self._written_bytes = LOOK_EVERY_BYTES  # since the log was last looked at; at first, nobody knows
 
     def run(self, transitions: Sequence[Transition[Any]]) -> list[Any]:
         """What each transition comes to, in order: its answer, or a `StoreError`.
@@ -64,8 +68,10 @@ class Session:
 
     def tidy(self) -> None:
         """Do what may be done after the answers have gone out: bring the log back if it is long."""
-        wrote, self._wrote = self._wrote, False
-        if not wrote or self._connection is None or sqlite3.sqlite_version_info >= CHECKPOINTS_SAFE_SINCE:
+        if self._written_bytes < LOOK_EVERY_BYTES or self._connection is None:
+            return
+        self._written_bytes = 0
+        if sqlite3.sqlite_version_info >= CHECKPOINTS_SAFE_SINCE:
             return
         try:
             self._file.checkpoint_if_due(self._connection)
@@ -90,6 +96,7 @@ class Session:
             answers.append(self._drive(connection, plan))
         if connection.in_transaction:
             connection.execute("COMMIT")
+            self._written_bytes += sum(map(_log_bytes_most, transitions))
         return answers
 
     def _one_by_one(self, transitions: Sequence[Transition[Any]]) -> list[Any]:
@@ -125,7 +132,6 @@ class Session:
     def _begin(self, connection: sqlite3.Connection) -> int:
         """Begin to write. The time of the transaction is kept, so that no later one is dated before it."""
         connection.execute("BEGIN IMMEDIATE")
-        self._wrote = True
         ((self._now_ms,),) = connection.execute(sql.TICK, {"now_ms": self._tick()}).fetchall()
         return self._now_ms
 
@@ -181,6 +187,11 @@ class Session:
             failure = StoreError(f"{self._file.path} does not take the values of this transition: {error}")
         failure.__cause__ = error
         return failure
+
+
+def _log_bytes_most(transition: Transition[Any]) -> int:
+    """How far one transition makes the log grow at most, but for a few pages."""
+    return _PAGES_BYTES + len(getattr(transition, "response", b""))
 
 
 def _blames_the_file(error: Exception) -> bool:
