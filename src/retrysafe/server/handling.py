@@ -107,7 +107,8 @@ class Handling:
         elif kind != "http.response.body":
             await self._forward((message,))
         elif self._capture.piece(message):
-            await self._take_conclude()(self._capture.answered(self._operation.fate))
+            answered = self._capture.answered(self._operation.fate)  # may raise, and then nothing is concluded yet
+            await self._take_conclude()(answered)
         else:
             await self._forward(self._capture.release())
 
