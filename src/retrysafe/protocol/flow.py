@@ -44,6 +44,7 @@ class Terms:
         secret: that keys and fingerprints are digested with.
         token: 16 random bytes, new for this request.
         anonymous: the scope is no account; keys must be unguessable (R17).
+        route: the entry of the routes table that the request matched, at most 255 characters.
     """
 
     policy: Policy
@@ -51,6 +52,7 @@ class Terms:
     secret: bytes
     token: bytes
     anonymous: bool = False
+    route: str = ""
 
 
 class Ending(StrEnum):
@@ -171,7 +173,7 @@ def _claim_once(identity: bytes, fingerprint: bytes, request: Request, terms: Te
     """One look at the record and what follows from it; None: it changed meanwhile, look again."""
     policy, token = terms.policy, terms.token
     found = yield from perform(
-        effects.ClaimIfAbsent(identity, token, fingerprint, policy.lease_ms, policy.unknown_retention_ms)
+        effects.ClaimIfAbsent(identity, token, fingerprint, policy.lease_ms, policy.unknown_retention_ms, terms.route)
     )
     record = found.record
     same_request = _is_same(record.fingerprint, fingerprint, request, terms)
