@@ -80,11 +80,11 @@ def test_what_is_too_short_is_unreadable(stored):
 def test_the_format_is_versioned():
     """A version that this release does not know is refused, though its seal is right."""
     stored = seal(take_snapshot(answered(), head()), RECORD_ID, SECRET)
-    payload = bytes([2]) + stored[SEAL_BYTES + 1 :]
+    payload = bytes([3]) + stored[SEAL_BYTES + 1 :]
     from retrysafe.protocol.mac import mac  # noqa: PLC0415 - what `seal` does, for a version that it does not write
 
     resealed = mac(SECRET, b"snapshot" + RECORD_ID + payload)[:SEAL_BYTES] + payload
-    with pytest.raises(Unreadable, match="version 2"):
+    with pytest.raises(Unreadable, match="version 3"):
         unseal(resealed, RECORD_ID, SECRET)
 
 

@@ -359,6 +359,37 @@ class Settle(Effect[Settled]):
     lease_ms: int
 
 
+class WaitEnd(Enum):
+    """How waiting for a record in flight ended."""
+
+    CHANGED = "changed"
+    OVER = "over"
+    CLIENT_GONE = "client gone"
+
+
+@value
+class Waited:
+    """How it ended, and since when this request has been waiting: the driver's clock, for its next wait."""
+
+    end: WaitEnd
+    began_s: float
+
+
+@value
+class Wait(Effect[Waited]):
+    """Wait until the record may no longer be in flight, without holding anything.
+
+    Attributes:
+        record_id: of the record.
+        wait_ms: how long this request may wait at all.
+        began_s: what was answered to its first wait; None for the first.
+    """
+
+    record_id: bytes
+    wait_ms: int
+    began_s: float | None
+
+
 # --- for the door -------------------------------------------------------------------------------
 
 
