@@ -136,7 +136,7 @@ class IdempotencyMiddleware:
     async def close(self) -> None:
         """Wait for running handlers as long as `drain` says, then let the store go. A server's lifespan does it."""
         await self._driver.drain(self._drain_s)
-        await asyncio.to_thread(self._observer.flush)
+        await self._observer.flush()
         if self._owns_store:
             self._secret = None
             await asyncio.to_thread(self._store.close)
