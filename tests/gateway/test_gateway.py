@@ -154,6 +154,25 @@ def test_ending_waits_for_what_runs(ledger, start):
     assert ledger.orders == 5
 
 
+def test_ending_sends_away_who_waits(ledger, start):
+    """SIGTERM: a duplicate that waits for a running request gets its 409 now, and the running one its time."""
+    gateway = start("--policy", "in_flight=wait", "--policy", "wait=60s")
+    owner, owned = in_thread(lambda: keyed(gateway.port, "key-1", x_hold="after"))
+    held = ledger.arrival("after")
+    waiter, waited = in_thread(lambda: keyed(gateway.port, "key-1", x_hold="after"))
+    waiter.join(0.5)
+    assert not waited
+    gateway.terminate()
+    until(lambda: waited, "the 409")
+    assert code(waited[0]) == "in-progress"
+    assert not owned
+    os.close(held)
+    owner.join(20)
+    assert owned[0].status == 201
+    assert gateway.ended() == 0
+    assert ledger.orders == 1
+
+
 def _all_let_go(ledger, running):
     """Open the pipe once more for whoever came to it late."""
     with suppress(OSError):
