@@ -108,7 +108,9 @@ def settings_of(ctx: click.Context) -> Settings:
     given = {name: Value(value, _origin(ctx, name)) for name, value in parameters.items() if isinstance(value, str)}
     for name, variable in (("secret", SECRET_VARIABLE), ("encryption_keys", ENCRYPTION_VARIABLE)):
         hidden = os.environ.get(variable)
-        if hidden and ctx.get_parameter_source(f"{name}_file") is not ParameterSource.COMMANDLINE:
+        # Encryption keys that are set to nothing are a fault: taken as not set, they would leave responses plain.
+        is_set = bool(hidden) if name == "secret" else hidden is not None
+        if is_set and ctx.get_parameter_source(f"{name}_file") is not ParameterSource.COMMANDLINE:
             given[name] = Value(hidden, variable)
     return gateway_config.read(given, policy, find(named, Path.cwd()))
 

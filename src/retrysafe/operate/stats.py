@@ -65,17 +65,17 @@ def lines(stats: Stats, days: int) -> Iterator[str]:
     """
     found = document(stats)
     yield f"{found['records']} records, {found['response_bytes']} bytes of responses"
-    yield f"replay rate in {days} days: {_percent(found['replay_rate'])}"
+    yield f"answers of {days} days: {_percent(found['replay_rate'])}"
     yield f"oldest in progress: {_age(found['oldest_in_progress_s'])}"
     yield f"oldest unknown: {_age(found['oldest_unknown_s'])}"
     for route in found["routes"]:
-        yield f"{route['route'] or NO_ROUTE}: {_percent(route['replay_rate'])} replayed"
+        yield f"{route['route'] or NO_ROUTE}: {_percent(route['replay_rate'])}"
         for state, sums in route["states"].items():
             yield f"  {state}: {sums['records']} records, {sums['response_bytes']} bytes"
 
 
 def _percent(rate: float | None) -> str:
-    return "no answers counted" if rate is None else f"{rate:.2%}"
+    return "none counted" if rate is None else f"{rate:.2%} replayed"
 
 
 def _age(age_s: int | None) -> str:

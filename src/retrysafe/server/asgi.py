@@ -97,7 +97,15 @@ class IdempotencyMiddleware:
             await self.app(scope, receive, send)
             return
         ready = self._secret is not None or await self._open_late()
-        terms = Terms(route.policy, self._namespace, self._secret or b"", os.urandom(16), self._anonymous, route.entry)
+        terms = Terms(
+            route.policy,
+            self._namespace,
+            self._secret or b"",
+            os.urandom(16),
+            self._anonymous,
+            route.entry,
+            self._encryption,
+        )
         exchange = Exchange(self.app, scope, receive, send, route, terms, self._resolver, self._authorizer)
         flow = protect(exchange.head, terms) if ready else refuse_unready(exchange.head, terms)
         await self._driver.run(flow, exchange)
