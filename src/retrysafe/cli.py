@@ -212,7 +212,9 @@ def stats(ctx: click.Context, /, *, days: int, as_json: bool, **_: Any) -> None:
 
 @main.command()
 @settings_options(*STORE)
-@click.option("--print", "only_print", is_flag=True, help="Print the SQL of the missing steps, and change nothing.")
+@click.option(
+    "--print", "only_print", is_flag=True, help="Print the SQL of the missing migrations, and change nothing."
+)
 @click.pass_context
 def migrate(ctx: click.Context, /, *, only_print: bool, **_: Any) -> None:
     """Bring the schema of a store up to date, once no process of the last release uses it."""
@@ -221,9 +223,9 @@ def migrate(ctx: click.Context, /, *, only_print: bool, **_: Any) -> None:
         for line in migration.script(migration.missing(url)):
             click.echo(line)
         return
-    for step in (steps := migration.migrate(url)):
-        click.echo(f"gone through {step}")
-    if not steps:
+    for migrated in (missing := migration.migrate(url)):
+        click.echo(f"gone through {migrated}")
+    if not missing:
         click.echo("the schema is up to date")
 
 

@@ -18,19 +18,19 @@ from retrysafe.model import Claim
 from retrysafe.operate.migrate import script
 from retrysafe.operate.purge import purge
 from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, Purge, Purged, Read
+from retrysafe.stores.migrations import Migration
 from retrysafe.stores.sqlite import SqliteStore
 from retrysafe.stores.sqlite_file import migrations
-from retrysafe.stores.steps import Step
 from retrysafe.testing import ManualClock
 from tests.gateway.processes import environment
 from tests.operate.shops import command, url_of
 
-LATER = Step(len(migrations()) + 1, "later", "DROP INDEX records_by_due;\n", after=True)
+LATER = Migration(len(migrations()) + 1, "later", "DROP INDEX records_by_due;\n", after=True)
 
 
 @pytest.fixture
 def one_more(monkeypatch):
-    """A release that knows one step more, for after its deployment."""
+    """A release that knows one migration more, for after its deployment."""
     monkeypatch.setattr("retrysafe.stores.sqlite.migrations", lambda: (*migrations(), LATER))
 
 
@@ -60,7 +60,7 @@ def test_what_is_printed_is_the_schema(tmp_path):
 
 @pytest.mark.usefixtures("one_more")
 def test_migrate_goes_through_what_is_missing(tmp_path):
-    """A deployment: the new release opens the file, its step after waits, then somebody migrates."""
+    """A deployment: the new release opens the file, its migration after waits, then somebody migrates."""
     SqliteStore(tmp_path / "records.db", schema=migrations()).open()
     printed = command("migrate", "--print", "--store", url_of(tmp_path))
     assert printed.output == "-- 0003 after the deployment: later\nDROP INDEX records_by_due;\n"

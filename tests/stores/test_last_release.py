@@ -1,4 +1,4 @@
-"""Code of the last release runs on the schema of this one, beside it, until the step after the deployment."""
+"""Code of the last release runs on the schema of this one, beside it, until the migration after the deployment."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_each_finds_what_the_other_wrote(store, old):
 
 
 def test_the_last_release_is_not_refused(tmp_path, store):
-    """What it looks at before it uses a file says that it may: no step that it must know."""
+    """What it looks at before it uses a file says that it may: no migration that it must know."""
     store.close()
     connection = sqlite3.connect(tmp_path / "records.db")
     assert connection.execute("PRAGMA user_version").fetchall() == [(1,)]

@@ -16,6 +16,7 @@ import pytest
 from retrysafe.errors import StoreUnavailable, StoreUnusable
 from retrysafe.model import Claim
 from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, Read
+from retrysafe.stores.migrations import Migration
 from retrysafe.stores.sqlite import SqliteStore
 from retrysafe.stores.sqlite_file import (
     CHECKPOINT_BYTES,
@@ -26,7 +27,6 @@ from retrysafe.stores.sqlite_file import (
     migrations,
     statements,
 )
-from retrysafe.stores.steps import Step
 from retrysafe.testing import ManualClock
 
 SECOND = """
@@ -34,8 +34,8 @@ SECOND = """
 ALTER TABLE records ADD COLUMN note TEXT NOT NULL DEFAULT 'from before';
 CREATE INDEX records_by_note ON records (note);
 """
-NOTE = Step(len(migrations()) + 1, "note", SECOND)
-LAST_WORD = Step(len(migrations()) + 1, "note", SECOND, after=True)
+NOTE = Migration(len(migrations()) + 1, "note", SECOND)
+LAST_WORD = Migration(len(migrations()) + 1, "note", SECOND, after=True)
 MOUNTS = r"""
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
 30 22 0:26 / /mnt/team\040files rw - nfs4 server:/export rw
@@ -316,17 +316,17 @@ def test_upgrade_keeps_the_records(stores, path):
     ]
 
 
-def test_step_after_the_deployment_waits_for_an_operator(stores, path):
+def test_migration_after_the_deployment_waits_for_an_operator(stores, path):
     """Opening leaves it; migrating goes through it, tells which it was, and then the older release is refused."""
     newer = stores(schema=[*migrations(), LAST_WORD])
-    assert [step.number for step in newer.missing_steps()] == [1, 2, 3]
+    assert [migration.number for migration in newer.missing_migrations()] == [1, 2, 3]
     assert not path.exists()
     newer.open()
-    assert newer.missing_steps() == newer.missing_steps() == (LAST_WORD,)
+    assert newer.missing_migrations() == newer.missing_migrations() == (LAST_WORD,)
     older = stores()
     assert older.open()
     assert newer.migrate() == (LAST_WORD,)
-    assert newer.migrate() == newer.missing_steps() == ()
+    assert newer.migrate() == newer.missing_migrations() == ()
     older.close()
     with pytest.raises(StoreUnusable, match="upgrade retrysafe"):
         older.open()
@@ -350,10 +350,10 @@ def test_failed_upgrade_leaves_the_file_as_it_was(stores, path):
     first = stores()
     held = claim(first)
     first.close()
-    fails = Step(NOTE.number + 1, "fails", "INSERT INTO nowhere VALUES (1);")
+    fails = Migration(NOTE.number + 1, "fails", "INSERT INTO nowhere VALUES (1);")
     with pytest.raises(StoreUnavailable, match="no such table: nowhere"):
         stores(schema=[*migrations(), NOTE, fails]).open()
-    assert stores(schema=[*migrations(), NOTE]).missing_steps() == (NOTE,)
+    assert stores(schema=[*migrations(), NOTE]).missing_migrations() == (NOTE,)
     assert stores().perform(Read(held.record_id)) is not None
 
 

@@ -34,7 +34,7 @@ waits learns so when the answer is there (`Pending`). So whoever claims always k
 are written in batches: never on the path of a request. What `TakeStats` counts may have changed while it
 counted; each record is counted as it once was. Counts that a reply was lost of are not sent again.
 
-**Schema.** A store with tables keeps `HasSchema`: steps before a deployment only add, so that the last
+**Schema.** A store with tables keeps `HasSchema`: migrations before a deployment only add, so that the last
 release runs on; `open` goes through them. Steps after it are an operator's.
 
 **The secret** of stored key digests belongs to the records: other secret, other digests, and every key
@@ -52,7 +52,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from retrysafe.errors import StoreUnusable
 from retrysafe.protocol.effects import Transition
-from retrysafe.stores.steps import Step
+from retrysafe.stores.migrations import Migration
 
 T = TypeVar("T")
 
@@ -106,20 +106,20 @@ class Store(Protocol):
 
 @runtime_checkable
 class HasSchema(Protocol):
-    """A store whose records are in tables, which grow by the steps of `stores.steps`."""
+    """A store whose records are in tables, which grow by the migrations of `stores.migrations`."""
 
-    def missing_steps(self) -> Sequence[Step]:
-        """The steps that it has not gone through, of those that this release knows. Changes and makes nothing.
+    def missing_migrations(self) -> Sequence[Migration]:
+        """The migrations that it has not gone through, of those that this release knows. Changes and makes nothing.
 
         Raises:
             StoreError: as `Store.open`.
         """
 
-    def migrate(self) -> Sequence[Step]:
-        """Go through every missing step, those after the deployment too; `Store.open` leaves these. Safe to repeat.
+    def migrate(self) -> Sequence[Migration]:
+        """Go through every missing migration, those after the deployment too, which `open` leaves. Safe to repeat.
 
         Returns:
-            The steps that were missing.
+            The migrations that were missing.
 
         Raises:
             StoreError: as `Store.open`.

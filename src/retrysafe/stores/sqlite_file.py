@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from retrysafe.errors import StoreUnavailable, StoreUnusable
-from retrysafe.stores.steps import Step, due, needed, steps_of
+from retrysafe.stores.migrations import Migration, due, migrations_of, needed
 
 T = TypeVar("T")
 
@@ -36,9 +36,9 @@ _POLL_S = 0.01
 _CREATING = threading.Lock()
 
 
-def migrations() -> tuple[Step, ...]:
-    """The schema, as steps in the order in which a file goes through them."""
-    return steps_of("sqlite")
+def migrations() -> tuple[Migration, ...]:
+    """The schema, as migrations in the order in which a file goes through them."""
+    return migrations_of("sqlite")
 
 
 class Identity:
@@ -99,7 +99,7 @@ class SqliteFile:
     path: Path
     force: bool
     busy_ms: int
-    migrations: Sequence[Step]
+    migrations: Sequence[Migration]
     mounts: Path = Path("/proc/self/mountinfo")
     identity: Identity = field(default_factory=Identity, compare=False)
 
@@ -120,7 +120,7 @@ class SqliteFile:
         connection = self._connect(self.busy_ms)
         try:
             connection.execute("BEGIN")  # what is read about the file is to be from one moment
-            gone = self._steps_gone(connection)
+            gone = self._gone_through(connection)
             connection.execute("COMMIT")
             self._configure(connection)
             if gone < due(self.migrations):
@@ -131,8 +131,8 @@ class SqliteFile:
         self.identity.remember(number)
         return connection
 
-    def missing(self) -> tuple[Step, ...]:
-        """The steps that the file has not gone through, of those that this release knows. Changes nothing.
+    def missing(self) -> tuple[Migration, ...]:
+        """The migrations that the file has not gone through, of those that this release knows. Changes nothing.
 
         Raises:
             as `connect`.
@@ -142,12 +142,12 @@ class SqliteFile:
         connection = self._connect(self.busy_ms)
         try:
             connection.execute("BEGIN")
-            return tuple(self.migrations[self._steps_gone(connection) :])
+            return tuple(self.migrations[self._gone_through(connection) :])
         finally:
             connection.close()
 
-    def migrate(self) -> tuple[Step, ...]:
-        """Go through every step that this release knows, those after the deployment too; answered by those missing.
+    def migrate(self) -> tuple[Migration, ...]:
+        """Go through every migration that is known, those after the deployment too; answered by those missing.
 
         Raises:
             as `connect`.
@@ -210,8 +210,8 @@ class SqliteFile:
                     f"{self.path} cannot be created: {error.strerror}; its folder must exist and be writable"
                 ) from error
 
-    def _steps_gone(self, connection: sqlite3.Connection) -> int:
-        """How many steps the file has gone through; 0 if it is new."""
+    def _gone_through(self, connection: sqlite3.Connection) -> int:
+        """How many migrations the file has gone through; 0 if it is new."""
         try:
             (application,) = connection.execute("PRAGMA application_id").fetchone()
             (must_know,) = connection.execute("PRAGMA user_version").fetchone()
@@ -228,11 +228,11 @@ class SqliteFile:
                 f"{len(self.migrations)}: upgrade retrysafe"
             )
         (counted,) = connection.execute(
-            "SELECT count(*) FROM pragma_table_info('meta') WHERE name = 'steps'"
+            "SELECT count(*) FROM pragma_table_info('meta') WHERE name = 'migrations'"
         ).fetchone()
         if not counted:
             return int(must_know)
-        ((gone,),) = connection.execute("SELECT steps FROM meta").fetchall()
+        ((gone,),) = connection.execute("SELECT migrations FROM meta").fetchall()
         return int(gone)
 
     def _configure(self, connection: sqlite3.Connection) -> None:
@@ -247,14 +247,14 @@ class SqliteFile:
             connection.execute("PRAGMA wal_autocheckpoint = 0")
 
     def _upgrade(self, connection: sqlite3.Connection, last: int) -> None:
-        """Go through the missing steps up to one, in one transaction. Of processes that start together, one does."""
+        """Go through what is missing up to a migration, in one transaction; of processes that start together, one."""
         connection.execute("BEGIN IMMEDIATE")
-        gone = self._steps_gone(connection)
-        for step in self.migrations[gone:last]:
-            for statement in statements(step.script):
+        gone = self._gone_through(connection)
+        for migration in self.migrations[gone:last]:
+            for statement in statements(migration.script):
                 connection.execute(statement)
         if gone < last:
-            connection.execute("UPDATE meta SET steps = ?", (last,))
+            connection.execute("UPDATE meta SET migrations = ?", (last,))
             connection.execute(f"PRAGMA user_version = {needed(self.migrations, last)}")
         connection.execute("COMMIT")
 

@@ -185,6 +185,7 @@ class StoreMachine(RuleBasedStateMachine):
                 record = found.record
                 assert (record.state, record.token, record.attempt) == (known.state, known.token, known.attempt)
                 assert record.forget_at_ms == known.forget_ms
+                assert record.expires_at_ms == (known.expires_ms or None)
                 assert (record.response is not None) == (known.state is State.COMPLETED)
                 assert (record.settled_at_ms is None) == (known.state is State.IN_PROGRESS)
 

@@ -1,6 +1,6 @@
--- How many steps the file has gone through. PRAGMA user_version says which of them code must know: a step
+-- How many migrations the file has gone through. PRAGMA user_version says which of them code must know: a migration
 -- before a deployment only adds, and code that does not know it runs on.
-ALTER TABLE meta ADD COLUMN steps INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE meta ADD COLUMN migrations INTEGER NOT NULL DEFAULT 1;
 
 -- For people who look at many records; empty for those of before.
 ALTER TABLE records ADD COLUMN route TEXT NOT NULL DEFAULT '';
