@@ -293,3 +293,20 @@ def test_everything_wrong_is_told_at_once(tmp_path):
     status, lines = started(tmp_path, "--listen", "nowhere", "--policy", "lease=never", "--policy", "leese=5s")
     assert status == 2
     assert len(lines) == 5
+
+
+# --- at rest --------------------------------------------------------------------------------------
+
+
+def test_answers_are_encrypted(ledger, start, tmp_path):
+    """With keys from a file: nothing of an answer in the store's files; without them it is not given, and not run."""
+    (tmp_path / "keys").write_text("ab" * 32 + "\n")
+    gateway = start("--encryption-keys-file", str(tmp_path / "keys"))
+    assert keyed(gateway.port, "key-1").body == b'{"order": 1}'
+    files = [file for file in tmp_path.iterdir() if file.name.startswith("records.db")]
+    assert len(files) == 3
+    assert not [file for file in files if b"order" in file.read_bytes()]
+    assert keyed(gateway.port, "key-1").value("Idempotent-Replayed") == "true"
+    without = start()
+    assert code(keyed(without.port, "key-1")) == "replay-unavailable"
+    assert ledger.orders == 1

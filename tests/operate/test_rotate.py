@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-import subprocess
-import sys
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +18,6 @@ from retrysafe.protocol.snapshot import Snapshot, seal, unseal
 from retrysafe.stores.memory import MemoryStore
 from tests.doors.handlers import Shop
 from tests.drive.harness import TamperedStore
-from tests.gateway.processes import environment
 from tests.operate.shops import CANARY, NEW, OLD, can_be_seen, command, requests, store_of, url_of
 
 RINGS = {"plain": None, "old": key_ring([OLD]), "new": key_ring([NEW]), "lost": key_ring([secrets.token_bytes(32)])}
@@ -189,17 +186,3 @@ def test_keys_that_cannot_be_used(variables, fault, tmp_path):
     assert OLD not in result.stderr
     assert "swordfish" not in result.stderr
     assert not list(tmp_path.iterdir())
-
-
-def test_the_extra_is_named(tmp_path):
-    """Without `cryptography` it says what to install."""
-    code = (
-        "import sys; sys.modules['cryptography'] = None\n"
-        "from retrysafe.cli import main\nmain(['keys', 'rotate', '--store', 'memory://'])"
-    )
-    variables = environment(RETRYSAFE_ENCRYPTION_KEYS=NEW)
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=variables, check=False, cwd=tmp_path
-    )
-    assert done.returncode == 2
-    assert 'pip install "retrysafe[crypto]"' in done.stderr
