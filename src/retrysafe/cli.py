@@ -5,6 +5,7 @@ Exit codes, for all of it: 0 clean, 1 findings, 2 usage or configuration, 3 targ
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -15,10 +16,13 @@ from typing import Any
 
 from retrysafe.errors import ConfigurationError, RetrysafeError
 from retrysafe.gateway import config as gateway_config
-from retrysafe.gateway.config import SECRET_VARIABLE, SETTINGS, Setting, Settings, Value
+from retrysafe.gateway.config import ENCRYPTION_VARIABLE, SECRET_VARIABLE, SETTINGS, Setting, Settings, Value
 from retrysafe.gateway.settings_file import find
-from retrysafe.protocol.effects import Purge
-from retrysafe.stores.location import open_store
+from retrysafe.operate import migrate as migration
+from retrysafe.operate import stats as statistics
+from retrysafe.operate.opened import opened
+from retrysafe.operate.purge import purge as purge_all
+from retrysafe.protocol.effects import ANSWER_DAYS_KEPT, TakeStats
 
 try:
     import click
@@ -27,7 +31,7 @@ except ModuleNotFoundError as missing:
     sys.stderr.write(f'retrysafe: the command line needs {missing.name}: pip install "retrysafe[cli]"\n')
     sys.exit(2)
 
-MISCONFIGURED, UNREACHABLE = 2, 3
+FINDINGS, MISCONFIGURED, UNREACHABLE = 1, 2, 3
 
 
 class Commands(click.Group):
@@ -57,9 +61,10 @@ def option(name: str, **attributes: Any) -> Callable[[Any], Any]:
     return click.option(name, envvar=variable, show_envvar=True, **attributes)
 
 
-def settings_options(*settings: Setting) -> Callable[[Any], Any]:
-    """The options of these settings, and where the rest of them comes from."""
+def settings_options(*settings: Setting, keys: bool = False) -> Callable[[Any], Any]:
+    """The options of these settings, and where the rest of them comes from; with `keys`, those of stored responses."""
     made = [option(setting.option, help=_help(setting), metavar="TEXT") for setting in settings]
+    made += [ENCRYPTION_KEYS_FILE] if keys else []
     made += [
         option("--secret-file", metavar="FILE", help=f"Holds the secret of key digests; or set {SECRET_VARIABLE}."),
         option(
@@ -78,6 +83,13 @@ def settings_options(*settings: Setting) -> Callable[[Any], Any]:
     return decorate
 
 
+ENCRYPTION_KEYS_FILE = option(
+    "--encryption-keys-file",
+    metavar="FILE",
+    help=f"Holds the keys that stored responses are encrypted with; or set {ENCRYPTION_VARIABLE}.",
+)
+
+
 def _help(setting: Setting) -> str:
     return setting.help if setting.default is None else f"{setting.help}  [default: {setting.default}]"
 
@@ -94,9 +106,12 @@ def settings_of(ctx: click.Context) -> Settings:
             raise click.UsageError(f"--policy takes NAME=VALUE, and {text!r} has no equals sign")
         policy[name.strip()] = Value(value.strip(), _origin(ctx, "policy"))
     given = {name: Value(value, _origin(ctx, name)) for name, value in parameters.items() if isinstance(value, str)}
-    secret = os.environ.get(SECRET_VARIABLE)
-    if secret and ctx.get_parameter_source("secret_file") is not ParameterSource.COMMANDLINE:
-        given["secret"] = Value(secret, SECRET_VARIABLE)
+    for name, variable in (("secret", SECRET_VARIABLE), ("encryption_keys", ENCRYPTION_VARIABLE)):
+        hidden = os.environ.get(variable)
+        # Encryption keys that are set to nothing are a fault: taken as not set, they would leave responses plain.
+        is_set = bool(hidden) if name == "secret" else hidden is not None
+        if is_set and ctx.get_parameter_source(f"{name}_file") is not ParameterSource.COMMANDLINE:
+            given[name] = Value(hidden, variable)
     return gateway_config.read(given, policy, find(named, Path.cwd()))
 
 
@@ -113,7 +128,7 @@ POLICY = option(
 
 
 @main.command()
-@settings_options(*SETTINGS)
+@settings_options(*SETTINGS, keys=True)
 @POLICY
 @click.pass_context
 def serve(ctx: click.Context, /, **_: Any) -> None:
@@ -130,7 +145,7 @@ def config() -> None:
 
 
 @config.command()
-@settings_options(*SETTINGS)
+@settings_options(*SETTINGS, keys=True)
 @POLICY
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_context
@@ -146,23 +161,99 @@ def show(ctx: click.Context, /, *, as_json: bool, **_: Any) -> None:
             click.echo(f"{name} = {json.dumps(value)}  # {origin}")
 
 
+# --- operating a store --------------------------------------------------------------------------
+
+STORE = [setting for setting in SETTINGS if setting.name == "store"]
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="As JSON.")
+
+
+def show_progress(line: str) -> None:
+    """Say on a terminal how far it is, over what was said before; elsewhere nothing."""
+    if sys.stderr.isatty():
+        click.echo(f"\r{line}", nl=False, err=True)
+
+
+def end_progress() -> None:
+    """Leave the line that progress was shown on."""
+    if sys.stderr.isatty():
+        click.echo(err=True)
+
+
 @main.command()
-@settings_options(*(setting for setting in SETTINGS if setting.name == "store"))
+@settings_options(*STORE)
+@AS_JSON
 @click.pass_context
-def purge(ctx: click.Context, /, **_: Any) -> None:
-    """Expire and forget the records whose time has come."""
-    url, secret = gateway_config.build_store(settings_of(ctx))
-    store = open_store(url)
-    try:
-        store.open(secret)
-        expired = forgotten = 0
-        more = True
-        while more:
-            purged = store.perform(Purge())
-            expired, forgotten, more = expired + purged.expired, forgotten + purged.forgotten, purged.more
-    finally:
-        store.close()
-    click.echo(f"expired {expired}, forgotten {forgotten}")
+def purge(ctx: click.Context, /, *, as_json: bool, **_: Any) -> None:
+    """Expire and forget the records whose time has come, in batches until none is left."""
+    with opened(*gateway_config.build_store(settings_of(ctx))) as (store, _secret):
+        done = purge_all(store, lambda now: show_progress(f"expired {now.expired}, forgotten {now.forgotten}"))
+    end_progress()
+    if as_json:
+        click.echo(json.dumps({"expired": done.expired, "forgotten": done.forgotten}))
+    else:
+        click.echo(f"expired {done.expired}, forgotten {done.forgotten}")
+
+
+@main.command()
+@settings_options(*STORE)
+@option("--days", type=click.IntRange(1, ANSWER_DAYS_KEPT), default=7, show_default=True, help="Answers of how long.")
+@AS_JSON
+@click.pass_context
+def stats(ctx: click.Context, /, *, days: int, as_json: bool, **_: Any) -> None:
+    """Show what is in a store, by state and route, and how much of it was replayed."""
+    with opened(*gateway_config.build_store(settings_of(ctx))) as (store, _secret):
+        taken = store.perform(TakeStats(days))
+    if as_json:
+        click.echo(json.dumps(statistics.document(taken)))
+    else:
+        for line in statistics.lines(taken, days):
+            click.echo(line)
+
+
+@main.command()
+@settings_options(*STORE)
+@click.option(
+    "--print", "only_print", is_flag=True, help="Print the SQL of the missing migrations, and change nothing."
+)
+@click.pass_context
+def migrate(ctx: click.Context, /, *, only_print: bool, **_: Any) -> None:
+    """Bring the schema of a store up to date, once no process of the last release uses it."""
+    url, _secret = gateway_config.build_store(settings_of(ctx))
+    if only_print:
+        for line in migration.script(migration.missing(url)):
+            click.echo(line)
+        return
+    for migrated in (missing := migration.migrate(url)):
+        click.echo(f"gone through {migrated}")
+    if not missing:
+        click.echo("the schema is up to date")
+
+
+@main.group()
+def keys() -> None:
+    """Keys of records, and the keys that stored responses are encrypted with."""
+
+
+@keys.command()
+@settings_options(*STORE, keys=True)
+@AS_JSON
+@click.pass_context
+def rotate(ctx: click.Context, /, *, as_json: bool, **_: Any) -> None:
+    """Encrypt every stored response with the first of the encryption keys."""
+    settings = settings_of(ctx)
+    encryption_keys = gateway_config.build_encryption(settings)
+    from retrysafe.encryption import key_ring  # noqa: PLC0415 - needs an extra
+    from retrysafe.operate import rotate as rotation  # noqa: PLC0415 - as above
+
+    def tell(now: rotation.Rotated) -> None:
+        show_progress(rotation.line(now))
+
+    with opened(*gateway_config.build_store(settings)) as (store, secret):
+        done = asyncio.run(rotation.rotate(store, secret, key_ring(encryption_keys), tell))
+    end_progress()
+    click.echo(json.dumps(rotation.document(done)) if as_json else rotation.line(done))
+    if done.unreadable:
+        ctx.exit(FINDINGS)
 
 
 @main.command()

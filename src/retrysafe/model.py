@@ -141,6 +141,7 @@ class Record:
         expires_at_ms: end of the lifetime; None unless completed or expired.
         forget_at_ms: when the record itself may be deleted.
         response: the sealed snapshot; None unless completed.
+        route: the entry of the routes table that the first request matched; empty if it was not kept.
     """
 
     state: State
@@ -154,6 +155,7 @@ class Record:
     expires_at_ms: int | None
     forget_at_ms: int
     response: bytes | None
+    route: str = ""
 
 
 @value

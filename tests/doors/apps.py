@@ -253,6 +253,10 @@ def make(**settings: Any) -> Application:
             "policy": Policy(lease=os.environ.get("SHOP_LEASE", "10s")),
             "routes": {
                 "POST /required/told": Policy(required=True), "POST /open/told": None, "PUT /put/{name}/told": Policy(),
+                "POST /wait/told": Policy(in_flight="wait", wait="20s", lease=os.environ.get("SHOP_LEASE", "10s")),
+                "POST /rerun/told": Policy(
+                    in_flight="wait", wait="20s", lease=os.environ.get("SHOP_LEASE", "10s"), recovery="rerun"
+                ),
                 "POST /small/told": Policy(request_bytes_max=200), "POST /kept/told": Policy(response_bytes_max=1_000),
             },
             "drain": os.environ.get("SHOP_DRAIN", "30s"),

@@ -27,7 +27,7 @@ from retrysafe.stores.contract import Store
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.stores.sqlite import SqliteStore
 from tests.doors.connections import Connection, ask, protected
-from tests.doors.handlers import content_of, piece, start
+from tests.doors.handlers import Shop, content_of, piece, start
 from tests.drive.harness import (
     PATIENCE_S,
     STORE,
@@ -197,6 +197,31 @@ def test_a_client_may_leave_at_any_moment(handler, make_store, outer):
     assert len(swept) > 15
     assert ran == sorted(ran)
     assert set(ran) == {0, 1}  # first before the handler, then in it and after it
+
+
+@pytest.mark.parametrize("outer", [_alone, _behind_base_http, _within_a_scope])
+@pytest.mark.parametrize("make_store", [_quick, _slow])
+def test_a_duplicate_may_leave_at_any_moment_of_its_wait(make_store, outer):
+    """Cancel a duplicate that waits, at every await up to where it only waits: the first attempt is not disturbed."""
+    moments = 60
+
+    async def once(moment: int) -> bool:
+        store, shop = make_store(ManualClock()), Shop()
+        shop.gate.clear()
+        door = protected(shop, store, policy=Policy(in_flight="wait", wait="5s"))
+        await door.open()
+        first = asyncio.create_task(ask(door, body=[b"{", b"}"]))
+        await shop.entered.wait()
+        assert await _cancelled_at(moment, outer(door))
+        await eventually(lambda: not door._driver.waiting._places)
+        shop.gate.set()
+        assert (await first).body == b"order 1"
+        assert (await ask(door, body=[b"{}"])).replayed
+        assert (shop.effects, states(store)) == (1, [State.COMPLETED])
+        return moment < moments
+
+    assert len(list(_sweep(once))) == moments
+    gc.collect()
 
 
 @pytest.mark.parametrize("make_store", [_quick, _slow])

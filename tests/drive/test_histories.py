@@ -16,6 +16,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 import retrysafe.drive.aio
+import retrysafe.drive.waiting
 from retrysafe import Policy
 from retrysafe.errors import StoreUnavailable
 from retrysafe.model import State
@@ -73,6 +74,8 @@ def _hasty():
         patch.setattr(retrysafe.drive.aio, "SETTLE_S", 0.003)
         patch.setattr(retrysafe.drive.aio, "RETRY_FIRST_S", 0.001)
         patch.setattr(retrysafe.drive.aio, "RETRY_MOST_S", 0.001)
+        patch.setattr(retrysafe.drive.waiting, "POLL_FIRST_S", 0.001)
+        patch.setattr(retrysafe.drive.waiting, "POLL_MOST_S", 0.002)
         yield
 
 
@@ -97,7 +100,7 @@ class _Script:
 
 
 async def _history(
-    attempts: Sequence[Attempt], stumbles: Sequence[Stumble], ends: str
+    attempts: Sequence[Attempt], stumbles: Sequence[Stumble], ends: str, policy: Policy
 ) -> tuple[list[Answer], Answer, int, State]:
     """Let it happen; the answers, that of a last retry once all is quiet, the executions, and the state."""
     executions, clock, script = 0, ManualClock(), _Script(stumbles)
@@ -118,7 +121,7 @@ async def _history(
         await send(piece(b"%d" % number))
 
     store = TamperedStore(MemoryStore(clock), script.before, script.after)
-    door = protected(handler, store, policy=Policy(lease="10s"), observer=Noted())
+    door = protected(handler, store, policy=policy, observer=Noted())
     await door.open()
     connections, requests = [], []
     for attempt in attempts:
@@ -139,19 +142,22 @@ async def _history(
     return [connection.answer for connection in connections], last, executions, state
 
 
-async def _bounded(attempts: Sequence[Attempt], stumbles: Sequence[Stumble], ends: str) -> Any:
+async def _bounded(attempts: Sequence[Attempt], stumbles: Sequence[Stumble], ends: str, policy: Policy) -> Any:
     complaints: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context.get("exception")))
     async with asyncio.timeout(PATIENCE_S):
-        happened = await _history(attempts, stumbles, ends)
+        happened = await _history(attempts, stumbles, ends, policy)
     assert not [error for error in complaints if not isinstance(error, ZeroDivisionError)]
     return happened
 
 
-@given(ATTEMPTS, STUMBLES, st.sampled_from(["answers", "raises", "breaks"]))
-def test_any_history_has_one_effect_and_one_outcome(attempts, stumbles, ends):
+POLICIES = [Policy(lease="10s"), Policy(lease="10s", in_flight="wait", wait="15ms")]
+
+
+@given(ATTEMPTS, STUMBLES, st.sampled_from(["answers", "raises", "breaks"]), st.sampled_from(POLICIES))
+def test_any_history_has_one_effect_and_one_outcome(attempts, stumbles, ends, policy):
     """At most one execution; one answer for everybody; what was given as recorded is given again."""
-    answers, last, executions, state = asyncio.run(_bounded(attempts, stumbles, ends))
+    answers, last, executions, state = asyncio.run(_bounded(attempts, stumbles, ends, policy))
     assert executions == 1
     status = {"answers": 201, "raises": 500}.get(ends, 0)
     done = [answer for answer in answers if answer.whole and answer.status == status]

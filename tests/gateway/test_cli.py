@@ -50,7 +50,7 @@ def test_help_shows_every_setting_with_its_variable(run):
 def test_commands_are_listed(run):
     """The commands that there are."""
     shown = run("--help").output
-    for command in ("serve", "demo", "purge", "config", "version"):
+    for command in ("serve", "demo", "purge", "stats", "migrate", "keys", "config", "version"):
         assert f"\n  {command} " in shown
 
 
@@ -100,10 +100,33 @@ def test_a_secret_is_hidden(run, tmp_path):
     assert "(hidden)" not in shown
 
 
-@pytest.mark.parametrize("command", [("serve",), ("config", "show"), ("purge",)])
+def test_encryption_keys_are_hidden(run, tmp_path):
+    """They come from a variable or a file of their own; never from the settings, and they are never shown."""
+    key = "ab" * 32
+    shown = run("config", "show", *ENOUGH, RETRYSAFE_ENCRYPTION_KEYS=f"{key}, {'cd' * 32}").output
+    assert 'encryption_keys = "(hidden)"  # RETRYSAFE_ENCRYPTION_KEYS' in shown
+    assert key not in shown
+    (tmp_path / "retrysafe.toml").write_text(f'encryption_keys = "{key}"\n')
+    result = run("config", "show", *ENOUGH)
+    assert result.exit_code == 2
+    assert "does not belong in this file; name a file in encryption_keys_file" in result.stderr
+    (tmp_path / "retrysafe.toml").write_text('encryption_keys_file = "keys"\n')
+    (tmp_path / "keys").write_text("swordfish")
+    result = run("config", "show", *ENOUGH)
+    assert result.exit_code == 2
+    assert "retrysafe.toml:1: encryption_keys: key number 1 is not 32 bytes" in result.stderr
+    assert "swordfish" not in result.output
+    for empty in ("", "  "):
+        assert run("config", "show", *ENOUGH, RETRYSAFE_ENCRYPTION_KEYS=empty).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("serve",), ("config", "show"), ("purge",), ("stats",), ("migrate",), ("migrate", "--print"), ("keys", "rotate")],
+)
 def test_faults_are_lines_and_exit_code_2(run, command):
     """Every fault on a line of its own, on standard error."""
-    result = run(*command)
+    result = run(*command, **({"RETRYSAFE_ENCRYPTION_KEYS": "ab" * 32} if command == ("keys", "rotate") else {}))
     assert result.exit_code == 2
     assert result.stdout == ""
     assert all(line.startswith("retrysafe: ") for line in result.stderr.splitlines())
@@ -174,6 +197,7 @@ main(prog_name="retrysafe")
     ("missing", "extra", "arguments"),
     [
         ("click", "cli", ("version",)),
+        ("cryptography", "crypto", ("keys", "rotate", "--store", "memory://")),
         ("aiohttp", "gateway", ("serve", *ENOUGH)),
         ("uvicorn", "gateway", ("serve", *ENOUGH)),
         ("httptools", "gateway", ("serve", *ENOUGH)),
@@ -183,8 +207,9 @@ main(prog_name="retrysafe")
 def test_a_missing_extra_is_named(missing, extra, arguments, tmp_path):
     """One sentence that says what to install, and the exit code of a configuration."""
     command = [sys.executable, "-c", _WITHOUT, missing, *arguments]
+    keys = {"RETRYSAFE_ENCRYPTION_KEYS": "ab" * 32} if extra == "crypto" else {}
     done = subprocess.run(
-        command, capture_output=True, text=True, env=environment(), cwd=tmp_path, timeout=20, check=False
+        command, capture_output=True, text=True, env=environment(**keys), cwd=tmp_path, timeout=20, check=False
     )
     assert done.returncode == 2, done.stderr
     assert f'pip install "retrysafe[{extra}]"' in done.stderr

@@ -154,6 +154,25 @@ def test_ending_waits_for_what_runs(ledger, start):
     assert ledger.orders == 5
 
 
+def test_ending_sends_away_who_waits(ledger, start):
+    """SIGTERM: a duplicate that waits for a running request gets its 409 now, and the running one its time."""
+    gateway = start("--policy", "in_flight=wait", "--policy", "wait=60s")
+    owner, owned = in_thread(lambda: keyed(gateway.port, "key-1", x_hold="after"))
+    held = ledger.arrival("after")
+    waiter, waited = in_thread(lambda: keyed(gateway.port, "key-1", x_hold="after"))
+    waiter.join(0.5)
+    assert not waited
+    gateway.terminate()
+    until(lambda: waited, "the 409")
+    assert code(waited[0]) == "in-progress"
+    assert not owned
+    os.close(held)
+    owner.join(20)
+    assert owned[0].status == 201
+    assert gateway.ended() == 0
+    assert ledger.orders == 1
+
+
 def _all_let_go(ledger, running):
     """Open the pipe once more for whoever came to it late."""
     with suppress(OSError):
@@ -274,3 +293,20 @@ def test_everything_wrong_is_told_at_once(tmp_path):
     status, lines = started(tmp_path, "--listen", "nowhere", "--policy", "lease=never", "--policy", "leese=5s")
     assert status == 2
     assert len(lines) == 5
+
+
+# --- at rest --------------------------------------------------------------------------------------
+
+
+def test_answers_are_encrypted(ledger, start, tmp_path):
+    """With keys from a file: nothing of an answer in the store's files; without them it is not given, and not run."""
+    (tmp_path / "keys").write_text("ab" * 32 + "\n")
+    gateway = start("--encryption-keys-file", str(tmp_path / "keys"))
+    assert keyed(gateway.port, "key-1").body == b'{"order": 1}'
+    files = [file for file in tmp_path.iterdir() if file.name.startswith("records.db")]
+    assert len(files) == 3
+    assert not [file for file in files if b"order" in file.read_bytes()]
+    assert keyed(gateway.port, "key-1").value("Idempotent-Replayed") == "true"
+    without = start()
+    assert code(keyed(without.port, "key-1")) == "replay-unavailable"
+    assert ledger.orders == 1

@@ -334,3 +334,90 @@ def test_while_the_store_cannot_be_opened_nothing_runs_under_a_key():
     for headers, step in ((KEYED, Respond), ((), flow.Bypass)):
         head = Head("POST", b"/orders", b"", headers)
         assert isinstance(next_of(flow.refuse_unready(head, terms()), None), step)
+
+
+# --- waiting --------------------------------------------------------------------------------------
+
+
+def waited(end, began_s=5.0):
+    return effects.Waited(end, began_s)
+
+
+def test_a_duplicate_waits_and_looks_again():
+    """It waits under its policy, and repeats its claim when the record may have changed."""
+    run = Run(in_flight="wait", wait="3s").claiming()
+    claim = run.step
+    run.found()
+    assert run.step == effects.Wait(claim.record_id, 3_000, None)
+    run.answer(waited(effects.WaitEnd.CHANGED))
+    assert run.step == claim
+    run.found()
+    assert run.step == effects.Wait(claim.record_id, 3_000, 5.0)
+    run.answer(waited(effects.WaitEnd.CHANGED))
+    stored = seal(take_snapshot(ANSWER, run.head), claim.record_id, SECRET)
+    run.found(State.COMPLETED, response=stored)
+    assert run.answer(True).step.ending == "replayed"
+
+
+def test_a_waiting_request_takes_its_turn():
+    """The first attempt did nothing: the next claim is this request's, by whichever way."""
+    run = Run(in_flight="wait").claiming().found().answer(waited(effects.WaitEnd.CHANGED))
+    run.found(State.RETRYABLE)
+    assert isinstance(run.step, effects.ClaimIfRetryable)
+    assert isinstance(run.answer(True).step, effects.Execute)
+    run = Run(in_flight="wait").claiming().found().answer(waited(effects.WaitEnd.CHANGED))
+    assert isinstance(run.found(token=TOKEN).step, effects.Execute)
+
+
+def test_the_last_look_is_the_answer():
+    """When the time is over it looks once more, and then never waits again."""
+    run = Run(in_flight="wait").claiming().found().answer(waited(effects.WaitEnd.OVER))
+    assert isinstance(run.step, effects.ClaimIfAbsent)
+    assert code_of(run.found().step) == "in-progress"
+
+
+def test_nobody_is_answered_whose_client_left():
+    """There is nothing to send, and nothing to take back."""
+    run = Run(in_flight="wait").claiming().found().answer(waited(effects.WaitEnd.CLIENT_GONE))
+    assert run.step == flow.Vanish()
+
+
+def test_waiting_does_not_use_up_the_rounds():
+    """A record that is fought over by many who wait is not given up early."""
+    run = Run(in_flight="wait").claiming()
+    for _ in range(3 * flow.CLAIM_ROUNDS_MAX):
+        run.found(State.RETRYABLE).answer(False)  # somebody else was quicker
+        assert isinstance(run.step, effects.ClaimIfAbsent)
+        run.found().answer(waited(effects.WaitEnd.CHANGED))
+    assert isinstance(run.step, effects.ClaimIfAbsent)
+
+
+def test_only_who_may_waits():
+    """By default a duplicate is refused at once."""
+    assert code_of(Run().claiming().found().step) == "in-progress"
+    assert code_of(Run(in_flight="wait").claiming().found(fingerprint=bytes(33)).step) == "key-reused"
+
+
+# --- what is kept ----------------------------------------------------------------------------------
+
+
+def completed(run, outcome):
+    """What a run writes of an outcome."""
+    return run.executing().answer(outcome).step.transition.response
+
+
+@pytest.mark.parametrize("options", [{"store_body": "none"}, {"store_body": "redacted", "store_body_redact": ("/a",)}])
+def test_an_answer_of_ours_is_kept_whole(options):
+    """A problem document has no secret of the application's in it; the retry gets the same."""
+    run = Run(**options)
+    stored = completed(run, effects.Raised(Fate.RAN))
+    again = Run(**options).claiming()
+    again.found(State.COMPLETED, response=stored).answer(True)
+    assert (again.step.ending, code_of(again.step)) == ("replayed", "handler-failed")
+
+
+def test_the_policy_says_what_is_kept():
+    """The first client gets all of the answer, the record what it may have of it."""
+    run = Run(store_body="none")
+    assert b"made" not in completed(run, ANSWER)
+    assert run.answer(Settled.DONE).step == Deliver("recorded")

@@ -42,6 +42,10 @@ FAULTS = [
     ("fingerprint", "body"),
     ("recovery", "resume"),
     ("on_receipt", "replay"),
+    ("store_body", "some"),
+    ("in_flight", "queue"),
+    ("wait", "0s"),
+    ("wait", "2h"),
     ("key_length_min", 0),
     ("key_length_min", True),
     ("key_length_max", 1_025),
@@ -87,6 +91,9 @@ def test_a_fault_names_the_setting(name, value):
     [
         ({"key_length_min": 100, "key_length_max": 36}, ("key_length_min", "key_length_max")),
         ({"lease": "1h"}, ("execution_max", "lease")),
+        ({"store_body": "redacted"}, ("store_body", "store_body_redact")),
+        ({"store_body_redact": ("/a",)}, ("store_body", "store_body_redact")),
+        ({"store_body": "none", "store_body_redact": ("/a",)}, ("store_body", "store_body_redact")),
         ({"fingerprint_json_only": ("/a",), "fingerprint_json_except": ("/b",)}, ("json_only", "json_except")),
     ],
 )

@@ -3,6 +3,8 @@
 import gzip
 import json
 import zlib
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -44,7 +46,7 @@ snapshots = st.builds(
     st.integers(0, 2**63),
     st.binary(max_size=32),
     st.binary(max_size=30),
-)
+).flatmap(lambda made: st.sampled_from([made, replace(made, redacted=made.whole)]))
 
 
 @given(snapshots)
@@ -80,11 +82,11 @@ def test_what_is_too_short_is_unreadable(stored):
 def test_the_format_is_versioned():
     """A version that this release does not know is refused, though its seal is right."""
     stored = seal(take_snapshot(answered(), head()), RECORD_ID, SECRET)
-    payload = bytes([2]) + stored[SEAL_BYTES + 1 :]
+    payload = bytes([3]) + stored[SEAL_BYTES + 1 :]
     from retrysafe.protocol.mac import mac  # noqa: PLC0415 - what `seal` does, for a version that it does not write
 
     resealed = mac(SECRET, b"snapshot" + RECORD_ID + payload)[:SEAL_BYTES] + payload
-    with pytest.raises(Unreadable, match="version 2"):
+    with pytest.raises(Unreadable, match="version 3"):
         unseal(resealed, RECORD_ID, SECRET)
 
 
@@ -209,3 +211,47 @@ def test_a_receipt_can_be_sent():
     assert (response.status, response.value(b"location")) == (201, b"/orders/1")
     assert json.loads(response.body) == {"receipt": True, "status": 201, "content_bytes": 9, "content_sha256": "01"}
     assert response.value(b"idempotent-replayed") == b"true"
+
+
+JSON = (b"content-type", b"application/json")
+REDACTED: dict[str, Any] = {"store_body": "redacted", "store_body_redact": ("/token",)}
+
+
+def test_a_redacted_answer_says_so():
+    """It has null where the value was, its own length, no validator of the bytes that it is not, and a mark."""
+    answer = answered(JSON, (b"etag", b'"1"'), body=b'{"id": 7, "token": "s3cret"}')
+    stored = seal(take_snapshot(answer, head(), Policy(**REDACTED)), RECORD_ID, SECRET)
+    assert b"s3cret" not in stored
+    replay_ = replay(unseal(stored, RECORD_ID, SECRET), head(), Policy(**REDACTED))
+    assert replay_.body == b'{"id": 7, "token": null}'
+    assert replay_.value(b"idempotency-status") == b"redacted"
+    assert replay_.value(b"content-length") == b"%d" % len(replay_.body)
+    assert replay_.value(b"etag") is None
+
+
+def test_an_answer_without_what_is_redacted_is_whole():
+    """Nothing was left out of it, and nothing says that there was."""
+    answer = answered(JSON, (b"etag", b'"1"'), body=b'{"id": 7}')
+    snapshot = take_snapshot(answer, head(), Policy(**REDACTED))
+    assert snapshot.response == take_snapshot(answer, head()).response
+    replay_ = replay(snapshot, head(), Policy(**REDACTED))
+    assert (replay_.value(b"idempotency-status"), replay_.value(b"etag")) == (None, b'"1"')
+
+
+@pytest.mark.parametrize(
+    ("answer", "options"),
+    [
+        (answered(JSON, (b"location", b"/7"), body=b'{"token": "s3cret"}'), {"store_body": "none"}),
+        (answered((b"content-type", b"text/plain"), (b"location", b"/7"), body=b"s3cret"), REDACTED),
+        (answered(JSON, (b"location", b"/7"), body=b"s3cret", whole=False), {"store_body": "none"}),
+        (answered(JSON, (b"location", b"/7"), body=b"s3cret", whole=False), REDACTED),
+    ],
+)
+def test_what_is_not_kept_is_a_receipt(answer, options):
+    """None of the content, and no digest of it, by which few possible ones could be tried."""
+    snapshot = take_snapshot(answer, head(), Policy(**options))
+    assert not snapshot.whole
+    assert (snapshot.digest, snapshot.size) == (b"", len(answer.response.body))
+    assert b"s3cret" not in seal(snapshot, RECORD_ID, SECRET)
+    assert snapshot.response.value(b"location") == b"/7"
+    assert "content_sha256" not in json.loads(receipt(snapshot, Policy()).body)

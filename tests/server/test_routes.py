@@ -5,6 +5,7 @@ import pytest
 from retrysafe import ConfigurationError, Policy
 from retrysafe.server.routes import Routes
 
+LONG = "POST /" + 249 * "x"  # 255 characters, which a store must be able to keep
 DEFAULT, EXACT, TEMPLATE, REST = Policy(), Policy(required=True), Policy(lifetime="1h"), Policy(lifetime="2h")
 ROUTES = Routes(
     DEFAULT,
@@ -53,6 +54,6 @@ def test_methods_that_no_entry_enrols_cost_a_look_into_a_set():
 def test_a_faulty_table_says_everything_at_once():
     """Each entry that cannot be one is named."""
     with pytest.raises(ConfigurationError) as raised:
-        Routes(DEFAULT, {"orders": None, "GET /orders": DEFAULT, "post /x": DEFAULT, "POST /fine": DEFAULT})
-    assert len(raised.value.faults) == 3
-    assert all(entry in str(raised.value) for entry in ("orders", "GET /orders", "post /x"))
+        Routes(DEFAULT, dict.fromkeys(["orders", "GET /orders", "post /x", "POST /fine", LONG, LONG + "y"], DEFAULT))
+    assert len(raised.value.faults) == 4
+    assert all(f'"{entry}"' in str(raised.value) for entry in ("orders", "GET /orders", "post /x", LONG + "y"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import replace
 
-from retrysafe.protocol.effects import Purged
+from retrysafe.protocol.effects import Purged, ReplaceResponseIfSame
 from retrysafe.protocol.states import TABLE, Event, target
 from retrysafe.stores.memory import MemoryStore, allowed
 from retrysafe.testing import store_contract
@@ -154,6 +154,48 @@ class ClaimOverwrites(Mutant):
         return super()._claim(claim)
 
 
+class ReplacesWhateverIsThere(Mutant):
+    """A response is exchanged by whoever comes, also by one who saw other bytes."""
+
+    def _apply(self, transition):
+        if isinstance(transition, ReplaceResponseIfSame):
+            return self._move(Event.RESEAL, transition.record_id, transition.seen_token, response=transition.response)
+        return super()._apply(transition)
+
+
+class SkipsAPage(Mutant):
+    """A page begins one record too late."""
+
+    def _list_responses(self, wish):
+        page = super()._list_responses(wish)
+        return replace(page, responses=page.responses[1:]) if wish.after else page
+
+
+class CountsOnlyTheLast(Mutant):
+    """A batch of counts replaces the one before."""
+
+    def _count_answers(self, counts):
+        self._answers.clear()
+        return super()._count_answers(counts)
+
+
+class RemembersEveryDay(Mutant):
+    """Old counts are never forgotten."""
+
+    def _count_answers(self, counts):
+        before = dict(self._answers)
+        super()._count_answers(counts)
+        self._answers = before | self._answers
+        return True
+
+
+class ForgetsTheRoute(Mutant):
+    """A new claim takes the route along."""
+
+    def writes(self, record, event, written):
+        return written | {"route": ""} if event is Event.RECLAIM else written
+
+
 class PurgesWhatIsInProgress(Mutant):
     """An abandoned record vanishes without ever having been unknown."""
 
@@ -226,6 +268,11 @@ CAUGHT_BY: dict[type[Mutant], str] = {
     KeepsExpiredResponses: "test_lifetime_holds_to_the_millisecond",
     ClaimExtendsTheLease: "test_repeated_claim_recognises_itself",
     ClaimOverwrites: "test_repeated_claim_recognises_itself",
+    ReplacesWhateverIsThere: "test_response_that_is_another_is_left",
+    SkipsAPage: "test_every_response_is_on_a_page",
+    CountsOnlyTheLast: "test_counts_add_up",
+    RemembersEveryDay: "test_days_pass",
+    ForgetsTheRoute: "test_route_is_kept",
     PurgesWhatIsInProgress: "test_abandoned_record_does_not_vanish",
     PurgesEverythingAtOnce: "test_expiring_goes_in_batches",
     NeverHasMore: "test_expiring_goes_in_batches",

@@ -16,6 +16,7 @@ import pytest
 from retrysafe.errors import StoreUnavailable, StoreUnusable
 from retrysafe.model import Claim
 from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, Read
+from retrysafe.stores.migrations import Migration
 from retrysafe.stores.sqlite import SqliteStore
 from retrysafe.stores.sqlite_file import (
     CHECKPOINT_BYTES,
@@ -33,6 +34,8 @@ SECOND = """
 ALTER TABLE records ADD COLUMN note TEXT NOT NULL DEFAULT 'from before';
 CREATE INDEX records_by_note ON records (note);
 """
+NOTE = Migration(len(migrations()) + 1, "note", SECOND)
+LAST_WORD = Migration(len(migrations()) + 1, "note", SECOND, after=True)
 MOUNTS = r"""
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
 30 22 0:26 / /mnt/team\040files rw - nfs4 server:/export rw
@@ -154,11 +157,9 @@ def test_other_database_is_left_alone(stores, path, mark):
 
 def test_newer_file_is_left_alone(stores, path):
     """A file of a newer release is refused, with both versions and what to do; it is not touched."""
-    newer = stores(schema=[*migrations(), SECOND])
-    newer.open()
-    newer.close()
+    stores(schema=[*migrations(), LAST_WORD]).migrate()
     content = path.read_bytes()
-    with pytest.raises(StoreUnusable, match=r"records.db has schema version 2, .* up to 1: upgrade retrysafe"):
+    with pytest.raises(StoreUnusable, match=r"records.db has schema version 3, .* up to 2: upgrade retrysafe"):
         stores().open()
     assert path.read_bytes() == content
     assert plain(path, "SELECT count(*) FROM pragma_table_info('records') WHERE name = 'note'") == [(1,)]
@@ -211,7 +212,12 @@ def test_file_that_is_being_made_is_no_strangers(stores, path, monkeypatch):
             tried.append(statement)
             other = connect(path, isolation_level=None, timeout=0)
             with suppress(sqlite3.OperationalError):  # it has to wait until the look is over
-                for step in ("BEGIN IMMEDIATE", *statements(migrations()[0]), "PRAGMA user_version = 1", "COMMIT"):
+                for step in (
+                    "BEGIN IMMEDIATE",
+                    *statements(migrations()[0].script),
+                    "PRAGMA user_version = 1",
+                    "COMMIT",
+                ):
                     other.execute(step)
             other.close()
 
@@ -294,27 +300,47 @@ def test_file_that_is_gone_is_noticed_by_a_new_connection(stores, path):
 
 
 def test_upgrade_keeps_the_records(stores, path):
-    """A newer release brings the schema up to date and finds what there was; the older then refuses."""
+    """A newer release brings the schema up to date and finds what there was; the older runs on beside it."""
     before = stores()
     secret = before.open()
-    held = claim(before)
-    before.close()
-    after = stores(schema=[*migrations(), SECOND])
+    held, other = claim(before), claim(before)
+    after = stores(schema=[*migrations(), NOTE])
     assert after.open() == secret
     assert after.perform(CompleteIfHeld(held, b"response", 1_000, 1_000))
-    after.close()
-    assert plain(path, "PRAGMA user_version") == [(2,)]
-    assert plain(path, "SELECT note, response FROM records") == [("from before", b"response")]
+    assert before.perform(CompleteIfHeld(other, b"of the older", 1_000, 1_000))
+    before.close()
+    assert before.open() == secret
+    assert plain(path, "SELECT note, response FROM records ORDER BY response DESC") == [
+        ("from before", b"response"),
+        ("from before", b"of the older"),
+    ]
+
+
+def test_migration_after_the_deployment_waits_for_an_operator(stores, path):
+    """Opening leaves it; migrating goes through it, tells which it was, and then the older release is refused."""
+    newer = stores(schema=[*migrations(), LAST_WORD])
+    assert [migration.number for migration in newer.missing_migrations()] == [1, 2, 3]
+    assert not path.exists()
+    newer.open()
+    assert newer.missing_migrations() == newer.missing_migrations() == (LAST_WORD,)
+    older = stores()
+    assert older.open()
+    assert newer.migrate() == (LAST_WORD,)
+    assert newer.migrate() == newer.missing_migrations() == ()
+    older.close()
+    with pytest.raises(StoreUnusable, match="upgrade retrysafe"):
+        older.open()
+    assert newer.open()
 
 
 def test_new_file_goes_through_every_migration(stores, path):
     """A file that is made by the newer release is the same as one that was upgraded."""
-    stores(schema=[*migrations(), SECOND]).open()
+    stores(schema=[*migrations(), NOTE]).open()
     upgraded = path.with_name("upgraded.db")
     first = stores(path=upgraded)
     first.open()
     first.close()
-    stores(path=upgraded, schema=[*migrations(), SECOND]).open()
+    stores(path=upgraded, schema=[*migrations(), NOTE]).open()
     schemas = [plain(file, "SELECT type, name, sql FROM sqlite_schema ORDER BY name") for file in (path, upgraded)]
     assert schemas[0] == schemas[1]
 
@@ -324,9 +350,10 @@ def test_failed_upgrade_leaves_the_file_as_it_was(stores, path):
     first = stores()
     held = claim(first)
     first.close()
+    fails = Migration(NOTE.number + 1, "fails", "INSERT INTO nowhere VALUES (1);")
     with pytest.raises(StoreUnavailable, match="no such table: nowhere"):
-        stores(schema=[*migrations(), SECOND, "INSERT INTO nowhere VALUES (1);"]).open()
-    assert plain(path, "PRAGMA user_version") == [(1,)]
+        stores(schema=[*migrations(), NOTE, fails]).open()
+    assert stores(schema=[*migrations(), NOTE]).missing_migrations() == (NOTE,)
     assert stores().perform(Read(held.record_id)) is not None
 
 

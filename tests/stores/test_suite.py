@@ -16,7 +16,8 @@ from tests.stores import mutants
 
 MUTANTS = Path(__file__).with_name("mutants.py")
 
-# What a sequence of transitions cannot show: it has small responses and purges to the end, and opens each store once.
+# What a sequence of transitions cannot show: it has small responses, looks
+# at one record at a time, purges to the end, and opens each store once.
 BEYOND_THE_MACHINE = {
     mutants.CutsResponses,
     mutants.PurgesEverythingAtOnce,
@@ -25,6 +26,11 @@ BEYOND_THE_MACHINE = {
     mutants.MakesNewSecrets,
     mutants.TakesAnySecret,
     mutants.StaysOpen,
+    mutants.ReplacesWhateverIsThere,
+    mutants.SkipsAPage,
+    mutants.CountsOnlyTheLast,
+    mutants.RemembersEveryDay,
+    mutants.ForgetsTheRoute,
 }
 
 

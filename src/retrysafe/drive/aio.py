@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 from retrysafe.drive import RETRY_FIRST_S, RETRY_MOST_S, SETTLE_S
 from retrysafe.drive.renewal import Renewals
 from retrysafe.drive.step import first, sent, thrown
+from retrysafe.drive.waiting import Waiting
 from retrysafe.errors import StoreError
 from retrysafe.model import Request
 from retrysafe.observe import CutOff, Handled, Observer, StoreFailed, Unrecorded, name_of
@@ -43,6 +44,9 @@ class Exchange(Protocol):
 
     async def authorize(self) -> bool:
         """May the caller see the stored answer now?"""
+
+    async def departure(self) -> None:
+        """Return when the client has gone. Asked, and cancelled, only before `execute`."""
 
     async def execute(self, effect: Execute, conclude: Conclude) -> None:
         """Run the handler to its end.
@@ -78,6 +82,7 @@ class Driver:
         self.store = store
         self.observer = observer
         self.renewals = Renewals(store, observer)
+        self.waiting = Waiting(store, observer)
         self._owners: set[_Owner] = set()
         self._errands: set[asyncio.Task[Any]] = set()
 
@@ -120,11 +125,17 @@ class Driver:
                 return await asyncio.to_thread(fingerprint_of, request, policy, secret)
             case Transition():
                 return await self.store.submit(effect)
+            case effects.Wait():
+                return await self.waiting.wait(effect, exchange.departure)
             case _:
                 raise AssertionError(f"an effect out of place: {type(effect).__name__}")
 
     async def drain(self, patience_s: float) -> None:
-        """Wait for the owners; after `patience_s` cancel their handlers, whose records become unknown."""
+        """Wait for the owners; after `patience_s` cancel their handlers, whose records become unknown.
+
+        Who waits for another request is no owner, and is sent away at once.
+        """
+        self.waiting.end()
         owners = {owner.task: owner for owner in self._owners}
         if owners:
             _, late = await asyncio.wait(owners, timeout=patience_s)
@@ -247,6 +258,7 @@ class _Owner:
         except Exception as error:  # noqa: BLE001 - a defect of ours: the record must not look alive, nor the answer be lost
             fault, answer = error, await self._give_up(outcome)
         driver.renewals.stop(self._effect)
+        driver.waiting.wake(self._effect.claim.record_id)
         self.concluded = True
         driver.observer.notice(Handled(answer.ending, exchange.route))
         await exchange.answer(answer)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from retrysafe.drive import RENEWALS_PER_LEASE, RETRY_FIRST_S, RETRY_MOST_S, SETTLE_S
 from retrysafe.drive.step import first, sent, thrown
+from retrysafe.drive.waiting import BlockingWaiting
 from retrysafe.errors import StoreError
 from retrysafe.model import Request
 from retrysafe.observe import ClaimLost, Handled, Observer, Overdue, StoreFailed, Unrecorded, name_of
@@ -52,6 +53,7 @@ class Driver:
         self._store = store
         self._observer = observer
         self._renewals = _Renewals(store, observer)
+        self.waiting = BlockingWaiting(store, observer)
 
     def run(self, flow: Flow[Answer], exchange: Exchange) -> Answer:
         """Drive one request to its end; the caller sends the answer."""
@@ -59,6 +61,7 @@ class Driver:
         with ExitStack() as held:
             while isinstance(step, Effect):
                 if isinstance(step, Execute):
+                    held.callback(self.waiting.wake, step.claim.record_id)
                     held.callback(self._renewals.start(step))
                 step = self._advance(flow, step, exchange)
         self._observer.notice(Handled(step.ending, exchange.route))
@@ -85,6 +88,8 @@ class Driver:
                 return exchange.execute(effect)
             case effects.Settle(transition, lease_ms):
                 return self._settle(transition, lease_ms)
+            case effects.Wait():
+                return self.waiting.wait(effect)
             case effects.ResolveScope():
                 return exchange.scope()
             case effects.ReadRequest(body_bytes_max):

@@ -76,7 +76,7 @@ async def _run(
             async with _alongside(health, health_listener):
                 announce(_summary(config, listener, store))
                 serving = asyncio.get_running_loop().create_task(server.serve(sockets=[listener]))
-                await _until_signals(server, serving, health, config.drain_ms / 1_000)
+                await _until_signals(server, serving, health, door, config.drain_ms / 1_000)
                 await door.close()  # handlers that still run are cut off: records unknown, clients told
                 await upstream.close()  # and so are requests without a key
                 await asyncio.wait({serving}, timeout=_FAREWELL_S)
@@ -87,12 +87,15 @@ async def _run(
         await asyncio.to_thread(store.close)
 
 
-async def _until_signals(server: uvicorn.Server, serving: asyncio.Task[None], health: Health, drain_s: float) -> None:
+async def _until_signals(
+    server: uvicorn.Server, serving: asyncio.Task[None], health: Health, door: IdempotencyMiddleware, drain_s: float
+) -> None:
     """Serve. On the first signal accept nothing more, and let run what runs: `drain_s`, or until a second signal."""
     stop, hurry = _signals()
     await _wait(serving, stop)
     health.draining = True
     server.should_exit = True
+    door.end_waiting()
     await _wait(serving, hurry, drain_s)
 
 
@@ -162,6 +165,7 @@ def _door(config: GatewayConfig, store: Store, upstream: Upstream) -> Idempotenc
         routes=config.routes,
         namespace=config.namespace,
         secret=config.secret,
+        encryption_keys=config.encryption_keys,
         authorize=upstream.authorizer(config.authorize) if config.authorize else None,
         drain="0s",  # waiting for handlers is one with waiting for connections, and done here
     )

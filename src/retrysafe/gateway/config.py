@@ -53,6 +53,7 @@ class GatewayConfig:
     listen: Address = Address("127.0.0.1", 8080)
     namespace: str = "default"
     secret: bytes | None = field(default=None, repr=False)
+    encryption_keys: str | None = field(default=None, repr=False)
     policy: Policy = field(default_factory=Policy)
     routes: Mapping[str, Policy | None] = field(default_factory=dict)
     authorize: str | None = None
@@ -193,9 +194,12 @@ SETTINGS = (
 _DURATIONS = frozenset({"upstream_timeout", "upstream_connect_timeout", "upstream_keepalive", "drain"})
 REQUIRED = ("upstream", "store", "scope")
 SECRET_VARIABLE = "RETRYSAFE_SECRET"  # noqa: S105 - the name of a variable
+ENCRYPTION_VARIABLE = "RETRYSAFE_ENCRYPTION_KEYS"
+# What is never part of a fault, nor shown, nor in the settings file: it is in the environment, or in a file of its own.
+_HIDDEN = ("secret", "encryption_keys")
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 _TABLES = ("policy", "routes")
-_NAMES_IN_FILE = (*_BY_NAME, "secret_file", *_TABLES)
+_NAMES_IN_FILE = (*_BY_NAME, *(f"{name}_file" for name in _HIDDEN), *_TABLES)
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -214,7 +218,7 @@ class Settings:
     """What was set, before it is checked.
 
     Attributes:
-        plain: settings that are a line of text, by name; `secret` and `secret_file` too.
+        plain: settings that are a line of text, by name; `secret` and `secret_file` too, and the same of keys.
         policy: options of the policy for every route.
         routes: options of each route, by entry.
         entries: where each route stands.
@@ -251,8 +255,8 @@ def read(given: Mapping[str, Value], policy: Mapping[str, Value], file: Settings
 def _read_file(file: SettingsFile, settings: Settings) -> None:
     for name, value in file.table.items():
         where = file.where(name)
-        if name == "secret":
-            settings.faults.append(f"{where}: secret does not belong in this file; name a file in secret_file")
+        if name in _HIDDEN:
+            settings.faults.append(f"{where}: {name} does not belong in this file; name a file in {name}_file")
         elif name not in _NAMES_IN_FILE:
             settings.faults.append(f"{where}: {_unknown('setting', name, _NAMES_IN_FILE)}")
         elif name in _TABLES and not isinstance(value, dict):
@@ -333,12 +337,15 @@ def build(settings: Settings) -> GatewayConfig:
     faults = list(settings.faults)
     values = {name: _parsed(name, settings, faults) for name in _BY_NAME}
     secret = _secret(settings, faults)
+    encryption_keys = _encryption_keys(settings, faults)
     policy = _policy(settings, faults)
     routes = _routes(settings, policy or Policy(), faults)
     if faults:
         raise ConfigurationError(faults)
     named = {_BY_NAME[name].field: value for name, value in values.items()}
-    return GatewayConfig(**named, secret=secret, policy=policy or Policy(), routes=routes)
+    return GatewayConfig(
+        **named, secret=secret, encryption_keys=encryption_keys, policy=policy or Policy(), routes=routes
+    )
 
 
 def build_store(settings: Settings) -> tuple[str, bytes | None]:
@@ -353,6 +360,21 @@ def build_store(settings: Settings) -> tuple[str, bytes | None]:
     if faults:
         raise ConfigurationError(faults)
     return store, secret
+
+
+def build_encryption(settings: Settings) -> str:
+    """The keys of stored responses, for the command that cannot do without.
+
+    Raises:
+        ConfigurationError: there are none, or they cannot be used.
+    """
+    faults: list[str] = []
+    keys = _encryption_keys(settings, faults)
+    if keys is None and not faults:
+        faults.append(f"there are no encryption_keys; set {ENCRYPTION_VARIABLE}, or encryption_keys_file")
+    if faults or keys is None:
+        raise ConfigurationError(faults)
+    return keys
 
 
 def _parsed(name: str, settings: Settings, faults: list[str]) -> Any:
@@ -372,19 +394,37 @@ def _parsed(name: str, settings: Settings, faults: list[str]) -> Any:
 
 
 def _secret(settings: Settings, faults: list[str]) -> bytes | None:
-    """The secret; it is never part of a fault."""
-    given = settings.plain.get("secret") or settings.plain.get("secret_file")
-    if given is None:
-        return None
-    try:
-        file = "secret" not in settings.plain
-        secret: bytes = Path(given.value).read_bytes().rstrip(b"\r\n") if file else given.value.encode()
-    except OSError as error:
-        faults.append(f"{given.origin}: secret_file cannot be read: {error.strerror}")
-        return None
-    if len(secret) < _SECRET_BYTES_MIN:
-        faults.append(f"{given.origin}: the secret has fewer than {_SECRET_BYTES_MIN} bytes; use random ones")
+    secret, origin = _hidden("secret", settings, faults)
+    if secret is not None and len(secret) < _SECRET_BYTES_MIN:
+        faults.append(f"{origin}: the secret has fewer than {_SECRET_BYTES_MIN} bytes; use random ones")
     return secret
+
+
+def _encryption_keys(settings: Settings, faults: list[str]) -> str | None:
+    content, origin = _hidden("encryption_keys", settings, faults)
+    if content is None:
+        return None
+    keys = content.decode("utf-8", "replace")
+    try:
+        from retrysafe.encryption import key_ring  # noqa: PLC0415 - needs an extra
+
+        key_ring(keys)
+    except ConfigurationError as error:
+        faults.extend(f"{origin}: {fault}" for fault in error.faults)
+    return keys
+
+
+def _hidden(name: str, settings: Settings, faults: list[str]) -> tuple[bytes | None, str]:
+    """What is never part of a fault, from the environment or a file; and where it was set."""
+    given = settings.plain.get(name) or settings.plain.get(f"{name}_file")
+    if given is None:
+        return None, ""
+    try:
+        is_file = name not in settings.plain
+        return Path(given.value).read_bytes().rstrip(b"\r\n") if is_file else given.value.encode(), given.origin
+    except OSError as error:
+        faults.append(f"{given.origin}: {name}_file cannot be read: {error.strerror}")
+        return None, given.origin
 
 
 def _policy(settings: Settings, faults: list[str]) -> Policy | None:
@@ -441,8 +481,7 @@ def _at_entry(fault: str, entries: Mapping[str, str]) -> str:
 def effective(settings: Settings) -> list[tuple[str, Any, str]]:
     """Every setting that holds: dotted name, value, where it was set. The secret is never among them."""
     plain = {setting.name: Value(setting.default, DEFAULT) for setting in SETTINGS} | settings.plain
-    if "secret" in plain:
-        plain["secret"] = Value("(hidden)", plain["secret"].origin)
+    plain |= {name: Value("(hidden)", plain[name].origin) for name in _HIDDEN if name in plain}
     policy = {name: Value(getattr(_POLICY_DEFAULT, name), DEFAULT) for name in POLICY_OPTIONS} | settings.policy
     rows = list(plain.items()) + [(f"policy.{name}", value) for name, value in policy.items()]
     for entry, options in settings.routes.items():

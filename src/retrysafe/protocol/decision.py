@@ -39,6 +39,13 @@ class Refuse:
 
 
 @value
+class Wait:
+    """The first attempt is in flight: wait for it; where that cannot be, answer with the problem."""
+
+    problem: Problem
+
+
+@value
 class TakeOver:
     """The owner is gone and the route says that it may run again."""
 
@@ -60,7 +67,7 @@ class Forget:
 
 RUN = Run()
 
-Decision = Run | Replay | Refuse | TakeOver | Abandon | Reclaim | Forget
+Decision = Run | Replay | Refuse | Wait | TakeOver | Abandon | Reclaim | Forget
 
 
 def decide(found: Found, token: bytes, policy: Policy, *, same_request: bool) -> Decision:
@@ -83,8 +90,9 @@ def decide(found: Found, token: bytes, policy: Policy, *, same_request: bool) ->
     if not same_request:
         return Refuse(KEY_REUSED)
     match record.state:
-        case State.IN_PROGRESS if record.lease_until_ms > now_ms:
-            return Refuse(_in_progress(record, now_ms))
+        case State.IN_PROGRESS if in_flight(found):
+            problem = _in_progress(record, now_ms)
+            return Wait(problem) if policy.in_flight == "wait" else Refuse(problem)
         case State.IN_PROGRESS:
             return TakeOver() if policy.recovery == "rerun" else Abandon()
         case State.COMPLETED if record.expires_at_ms is not None and record.expires_at_ms > now_ms:
@@ -97,6 +105,13 @@ def decide(found: Found, token: bytes, policy: Policy, *, same_request: bool) ->
             return Refuse(OUTCOME_UNKNOWN)
         case _:
             assert_never(record.state)
+
+
+def in_flight(found: Found | None) -> bool:
+    """Whether there is a record whose claim is live: in progress, and its lease has not lapsed."""
+    if found is None:
+        return False
+    return found.record.state is State.IN_PROGRESS and found.record.lease_until_ms > found.now_ms
 
 
 KEY_REUSED = Problem(

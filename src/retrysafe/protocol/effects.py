@@ -14,7 +14,7 @@ from collections.abc import Generator
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
-from retrysafe.model import Claim, Found, Request, Response
+from retrysafe.model import Claim, Found, Request, Response, State
 from retrysafe.protocol.key import Key
 from retrysafe.protocol.policy import Policy
 from retrysafe.value import value
@@ -70,6 +70,8 @@ class ClaimIfAbsent(Claiming[Found]):
         fingerprint: of the request.
         lease_ms: how long the claim holds without renewal.
         forget_after_ms: how long after its lease an abandoned record is kept.
+        route: the entry of the routes table that the request matched, at most 255 characters; kept for
+            people who look at many records, and decides nothing.
     """
 
     record_id: bytes
@@ -77,6 +79,7 @@ class ClaimIfAbsent(Claiming[Found]):
     fingerprint: bytes
     lease_ms: int
     forget_after_ms: int
+    route: str = ""
 
     def undo(self) -> Transition[bool]:
         """Delete the record: it was made for this claim."""
@@ -180,6 +183,23 @@ class ForgetIfOver(Transition[bool]):
 
 
 @value
+class ReplaceResponseIfSame(Transition[bool]):
+    """Keep the same response in other bytes, encrypted anew say; nothing else of the record changes.
+
+    Attributes:
+        record_id: of a completed record.
+        seen_token: that the record was seen with.
+        seen_response: the stored bytes as they were seen.
+        response: the bytes to keep instead.
+    """
+
+    record_id: bytes
+    seen_token: bytes
+    seen_response: bytes
+    response: bytes
+
+
+@value
 class Read(Transition[Found | None]):
     """The record as it stands, from where writes go; None if there is none. Changes nothing."""
 
@@ -203,6 +223,108 @@ class Purge(Transition[Purged]):
     """Expire and forget what is due, at most `batch_max` records of each."""
 
     batch_max: int = 200
+
+
+@value
+class StoredHead:
+    """The beginning of a stored response, which says how it is kept: its first `STORED_HEAD_BYTES`, or all of it."""
+
+    record_id: bytes
+    head: bytes
+
+
+STORED_HEAD_BYTES = 32
+
+
+@value
+class ResponsesPage:
+    """Some of the stored responses, and where to go on; `next_after` is None at the end."""
+
+    responses: tuple[StoredHead, ...]
+    next_after: bytes | None
+
+
+@value
+class ListResponses(Transition[ResponsesPage]):
+    """The next stored responses, in an order of the store's own, about `batch_max` of them.
+
+    What is stored from the first page to the last is on one of them at least; a store may repeat one.
+
+    Attributes:
+        after: empty for the first page, then the `next_after` of the page before; opaque.
+        batch_max: how many at most, where the store can count them beforehand.
+    """
+
+    after: bytes = b""
+    batch_max: int = 200
+
+
+@value
+class AnswerCount:
+    """How many first answers of a route were recorded, and how many retries got one of them as a replay."""
+
+    route: str
+    recorded: int
+    replayed: int
+
+
+@value
+class CountAnswers(Transition[bool]):
+    """Add these counts to those of the present day, by the store's clock; forget days that are long over.
+
+    Counted in each process and written in batches: a replay writes nothing. The answer is always true.
+    """
+
+    counts: tuple[AnswerCount, ...]
+
+
+DAY_MS = 86_400_000
+ANSWER_DAYS_KEPT = 31
+
+
+@value
+class RecordCount:
+    """The records of one route that are in one state.
+
+    Attributes:
+        route: as it was claimed under; empty for records of a release that did not keep it.
+        state: of all of them.
+        records: how many.
+        response_bytes: of their stored responses together.
+        oldest_claim_ms: when the latest claim of the oldest was made, by the store's clock.
+    """
+
+    route: str
+    state: State
+    records: int
+    response_bytes: int
+    oldest_claim_ms: int
+
+
+@value
+class Stats:
+    """The store as a whole, at one moment.
+
+    Attributes:
+        now_ms: the store's clock.
+        records: by route, then state; sorted.
+        answers: of the days that were asked for, by route; sorted.
+    """
+
+    now_ms: int
+    records: tuple[RecordCount, ...]
+    answers: tuple[AnswerCount, ...]
+
+
+@value
+class TakeStats(Transition[Stats]):
+    """Count everything. It looks at every record: for people, never on the path of a request.
+
+    Attributes:
+        days: answers are those of today and the days before, so many together; at most `ANSWER_DAYS_KEPT`.
+    """
+
+    days: int = 7
 
 
 # --- for the driver -----------------------------------------------------------------------------
@@ -235,6 +357,37 @@ class Settle(Effect[Settled]):
 
     transition: Transition[bool]
     lease_ms: int
+
+
+class WaitEnd(Enum):
+    """How waiting for a record in flight ended."""
+
+    CHANGED = "changed"
+    OVER = "over"
+    CLIENT_GONE = "client gone"
+
+
+@value
+class Waited:
+    """How it ended, and since when this request has been waiting: the driver's clock, for its next wait."""
+
+    end: WaitEnd
+    began_s: float
+
+
+@value
+class Wait(Effect[Waited]):
+    """Wait until the record may no longer be in flight, without holding anything.
+
+    Attributes:
+        record_id: of the record.
+        wait_ms: how long this request may wait at all.
+        began_s: what was answered to its first wait; None for the first.
+    """
+
+    record_id: bytes
+    wait_ms: int
+    began_s: float | None
 
 
 # --- for the door -------------------------------------------------------------------------------

@@ -18,12 +18,12 @@ from retrysafe.errors import StoreError
 from retrysafe.model import Claim, Found, Head, Record, Request, Response, State
 from retrysafe.protocol import decision, effects, states
 from retrysafe.protocol.decision import Verdict
-from retrysafe.protocol.effects import Answered, Flow, Outcome, Settled, Unread, perform
+from retrysafe.protocol.effects import Answered, Flow, Outcome, Settled, Unread, Waited, WaitEnd, perform
 from retrysafe.protocol.fingerprint import fingerprint_of, matches
 from retrysafe.protocol.key import Absent, Key, Malformed, as_uuid, is_128_bit, parse_key, record_id
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.problem import Problem, retry_after
-from retrysafe.protocol.snapshot import Unreadable, receipt, replay, seal, take_snapshot, unseal
+from retrysafe.protocol.snapshot import Encryption, Unreadable, receipt, replay, seal, take_snapshot, unseal
 from retrysafe.value import value
 
 # A record that changes under every look is being fought over; the client may as well ask again.
@@ -44,6 +44,8 @@ class Terms:
         secret: that keys and fingerprints are digested with.
         token: 16 random bytes, new for this request.
         anonymous: the scope is no account; keys must be unguessable (R17).
+        route: the entry of the routes table that the request matched, at most 255 characters.
+        encryption: of stored responses at rest; None keeps them as they are.
     """
 
     policy: Policy
@@ -51,6 +53,8 @@ class Terms:
     secret: bytes
     token: bytes
     anonymous: bool = False
+    route: str = ""
+    encryption: Encryption | None = None
 
 
 class Ending(StrEnum):
@@ -157,31 +161,47 @@ def _is_quick_to_hash(request: Request) -> bool:
 
 def _claim(identity: bytes, fingerprint: bytes, request: Request, terms: Terms) -> Flow[Claim | Answer]:
     """Get hold of the record, or find the answer to give instead."""
+    waited: Waited | None = None
+    rounds = 0
     try:
-        for _ in range(CLAIM_ROUNDS_MAX):
+        while rounds < CLAIM_ROUNDS_MAX:
             claimed = yield from _claim_once(identity, fingerprint, request, terms)
-            if claimed is not None:
+            if isinstance(claimed, decision.Wait):
+                if waited is not None and waited.end is WaitEnd.OVER:  # this was the last look
+                    return _refuse(claimed.problem, terms)
+                began_s = None if waited is None else waited.began_s
+                waited = yield from perform(effects.Wait(identity, terms.policy.wait_ms, began_s))
+                if waited.end is WaitEnd.CLIENT_GONE:
+                    return Vanish()
+                rounds = 0
+            elif claimed is not None:
                 return claimed
+            rounds += 1
     except StoreError:
         return _refuse(STORE_UNAVAILABLE, terms)  # the driver takes back a claim whose reply was lost
     return _refuse(CONTENDED, terms)
 
 
-def _claim_once(identity: bytes, fingerprint: bytes, request: Request, terms: Terms) -> Flow[Claim | Answer | None]:
+def _claim_once(
+    identity: bytes, fingerprint: bytes, request: Request, terms: Terms
+) -> Flow[Claim | Answer | decision.Wait | None]:
     """One look at the record and what follows from it; None: it changed meanwhile, look again."""
     policy, token = terms.policy, terms.token
     found = yield from perform(
-        effects.ClaimIfAbsent(identity, token, fingerprint, policy.lease_ms, policy.unknown_retention_ms)
+        effects.ClaimIfAbsent(identity, token, fingerprint, policy.lease_ms, policy.unknown_retention_ms, terms.route)
     )
     record = found.record
     same_request = _is_same(record.fingerprint, fingerprint, request, terms)
-    match decision.decide(found, token, policy, same_request=same_request):
+    decided = decision.decide(found, token, policy, same_request=same_request)
+    match decided:
         case decision.Run():
             return Claim(identity, token, record.attempt)
         case decision.Replay():
             return (yield from _replay(identity, record, request.head, terms))
         case decision.Refuse(problem):
             return _refuse(problem, terms)
+        case decision.Wait():
+            return decided
         case decision.TakeOver():
             took = yield from perform(
                 effects.TakeOverIfLapsed(identity, record.token, token, policy.lease_ms, policy.unknown_retention_ms)
@@ -220,7 +240,7 @@ def _replay(identity: bytes, record: Record, head: Head, terms: Terms) -> Flow[A
 
 def _stored_answer(identity: bytes, record: Record, head: Head, terms: Terms) -> Respond:
     try:
-        snapshot = unseal(record.response or b"", identity, terms.secret)
+        snapshot = unseal(record.response or b"", identity, terms.secret, terms.encryption)
     except Unreadable:
         return _refuse(REPLAY_UNREADABLE, terms)
     if snapshot.whole:
@@ -243,7 +263,9 @@ def _record(claim: Claim, outcome: Outcome, request: Request, terms: Terms) -> F
     answered, substitute = _answer_of(outcome, verdict, terms)
     match verdict:
         case Verdict.RECORD:
-            stored = seal(take_snapshot(answered, request.head), claim.record_id, terms.secret)
+            # A problem document of ours has nothing in it that a policy could want to be left out.
+            snapshot = take_snapshot(answered, request.head, *(() if substitute else (policy,)))
+            stored = seal(snapshot, claim.record_id, terms.secret, terms.encryption)
             settlement: effects.Transition[bool] = effects.CompleteIfHeld(
                 claim, stored, policy.keep_ms, policy.tombstone_ms
             )
@@ -390,7 +412,7 @@ def _replay_unavailable(response: Response) -> Problem:
         members += (("location", location.decode("latin-1")),)
     return Problem(
         "replay-unavailable",
-        "A request with this key was done; its answer was too large to keep. It is not run again.",
+        "A request with this key was done; its answer was not kept. It is not run again.",
         members=members,
     )
 

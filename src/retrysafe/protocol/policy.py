@@ -23,13 +23,16 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "key_syntax": ("both", "sf", "bare"),
     "fingerprint": ("full", "none"),
     "recovery": ("manual", "rerun"),
+    "in_flight": ("refuse", "wait"),
     "on_receipt": ("refuse", "receipt"),
+    "store_body": ("full", "redacted", "none"),
 }
 _DURATIONS: dict[str, tuple[int, int]] = {  # least and most, in milliseconds
     "lease": (50, 86_400_000),
     "execution_max": (50, 7 * 86_400_000),
     "lifetime": (1, 366 * 86_400_000),
     "tombstone": (0, 3_660 * 86_400_000),
+    "wait": (1, 3_600_000),
     "unknown_retention": (1_000, 3_660 * 86_400_000),
 }
 _INTEGERS: dict[str, tuple[int, int]] = {
@@ -38,16 +41,20 @@ _INTEGERS: dict[str, tuple[int, int]] = {
     "request_bytes_max": (0, 1 << 40),
     "response_bytes_max": (0, 1 << 30),
 }
-_NAMES = ("fingerprint_headers", "fingerprint_query_except", "fingerprint_json_only", "fingerprint_json_except")
+_NAMES = (
+    "fingerprint_headers",
+    "fingerprint_query_except",
+    "fingerprint_json_only",
+    "fingerprint_json_except",
+    "store_body_redact",
+)
 _POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
+_A_POINTER = "a JSON Pointer: it starts with a slash, and ~ and / in a name are ~0 and ~1"
 _GRAMMARS = (
     ("fingerprint_headers", _TOKEN, "the name of a header field"),
-    ("fingerprint_json_only", _POINTER, "a JSON Pointer: it starts with a slash, and ~ and / in a name are ~0 and ~1"),
-    (
-        "fingerprint_json_except",
-        _POINTER,
-        "a JSON Pointer: it starts with a slash, and ~ and / in a name are ~0 and ~1",
-    ),
+    ("fingerprint_json_only", _POINTER, _A_POINTER),
+    ("fingerprint_json_except", _POINTER, _A_POINTER),
+    ("store_body_redact", _POINTER, _A_POINTER),
 )
 
 
@@ -75,15 +82,25 @@ class Policy:
         unknown_retention: how long an abandoned or unknown record is kept (R71).
         recovery: `manual`: when the owner is gone, the outcome is unknown and stays so until somebody
             settles it: at most once; `rerun`: the handler is declared safe to repeat: at least once (R44).
+        in_flight: what a duplicate of a request in flight gets: `refuse` (409 in-progress, at once), or
+            `wait`: it waits for the outcome and replays it, and takes the turn if the first attempt is
+            known to have done nothing (R46, R47).
+        wait: how long a duplicate waits at most; then it gets the 409.
         request_bytes_max: larger contents are refused with 413 before any claim (R35).
         response_bytes_max: larger answers are kept as a receipt: never replayed, never run again (R66).
         on_receipt: what a retry of a receipt gets: `refuse` (409 replay-unavailable) or `receipt`
             (the original status and a small JSON document).
+        store_body: what is kept of an answer's content: `full`; `redacted`: all but the values that
+            `store_body_redact` names, and a replay has `null` in their place and says
+            `Idempotency-Status: redacted`; `none`: nothing, only a receipt (R111). What cannot be
+            redacted, because it is no JSON, is kept as a receipt.
+        store_body_redact: JSON Pointers of the values that are not kept.
         replay_marker: the response field that says `true` on replays and on nothing else (R58).
         problems_url: where the pages of the problem types are; ends in a slash (R76).
         classify: may overrule what becomes of an answer: called with it, returns `"record"`,
             `"release"`, `"unknown"`, or None for the default (R51).
-        lease_ms, execution_max_ms, lifetime_ms, tombstone_ms, unknown_retention_ms: the durations in milliseconds.
+        lease_ms, execution_max_ms, lifetime_ms, tombstone_ms, unknown_retention_ms, wait_ms: the durations
+            in milliseconds.
         header_field, replay_field: the field names as they are compared: in lower case.
 
     Raises:
@@ -107,9 +124,13 @@ class Policy:
     tombstone: Duration = "30d"
     unknown_retention: Duration = "30d"
     recovery: str = "manual"
+    in_flight: str = "refuse"
+    wait: Duration = "10s"
     request_bytes_max: int = 16 << 20
     response_bytes_max: int = 1 << 20
     on_receipt: str = "refuse"
+    store_body: str = "full"
+    store_body_redact: tuple[str, ...] = ()
     replay_marker: str = "Idempotent-Replayed"
     problems_url: str = "https://retrysafe.dev/problems/"
     classify: Callable[[Response], str | None] | None = None
@@ -118,6 +139,7 @@ class Policy:
     execution_max_ms: int = field(init=False, repr=False, compare=False)
     lifetime_ms: int = field(init=False, repr=False, compare=False)
     tombstone_ms: int = field(init=False, repr=False, compare=False)
+    wait_ms: int = field(init=False, repr=False, compare=False)
     unknown_retention_ms: int = field(init=False, repr=False, compare=False)
     header_field: bytes = field(init=False, repr=False, compare=False)
     replay_field: bytes = field(init=False, repr=False, compare=False)
@@ -126,7 +148,7 @@ class Policy:
         for name in ("methods", *_NAMES):
             if isinstance(seen := getattr(self, name), list):  # as configuration files write them
                 object.__setattr__(self, name, tuple(seen))
-        faults = [fault for check in (_choices, _integers, _names, _durations) for fault in check(self)]
+        faults = [fault for check in (_choices, _integers, _names, _pairs, _durations) for fault in check(self)]
         if faults:
             raise ConfigurationError(faults)
         object.__setattr__(self, "header_field", self.header.lower().encode())
@@ -190,12 +212,23 @@ def _names(policy: Policy) -> list[str]:
         seen = getattr(policy, name)
         if _is_strings(seen) and not all(grammar.fullmatch(item) for item in seen):
             faults.append(f"policy.{name} is {seen!r}; each must be {kind}")
-    if policy.fingerprint_json_only and policy.fingerprint_json_except:
-        faults.append("policy.fingerprint_json_only and policy.fingerprint_json_except exclude each other; set one")
     if not isinstance(policy.problems_url, str) or not re.fullmatch(r"https?://\S+/", policy.problems_url):
         faults.append(f"policy.problems_url is {policy.problems_url!r}; it must be an http(s) URL that ends in a slash")
     if policy.classify is not None and not callable(policy.classify):
         faults.append(f"policy.classify is {policy.classify!r}; it must be a function of the response")
+    return faults
+
+
+def _pairs(policy: Policy) -> list[str]:
+    """Options that do not go together."""
+    faults = []
+    if policy.fingerprint_json_only and policy.fingerprint_json_except:
+        faults.append("policy.fingerprint_json_only and policy.fingerprint_json_except exclude each other; set one")
+    if (policy.store_body == "redacted") != bool(policy.store_body_redact):
+        faults.append(
+            f'policy.store_body is "{policy.store_body}" and policy.store_body_redact is {policy.store_body_redact!r}; '
+            '"redacted" needs pointers, and pointers need "redacted"'
+        )
     return faults
 
 

@@ -1,8 +1,9 @@
 """A response as stored bytes, and back as a replay (contract part F, R57-R68).
 
 The format is data only, versioned, and sealed: a keyed digest over the bytes and the identity of the
-record, so that a record moved to another key, or changed, is not replayed. docs/reference/record-format.md
-describes it for people who must read a record without this code.
+record, so that a record moved to another key, or changed, is not replayed. With encryption at rest, the
+bytes are encrypted instead of sealed. docs/reference/record-format.md describes it for people who must
+read a record without this code.
 """
 
 from __future__ import annotations
@@ -11,20 +12,25 @@ import hmac
 import json
 import struct
 import zlib
+from typing import Protocol
 
 from retrysafe.model import Head, Headers, Response
 from retrysafe.protocol.effects import Answered
 from retrysafe.protocol.headers import accepts_coding, kept, without_origin_bound
 from retrysafe.protocol.mac import mac
 from retrysafe.protocol.policy import Policy
+from retrysafe.protocol.redaction import redacted
 from retrysafe.value import value
 
-VERSION = 1
+VERSION, ENCRYPTED_VERSION = 1, 2
 SEAL_BYTES = 16
 _FIXED = struct.Struct(">BBHQIII")  # version, kind, status, size; lengths of origin and digest, number of fields
 _FIELD = struct.Struct(">II")  # lengths of name and line
-_EXACT, _RECEIPT = 0, 1
+_EXACT, _RECEIPT, _REDACTED = 0, 1, 2
 _DECODED_BYTES_MAX = 16 << 20
+
+# Said of a replay that is not the same bytes as the first answer.
+REDACTED_STATUS = (b"idempotency-status", b"redacted")
 
 # What a receipt keeps: where the result is and what it was.
 _RECEIPT_HEADERS = frozenset(
@@ -33,7 +39,21 @@ _RECEIPT_HEADERS = frozenset(
 
 
 class Unreadable(ValueError):
-    """The stored bytes are not a snapshot of this record: changed, moved, or of a newer release."""
+    """The stored bytes are not a snapshot of this record: changed, moved, of a newer release, or their key is gone."""
+
+
+class Encryption(Protocol):
+    """What encrypts stored bytes and decrypts them: `retrysafe.encryption.KeyRing`."""
+
+    def encrypt(self, plain: bytes, record_id: bytes) -> bytes:
+        """`SEAL_BYTES` that say how, the version `ENCRYPTED_VERSION`, and what was encrypted, bound to the record."""
+
+    def decrypt(self, stored: bytes, record_id: bytes) -> bytes:
+        """What `encrypt` was given.
+
+        Raises:
+            Unreadable: it cannot be decrypted.
+        """
 
 
 @value
@@ -46,6 +66,7 @@ class Snapshot:
         size: length of the content in bytes.
         digest: SHA-256 of the content of a receipt; else empty.
         origin: the `Origin` that the first request came from; `Access-Control-*` is for it alone.
+        redacted: values of the content were left out; `null` stands in their place.
     """
 
     response: Response
@@ -53,19 +74,31 @@ class Snapshot:
     size: int
     digest: bytes
     origin: bytes
+    redacted: bool = False
 
 
-def take_snapshot(answered: Answered, head: Head) -> Snapshot:
-    """What is kept of an answer."""
+_FULL = Policy()
+
+
+def take_snapshot(answered: Answered, head: Head, policy: Policy = _FULL) -> Snapshot:
+    """What is kept of an answer: what the policy allows, and of an answer that was too large a receipt."""
     headers = kept(answered.response.headers)
-    if not answered.whole:
+    body = answered.response.body if answered.whole else None
+    is_redacted = False
+    if policy.store_body != "full" and body is not None:
+        body = redacted(answered.response, policy.store_body_redact) if policy.store_body == "redacted" else None
+        is_redacted = body is not None and body != answered.response.body
+    if body is None:
         headers = tuple((name, value) for name, value in headers if name in _RECEIPT_HEADERS)
+    elif is_redacted:
+        headers = tuple((name, value) for name, value in headers if name != b"etag")  # it is of the bytes that were
     return Snapshot(
-        response=Response(answered.response.status, headers, answered.response.body if answered.whole else b""),
-        whole=answered.whole,
+        response=Response(answered.response.status, headers, body or b""),
+        whole=body is not None,
         size=answered.size,
-        digest=answered.digest,
+        digest=answered.digest if policy.store_body == "full" else b"",  # of few possible contents it tells which
         origin=_origin(head),
+        redacted=is_redacted,
     )
 
 
@@ -73,31 +106,56 @@ def _origin(head: Head) -> bytes:
     return b",".join(head.values(b"origin"))
 
 
-def seal(snapshot: Snapshot, record_id: bytes, secret: bytes) -> bytes:
-    """The stored bytes of a snapshot, bound to its record."""
+def seal(snapshot: Snapshot, record_id: bytes, secret: bytes, encryption: Encryption | None = None) -> bytes:
+    """The stored bytes of a snapshot, bound to its record; encrypted, if there is something to do it with."""
+    return sealed(_document(snapshot), record_id, secret, encryption)
+
+
+def sealed(document: bytes, record_id: bytes, secret: bytes, encryption: Encryption | None) -> bytes:
+    """The stored bytes of a snapshot's document."""
+    if encryption is not None:
+        return encryption.encrypt(document, record_id)
+    return _seal_of(document, record_id, secret) + document
+
+
+def _document(snapshot: Snapshot) -> bytes:
     response = snapshot.response
     origin, digest, headers = snapshot.origin, snapshot.digest, response.headers
-    kind = _EXACT if snapshot.whole else _RECEIPT
+    kind = (_REDACTED if snapshot.redacted else _EXACT) if snapshot.whole else _RECEIPT
     fixed = _FIXED.pack(VERSION, kind, response.status, snapshot.size, len(origin), len(digest), len(headers))
     parts = [fixed, origin, digest]
     for name, line in headers:
         parts += (_FIELD.pack(len(name), len(line)), name, line)
     parts.append(response.body)
-    payload = b"".join(parts)
-    return _seal_of(payload, record_id, secret) + payload
+    return b"".join(parts)
 
 
-def unseal(stored: bytes, record_id: bytes, secret: bytes) -> Snapshot:
+def unsealed(stored: bytes, record_id: bytes, secret: bytes, encryption: Encryption | None) -> bytes:
+    """The document of a snapshot, from its stored bytes.
+
+    Raises:
+        Unreadable: the bytes are not one of this record's, or cannot be decrypted.
+    """
+    if stored[SEAL_BYTES : SEAL_BYTES + 1] == bytes([ENCRYPTED_VERSION]):
+        if encryption is None:
+            raise Unreadable("it is encrypted, and there are no encryption_keys")
+        document = encryption.decrypt(stored, record_id)
+    else:
+        document = stored[SEAL_BYTES:]
+        if not hmac.compare_digest(stored[:SEAL_BYTES], _seal_of(document, record_id, secret)):
+            raise Unreadable("the seal does not fit the record")
+    if document[0] != VERSION:
+        raise Unreadable(f"version {document[0]} of the record format; this release reads {VERSION}")
+    return document
+
+
+def unseal(stored: bytes, record_id: bytes, secret: bytes, encryption: Encryption | None = None) -> Snapshot:
     """The snapshot that `seal` made.
 
     Raises:
-        Unreadable: the bytes are not one of this record's.
+        Unreadable: the bytes are not one of this record's, or cannot be decrypted.
     """
-    payload = stored[SEAL_BYTES:]
-    if not hmac.compare_digest(stored[:SEAL_BYTES], _seal_of(payload, record_id, secret)):
-        raise Unreadable("the seal does not fit the record")
-    if payload[0] != VERSION:
-        raise Unreadable(f"version {payload[0]} of the record format; this release reads {VERSION}")
+    payload = unsealed(stored, record_id, secret, encryption)
     _, kind, status, size, origin_bytes, digest_bytes, count = _FIXED.unpack_from(payload)
     digest_at = _FIXED.size + origin_bytes
     at = digest_at + digest_bytes
@@ -108,7 +166,8 @@ def unseal(stored: bytes, record_id: bytes, secret: bytes) -> Snapshot:
         line_at = at + _FIELD.size + name_bytes
         headers.append((payload[at + _FIELD.size : line_at], payload[line_at : line_at + line_bytes]))
         at = line_at + line_bytes
-    return Snapshot(Response(status, tuple(headers), payload[at:]), kind == _EXACT, size, digest, origin)
+    response = Response(status, tuple(headers), payload[at:])
+    return Snapshot(response, kind != _RECEIPT, size, digest, origin, kind == _REDACTED)
 
 
 def _seal_of(payload: bytes, record_id: bytes, secret: bytes) -> bytes:
@@ -129,6 +188,8 @@ def replay(snapshot: Snapshot, head: Head, policy: Policy) -> Response:
     if not _bodiless(response.status):
         headers += ((b"content-length", b"%d" % len(body)),)
     headers += ((b"cache-control", b"no-store"), (policy.replay_field, b"true"))
+    if snapshot.redacted:
+        headers += (REDACTED_STATUS,)
     return Response(response.status, headers, body)
 
 

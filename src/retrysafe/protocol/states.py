@@ -35,6 +35,7 @@ class Event(StrEnum):
     DISCARD = "discard"
     GIVE_UP = "give up"
     ABANDON = "abandon"
+    RESEAL = "reseal"
     EXPIRE = "expire"
     FORGET = "forget"
 
@@ -46,6 +47,7 @@ class Guard(StrEnum):
     HELD = "token is mine"
     LAPSED = "lease lapsed, token as seen"
     SEEN = "token as seen"
+    SAME = "token and response as seen"
     LIFETIME_OVER = "lifetime over"
     FORGETTABLE = "time to forget has come, token as seen"
 
@@ -60,6 +62,7 @@ GUARDS: dict[Event, Guard] = {
     Event.DISCARD: Guard.HELD,
     Event.GIVE_UP: Guard.HELD,
     Event.ABANDON: Guard.LAPSED,
+    Event.RESEAL: Guard.SAME,
     Event.EXPIRE: Guard.LIFETIME_OVER,
     Event.FORGET: Guard.FORGETTABLE,
 }
@@ -81,6 +84,8 @@ TABLE: dict[tuple[State | None, Event], State | None] = {
     (State.UNKNOWN, Event.DISCARD): None,
     # a new attempt, because the last one is known to have done nothing
     (State.RETRYABLE, Event.RECLAIM): State.IN_PROGRESS,
+    # the same answer in other bytes: encrypted, or under another key
+    (State.COMPLETED, Event.RESEAL): State.COMPLETED,
     # time
     (State.COMPLETED, Event.EXPIRE): State.EXPIRED,
     (State.COMPLETED, Event.FORGET): None,

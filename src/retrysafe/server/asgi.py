@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from retrysafe.drive.aio import Driver
+from retrysafe.drive.tally import Tally
 from retrysafe.errors import ConfigurationError, StoreError
 from retrysafe.observe import LogObserver, Observer, StoreFailed
 from retrysafe.operation.handle import begin_without
 from retrysafe.protocol.duration import Duration, milliseconds
 from retrysafe.protocol.flow import Terms, protect, refuse_unready
 from retrysafe.protocol.policy import Policy
+from retrysafe.protocol.snapshot import Encryption
 from retrysafe.server.exchange import PROTECTED, Authorizer, Exchange
 from retrysafe.server.handling import Application, Receive, Send
 from retrysafe.server.lifespan import Lifespan
@@ -39,6 +41,8 @@ class IdempotencyMiddleware:
         routes: `"METHOD /path/{name}"` to a policy; None takes a route out.
         namespace: of this deployment; environments that share a store differ in it (R20).
         secret: that keys are digested with; without one the store keeps its own (R21).
+        encryption_keys: encrypts stored responses at rest: 32 random bytes each, or these in hexadecimal or
+            base64. The first encrypts, all decrypt (R110). Needs the extra `crypto`.
         authorize: asked with the ASGI connection scope before a replay: may this caller see the stored
             answer now (R60)? Needed where this layer stands before authorisation.
         drain: how long shutting down waits for running handlers.
@@ -58,6 +62,7 @@ class IdempotencyMiddleware:
         routes: Mapping[str, Policy | None] | None = None,
         namespace: str = "default",
         secret: str | bytes | None = None,
+        encryption_keys: str | Sequence[str | bytes] | None = None,
         authorize: Authorizer | None = None,
         drain: Duration = "30s",
         observer: Observer | None = None,
@@ -69,13 +74,14 @@ class IdempotencyMiddleware:
         self._routes: Routes = faults.collect(lambda: Routes(policy or Policy(), routes or {}))
         self._resolver: Resolver = faults.collect(lambda: resolver(scope))
         self._drain_s: float = faults.collect(lambda: _seconds("drain", drain))
+        self._encryption: Encryption | None = faults.collect(lambda: _encryption(encryption_keys))
         faults.raise_any()
         self._anonymous = scope == ANONYMOUS
         self._namespace = namespace
         self._given_secret = secret.encode() if isinstance(secret, str) else secret
         self._secret: bytes | None = None
         self._authorizer = authorize
-        self._observer = observer or LogObserver()
+        self._observer = Tally(observer or LogObserver(), self._store)
         self._driver = Driver(self._store, self._observer)
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
@@ -92,7 +98,15 @@ class IdempotencyMiddleware:
             await self.app(scope, receive, send)
             return
         ready = self._secret is not None or await self._open_late()
-        terms = Terms(route.policy, self._namespace, self._secret or b"", os.urandom(16), self._anonymous)
+        terms = Terms(
+            route.policy,
+            self._namespace,
+            self._secret or b"",
+            os.urandom(16),
+            self._anonymous,
+            route.entry,
+            self._encryption,
+        )
         exchange = Exchange(self.app, scope, receive, send, route, terms, self._resolver, self._authorizer)
         flow = protect(exchange.head, terms) if ready else refuse_unready(exchange.head, terms)
         await self._driver.run(flow, exchange)
@@ -113,6 +127,7 @@ class IdempotencyMiddleware:
             StoreError: it cannot be reached, or must not be used.
         """
         self._secret = await asyncio.to_thread(self._store.open, self._given_secret)
+        self._driver.waiting.resume()
 
     async def _open_late(self) -> bool:
         """Open the store for a server without lifespan, or one that was away at start-up; whether that went well."""
@@ -123,9 +138,14 @@ class IdempotencyMiddleware:
             return False
         return True
 
+    def end_waiting(self) -> None:
+        """Send away who waits for another request. `close` does it; for servers that stop in steps."""
+        self._driver.waiting.end()
+
     async def close(self) -> None:
         """Wait for running handlers as long as `drain` says, then let the store go. A server's lifespan does it."""
         await self._driver.drain(self._drain_s)
+        await self._observer.flush()
         if self._owns_store:
             self._secret = None
             await asyncio.to_thread(self._store.close)
@@ -146,6 +166,14 @@ class _Faults:
     def raise_any(self) -> None:
         if self._faults:
             raise ConfigurationError(self._faults)
+
+
+def _encryption(keys: str | Sequence[str | bytes] | None) -> Encryption | None:
+    if keys is None:
+        return None
+    from retrysafe.encryption import key_ring  # noqa: PLC0415 - needs an extra
+
+    return key_ring(keys)
 
 
 def _seconds(setting: str, duration: Duration) -> float:

@@ -118,6 +118,12 @@ class Exchange:
         allowed = self._authorizer(self._connection)
         return bool(await allowed if inspect.isawaitable(allowed) else allowed)
 
+    async def departure(self) -> None:
+        """Return when the client has gone. Its content is read, so nothing else can come."""
+        message = await self._server_receive()
+        if message["type"] != "http.disconnect":
+            await asyncio.get_running_loop().create_future()  # a server that says anything else will never tell
+
     # --- the handler and the answer ---------------------------------------------------------------
 
     async def execute(self, effect: Execute, conclude: Conclude) -> None:

@@ -16,6 +16,7 @@ from retrysafe.protocol.policy import METHODS_NEVER, Policy
 from retrysafe.value import value
 
 ANY = "*"
+_ENTRY_CHARACTERS_MAX = 255  # it is kept with each record
 _ENTRY = re.compile(r"(?P<method>[A-Z]+) (?P<path>/\S*)")
 _VARIABLE = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*(?P<rest>:path)?\}")
 
@@ -58,6 +59,9 @@ class Routes:
                     f'routes: "{entry}" is not "METHOD /path" with a method that may have keys '
                     f"(never {', '.join(sorted(METHODS_NEVER))})"
                 )
+                continue
+            if len(entry) > _ENTRY_CHARACTERS_MAX:
+                faults.append(f'routes: "{entry}" has more than {_ENTRY_CHARACTERS_MAX} characters; shorten it')
                 continue
             route = None if policy is None else _route(entry, policy)
             if "{" in parsed["path"]:

@@ -30,6 +30,13 @@ record's `forget_at_ms` has come; `Purge` first marks a lapsed record unknown, t
 **Asyncio.** `submit` returns a future at once, and nothing cancels it: a task that is cancelled while it
 waits learns so when the answer is there (`Pending`). So whoever claims always knows what came of it.
 
+**Looking at many.** `ListResponses`, `TakeStats` and `CountAnswers` are for operators and for counts that
+are written in batches: never on the path of a request. What `TakeStats` counts may have changed while it
+counted; each record is counted as it once was. Counts that a reply was lost of are not sent again.
+
+**Schema.** A store with tables keeps `HasSchema`: migrations before a deployment only add, so that the last
+release runs on; `open` goes through them. Steps after it are an operator's.
+
 **The secret** of stored key digests belongs to the records: other secret, other digests, and every key
 would look new. So the store keeps it, or, when the operator gives one, a digest of it, and refuses
 another (`StoreUnusable`).
@@ -40,10 +47,12 @@ from __future__ import annotations
 import asyncio
 import hmac
 import secrets
+from collections.abc import Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
 from retrysafe.errors import StoreUnusable
 from retrysafe.protocol.effects import Transition
+from retrysafe.stores.migrations import Migration
 
 T = TypeVar("T")
 
@@ -93,6 +102,28 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Finish what was submitted and let go of every resource. Safe to repeat."""
+
+
+@runtime_checkable
+class HasSchema(Protocol):
+    """A store whose records are in tables, which grow by the migrations of `stores.migrations`."""
+
+    def missing_migrations(self) -> Sequence[Migration]:
+        """The migrations that it has not gone through, of those that this release knows. Changes and makes nothing.
+
+        Raises:
+            StoreError: as `Store.open`.
+        """
+
+    def migrate(self) -> Sequence[Migration]:
+        """Go through every missing migration, those after the deployment too, which `open` leaves. Safe to repeat.
+
+        Returns:
+            The migrations that were missing.
+
+        Raises:
+            StoreError: as `Store.open`.
+        """
 
 
 def secret_check(secret: bytes) -> bytes:

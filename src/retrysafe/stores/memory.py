@@ -9,26 +9,38 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar, assert_never
 
 from retrysafe.errors import StoreError, StoreUnavailable
 from retrysafe.model import Found, Record, State
 from retrysafe.protocol.effects import (
+    ANSWER_DAYS_KEPT,
+    DAY_MS,
+    STORED_HEAD_BYTES,
+    AnswerCount,
     ClaimIfAbsent,
     ClaimIfRetryable,
     CompleteIfHeld,
+    CountAnswers,
     DiscardIfHeld,
     ForgetIfOver,
+    ListResponses,
     MarkUnknownIfHeld,
     MarkUnknownIfLapsed,
     Purge,
     Purged,
     Read,
+    RecordCount,
     ReleaseIfHeld,
     RenewIfHeld,
+    ReplaceResponseIfSame,
+    ResponsesPage,
+    Stats,
+    StoredHead,
     TakeOverIfLapsed,
+    TakeStats,
     Transition,
 )
 from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard, target
@@ -45,7 +57,7 @@ def allowed(record: Record, event: Event, token: bytes, now_ms: int) -> bool:
     if (record.state, event) not in TABLE:
         return False
     match GUARDS[event]:
-        case Guard.HELD | Guard.SEEN:
+        case Guard.HELD | Guard.SEEN | Guard.SAME:  # whether the response is the same, who moves the record compares
             return record.token == token
         case Guard.LAPSED:
             return record.token == token and record.lease_until_ms <= now_ms
@@ -61,22 +73,20 @@ def allowed(record: Record, event: Event, token: bytes, now_ms: int) -> bool:
 
 def _rewritten(record: Record, state: State, written: dict[str, Any]) -> Record:
     """The record in another state, with what was written; by hand, because `replace` is half of a transition."""
-    after = Record(
-        state,
-        record.token,
-        record.attempt,
-        record.fingerprint,
-        record.created_at_ms,
-        record.claimed_at_ms,
-        record.lease_until_ms,
-        record.settled_at_ms,
-        record.expires_at_ms,
-        record.forget_at_ms,
-        record.response,
+    return Record(
+        state=state,
+        token=written.get("token", record.token),
+        attempt=written.get("attempt", record.attempt),
+        fingerprint=record.fingerprint,
+        created_at_ms=record.created_at_ms,
+        claimed_at_ms=written.get("claimed_at_ms", record.claimed_at_ms),
+        lease_until_ms=written.get("lease_until_ms", record.lease_until_ms),
+        settled_at_ms=written.get("settled_at_ms", record.settled_at_ms),
+        expires_at_ms=written.get("expires_at_ms", record.expires_at_ms),
+        forget_at_ms=written.get("forget_at_ms", record.forget_at_ms),
+        response=written.get("response", record.response),
+        route=record.route,
     )
-    for attribute, content in written.items():
-        object.__setattr__(after, attribute, content)
-    return after
 
 
 class MemoryStore:
@@ -93,6 +103,7 @@ class MemoryStore:
         self._now_ms = 0
         self._lock = threading.Lock()
         self._records: dict[bytes, Record] = {}
+        self._answers: dict[tuple[int, str], tuple[int, int]] = {}  # by day and route: recorded, replayed
         self._held_secret: bytes | None = None
         self._secret_check: bytes | None = None
         self._closed = False
@@ -168,8 +179,23 @@ class MemoryStore:
                 return self._move(Event.DISCARD, claim.record_id, claim.token)
             case ForgetIfOver(record_id, seen_token):
                 return self._move(Event.FORGET, record_id, seen_token)
+            case ReplaceResponseIfSame(record_id, seen_token, seen_response, response):
+                record = self._records.get(record_id)
+                same = record is not None and record.response == seen_response
+                return same and self._move(Event.RESEAL, record_id, seen_token, response=response)
+            case _:
+                return self._apply_to_many(transition)
+
+    def _apply_to_many(self, transition: Transition[Any]) -> Any:
+        match transition:
             case Purge(batch_max):
                 return self._purge(batch_max)
+            case ListResponses():
+                return self._list_responses(transition)
+            case CountAnswers(counts):
+                return self._count_answers(counts)
+            case TakeStats(days):
+                return self._take_stats(days)
             case _:
                 raise AssertionError(f"a transition that this store does not know: {type(transition).__name__}")
 
@@ -189,6 +215,7 @@ class MemoryStore:
                 expires_at_ms=None,
                 forget_at_ms=lease_until_ms + claim.forget_after_ms,
                 response=None,
+                route=claim.route,
             )
         return Found(record, self._now_ms)
 
@@ -238,3 +265,41 @@ class MemoryStore:
         for record_id, record in self._records.items():
             if record.forget_at_ms <= self._now_ms or allowed(record, Event.EXPIRE, record.token, self._now_ms):
                 yield record_id, record
+
+    # --- many records -----------------------------------------------------------------------------
+
+    def _list_responses(self, wish: ListResponses) -> ResponsesPage:
+        ids = sorted(record_id for record_id, record in self._records.items() if record.response is not None)
+        page = [record_id for record_id in ids if record_id > wish.after][: wish.batch_max]
+        heads = ((record_id, self._records[record_id].response or b"") for record_id in page)
+        responses = tuple(StoredHead(record_id, response[:STORED_HEAD_BYTES]) for record_id, response in heads)
+        return ResponsesPage(responses, page[-1] if len(page) == wish.batch_max else None)
+
+    def _count_answers(self, counts: Sequence[AnswerCount]) -> bool:
+        today = self._now_ms // DAY_MS
+        for count in counts:
+            recorded, replayed = self._answers.get((today, count.route), (0, 0))
+            self._answers[today, count.route] = recorded + count.recorded, replayed + count.replayed
+        self._answers = {place: sums for place, sums in self._answers.items() if place[0] > today - ANSWER_DAYS_KEPT}
+        return True
+
+    def _take_stats(self, days: int) -> Stats:
+        groups: dict[tuple[str, State], list[Record]] = {}
+        for record in self._records.values():
+            groups.setdefault((record.route, record.state), []).append(record)
+        records = tuple(
+            RecordCount(
+                route,
+                state,
+                records=len(group),
+                response_bytes=sum(len(record.response or b"") for record in group),
+                oldest_claim_ms=min(record.claimed_at_ms for record in group),
+            )
+            for (route, state), group in sorted(groups.items())
+        )
+        answers: dict[str, tuple[int, int]] = {}
+        for (day, route), (recorded, replayed) in self._answers.items():
+            if day > self._now_ms // DAY_MS - days:
+                before = answers.get(route, (0, 0))
+                answers[route] = before[0] + recorded, before[1] + replayed
+        return Stats(self._now_ms, records, tuple(AnswerCount(route, *sums) for route, sums in sorted(answers.items())))

@@ -13,14 +13,30 @@ from enum import Enum
 from typing import Any, NamedTuple, TypeVar, cast
 
 from retrysafe.model import Found, Record, State
-from retrysafe.protocol.effects import ClaimIfAbsent, Purge, Purged, Read, Transition
+from retrysafe.protocol.effects import (
+    ANSWER_DAYS_KEPT,
+    DAY_MS,
+    AnswerCount,
+    ClaimIfAbsent,
+    CountAnswers,
+    ListResponses,
+    Purge,
+    Purged,
+    Read,
+    RecordCount,
+    ResponsesPage,
+    Stats,
+    StoredHead,
+    TakeStats,
+    Transition,
+)
 from retrysafe.protocol.states import Event, target
 from retrysafe.stores import sql
 from retrysafe.stores.contract import agree_on_secret
 
 T = TypeVar("T")
 
-Values = Mapping[str, bytes | int | None]
+Values = Mapping[str, bytes | int | str | None]
 Row = Sequence[Any]
 
 
@@ -69,6 +85,12 @@ def plan_of(transition: Transition[Any], *, writing: bool) -> Plan[Any]:
             return _read(transition)
         case Purge():
             return _purge(transition)
+        case ListResponses():
+            return _list_responses(transition)
+        case CountAnswers():
+            return _count_answers(transition)
+        case TakeStats():
+            return _take_stats(transition)
         case AgreeOnSecret():
             return _agree(transition)
         case _:
@@ -118,6 +140,33 @@ def _purge(purge: Purge) -> Plan[Purged]:
     return Purged(expired, forgotten, more=bool(more))
 
 
+def _list_responses(wish: ListResponses) -> Plan[ResponsesPage]:
+    rows = yield Look(sql.RESPONSES, {"after": wish.after, "batch_max": wish.batch_max})
+    responses = tuple(StoredHead(*row) for row in rows)
+    return ResponsesPage(responses, responses[-1].record_id if len(responses) == wish.batch_max else None)
+
+
+def _count_answers(wish: CountAnswers) -> Plan[bool]:
+    day = (yield Now.TO_WRITE) // DAY_MS
+    for count in wish.counts:
+        values = {"day": day, "route": count.route, "recorded": count.recorded, "replayed": count.replayed}
+        yield Change(sql.COUNT_ANSWERS, values)
+    yield Change(sql.FORGET_ANSWERS, {"last_day": day - ANSWER_DAYS_KEPT})
+    return True
+
+
+def _take_stats(wish: TakeStats) -> Plan[Stats]:
+    now_ms = yield Now.TO_READ
+    rows = yield Look(sql.RECORD_COUNTS, {})
+    records = sorted((RecordCount(route, State(state), *rest) for route, state, *rest in rows), key=_by_route)
+    rows = yield Look(sql.ANSWER_COUNTS, {"last_day": now_ms // DAY_MS - wish.days})
+    return Stats(now_ms, tuple(records), tuple(AnswerCount(*row) for row in sorted(rows)))
+
+
+def _by_route(count: RecordCount) -> tuple[str, State]:
+    return count.route, count.state
+
+
 def _agree(wish: AgreeOnSecret) -> Plan[bytes]:
     """Agreed once, and only looked at ever after."""
     ((held, check),) = yield Look(sql.SECRET, {})
@@ -151,6 +200,7 @@ def _first_record(claim: ClaimIfAbsent, now_ms: int) -> Record:
         expires_at_ms=None,
         forget_at_ms=lease_until_ms + claim.forget_after_ms,
         response=None,
+        route=claim.route,
     )
 
 

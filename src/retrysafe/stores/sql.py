@@ -12,6 +12,7 @@ from typing import Any
 
 from retrysafe.model import Record
 from retrysafe.protocol.effects import (
+    STORED_HEAD_BYTES,
     ClaimIfRetryable,
     CompleteIfHeld,
     DiscardIfHeld,
@@ -20,6 +21,7 @@ from retrysafe.protocol.effects import (
     MarkUnknownIfLapsed,
     ReleaseIfHeld,
     RenewIfHeld,
+    ReplaceResponseIfSame,
     TakeOverIfLapsed,
     Transition,
 )
@@ -30,6 +32,7 @@ from retrysafe.protocol.states import GUARDS, Event, Guard, sources, target
 _GUARDS = {
     Guard.HELD: "token = :token",
     Guard.SEEN: "token = :seen_token",
+    Guard.SAME: "token = :seen_token AND response = :seen_response",
     Guard.LAPSED: "token = :seen_token AND lease_until_ms <= :now_ms",
     Guard.FORGETTABLE: "token = :seen_token AND forget_at_ms <= :now_ms",
 }
@@ -68,9 +71,9 @@ RECORD = f"SELECT {_COLUMNS} FROM records WHERE record_id = :record_id"
 
 CLAIM = (
     "INSERT INTO records (record_id, state, token, attempt, fingerprint,"
-    " created_at_ms, claimed_at_ms, lease_until_ms, forget_at_ms)"
+    " created_at_ms, claimed_at_ms, lease_until_ms, forget_at_ms, route)"
     f" VALUES (:record_id, '{target(Event.CLAIM)}', :token, 1, :fingerprint,"
-    " :now_ms, :now_ms, :now_ms + :lease_ms, :now_ms + :lease_ms + :forget_after_ms)"
+    " :now_ms, :now_ms, :now_ms + :lease_ms, :now_ms + :lease_ms + :forget_after_ms, :route)"
     " ON CONFLICT (record_id) DO NOTHING"
 )
 
@@ -83,6 +86,7 @@ CHANGES: dict[type[Transition[Any]], str] = {
     DiscardIfHeld: _compare_and_set(Event.DISCARD),
     MarkUnknownIfHeld: _compare_and_set(Event.GIVE_UP, _SETTLED),
     MarkUnknownIfLapsed: _compare_and_set(Event.ABANDON, _SETTLED),
+    ReplaceResponseIfSame: _compare_and_set(Event.RESEAL, "response = :response"),
     ForgetIfOver: _compare_and_set(Event.FORGET),
 }
 
@@ -107,6 +111,30 @@ PURGE_ABANDON = _change(
     f"{_LONGEST_DUE} AND lease_until_ms <= :now_ms AND forget_at_ms <= :now_ms",
     "settled_at_ms = :now_ms",
 )
+
+# --- looking at many records ----------------------------------------------------------------------
+
+RESPONSES = (
+    f"SELECT record_id, substr(response, 1, {STORED_HEAD_BYTES}) FROM records"
+    " WHERE record_id > :after AND response IS NOT NULL ORDER BY record_id LIMIT :batch_max"
+)
+
+RECORD_COUNTS = (
+    "SELECT route, state, count(*), coalesce(sum(length(response)), 0), min(claimed_at_ms)"
+    " FROM records GROUP BY route, state"
+)
+
+# --- answers, counted by day ----------------------------------------------------------------------
+
+COUNT_ANSWERS = (
+    "INSERT INTO answers (day, route, recorded, replayed) VALUES (:day, :route, :recorded, :replayed)"
+    " ON CONFLICT (day, route) DO UPDATE SET"
+    " recorded = answers.recorded + :recorded, replayed = answers.replayed + :replayed"
+)
+
+FORGET_ANSWERS = "DELETE FROM answers WHERE day <= :last_day"
+
+ANSWER_COUNTS = "SELECT route, sum(recorded), sum(replayed) FROM answers WHERE day > :last_day GROUP BY route"
 
 # --- what belongs to the whole store ------------------------------------------------------------
 

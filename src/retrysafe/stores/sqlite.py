@@ -28,6 +28,7 @@ from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
 from retrysafe.protocol.effects import Transition
 from retrysafe.stores.clock import Clock, host_clock
 from retrysafe.stores.contract import Pending
+from retrysafe.stores.migrations import Migration
 from retrysafe.stores.plan import AgreeOnSecret
 from retrysafe.stores.sqlite_file import Identity, SqliteFile, migrations
 from retrysafe.stores.sqlite_session import Session
@@ -53,7 +54,7 @@ class SqliteStore:
         clock: milliseconds; the store makes it monotone, over restarts too.
         force: use the file even on a network file system.
         busy_ms: how long to wait for another process that is writing, before `StoreUnavailable`.
-        schema: the migrations, as SQL scripts in their order.
+        schema: the migrations of the schema, in their order.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class SqliteStore:
         clock: Clock = host_clock,
         force: bool = False,
         busy_ms: int = BUSY_MS,
-        schema: Sequence[str] | None = None,
+        schema: Sequence[Migration] | None = None,
     ) -> None:
         self._file = SqliteFile(
             path=Path(os.path.realpath(path)),
@@ -100,6 +101,14 @@ class SqliteStore:
         except StoreError as error:
             future.set_exception(error)
         return future
+
+    def missing_migrations(self) -> tuple[Migration, ...]:
+        """The migrations of the schema that the file has not gone through; it is neither made nor changed."""
+        return self._file.missing()
+
+    def migrate(self) -> tuple[Migration, ...]:
+        """Go through every migration, those after a deployment too; answered by those that were missing."""
+        return self._file.migrate()
 
     def close(self) -> None:
         """Finish what was handed over, end the thread and close the file."""

@@ -14,11 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import TypeVar
 
 from retrysafe.errors import StoreUnavailable, StoreUnusable
+from retrysafe.stores.migrations import Migration, due, migrations_of, needed
 
 T = TypeVar("T")
 
@@ -36,11 +36,9 @@ _POLL_S = 0.01
 _CREATING = threading.Lock()
 
 
-def migrations() -> tuple[str, ...]:
-    """The schema, as SQL scripts in the order in which a file goes through them."""
-    folder = resources.files("retrysafe.stores") / "schema" / "sqlite"
-    scripts = sorted((script for script in folder.iterdir() if script.name.endswith(".sql")), key=lambda s: s.name)
-    return tuple(script.read_text("utf-8") for script in scripts)
+def migrations() -> tuple[Migration, ...]:
+    """The schema, as migrations in the order in which a file goes through them."""
+    return migrations_of("sqlite")
 
 
 class Identity:
@@ -101,7 +99,7 @@ class SqliteFile:
     path: Path
     force: bool
     busy_ms: int
-    migrations: Sequence[str]
+    migrations: Sequence[Migration]
     mounts: Path = Path("/proc/self/mountinfo")
     identity: Identity = field(default_factory=Identity, compare=False)
 
@@ -122,16 +120,45 @@ class SqliteFile:
         connection = self._connect(self.busy_ms)
         try:
             connection.execute("BEGIN")  # what is read about the file is to be from one moment
-            version = self._version(connection)
+            gone = self._gone_through(connection)
             connection.execute("COMMIT")
             self._configure(connection)
-            if version < len(self.migrations):
-                self._upgrade(connection)
+            if gone < due(self.migrations):
+                self._upgrade(connection, due(self.migrations))
         except BaseException:
             connection.close()
             raise
         self.identity.remember(number)
         return connection
+
+    def missing(self) -> tuple[Migration, ...]:
+        """The migrations that the file has not gone through, of those that this release knows. Changes nothing.
+
+        Raises:
+            as `connect`.
+        """
+        if not self.path.exists():
+            return tuple(self.migrations)
+        connection = self._connect(self.busy_ms)
+        try:
+            connection.execute("BEGIN")
+            return tuple(self.migrations[self._gone_through(connection) :])
+        finally:
+            connection.close()
+
+    def migrate(self) -> tuple[Migration, ...]:
+        """Go through every migration that is known, those after the deployment too; answered by those missing.
+
+        Raises:
+            as `connect`.
+        """
+        missing = self.missing()
+        connection = self.connect()
+        try:
+            self._upgrade(connection, len(self.migrations))
+        finally:
+            connection.close()
+        return missing
 
     def checkpoint_if_due(self, connection: sqlite3.Connection) -> None:
         """Bring the log back into the database if it is long, as far as no reader still needs it.
@@ -183,24 +210,30 @@ class SqliteFile:
                     f"{self.path} cannot be created: {error.strerror}; its folder must exist and be writable"
                 ) from error
 
-    def _version(self, connection: sqlite3.Connection) -> int:
+    def _gone_through(self, connection: sqlite3.Connection) -> int:
         """How many migrations the file has gone through; 0 if it is new."""
         try:
             (application,) = connection.execute("PRAGMA application_id").fetchone()
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            (must_know,) = connection.execute("PRAGMA user_version").fetchone()
             (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         except sqlite3.DatabaseError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
                 raise StoreUnusable(f"{self.path} is not an SQLite database; name another file") from error
             raise
-        if application != APPLICATION_ID and (application or version or tables):
+        if application != APPLICATION_ID and (application or must_know or tables):
             raise StoreUnusable(f"{self.path} is the database of another application; name another file")
-        if version > len(self.migrations):
+        if must_know > len(self.migrations):
             raise StoreUnusable(
-                f"{self.path} has schema version {version}, and this release knows versions up to "
+                f"{self.path} has schema version {must_know}, and this release knows versions up to "
                 f"{len(self.migrations)}: upgrade retrysafe"
             )
-        return int(version)
+        (counted,) = connection.execute(
+            "SELECT count(*) FROM pragma_table_info('meta') WHERE name = 'migrations'"
+        ).fetchone()
+        if not counted:
+            return int(must_know)
+        ((gone,),) = connection.execute("SELECT migrations FROM meta").fetchall()
+        return int(gone)
 
     def _configure(self, connection: sqlite3.Connection) -> None:
         # SQLite does not wait for other connections when it switches to WAL, so this does.
@@ -209,16 +242,20 @@ class SqliteFile:
             raise StoreUnusable(f"{self.path} cannot use a write-ahead log ({mode}); put it on a local disk")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA fullfsync = ON")  # only macOS knows the difference
+        connection.execute("PRAGMA secure_delete = ON")  # a response that was deleted or encrypted is to be gone
         if sqlite3.sqlite_version_info < CHECKPOINTS_SAFE_SINCE:
             connection.execute("PRAGMA wal_autocheckpoint = 0")
 
-    def _upgrade(self, connection: sqlite3.Connection) -> None:
-        """Apply what is missing in one transaction. Of processes that start together, one finds it missing."""
+    def _upgrade(self, connection: sqlite3.Connection, last: int) -> None:
+        """Go through what is missing up to a migration, in one transaction; of processes that start together, one."""
         connection.execute("BEGIN IMMEDIATE")
-        for migration in self.migrations[self._version(connection) :]:
-            for statement in statements(migration):
+        gone = self._gone_through(connection)
+        for migration in self.migrations[gone:last]:
+            for statement in statements(migration.script):
                 connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(self.migrations)}")
+        if gone < last:
+            connection.execute("UPDATE meta SET migrations = ?", (last,))
+            connection.execute(f"PRAGMA user_version = {needed(self.migrations, last)}")
         connection.execute("COMMIT")
 
     def _patiently(self, action: Callable[[], T]) -> T:

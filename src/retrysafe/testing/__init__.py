@@ -10,6 +10,7 @@ from __future__ import annotations
 import pytest
 
 pytest.register_assert_rewrite(
+    "retrysafe.testing.cases_many",
     "retrysafe.testing.cases_moves",
     "retrysafe.testing.cases_store",
     "retrysafe.testing.cases_time",

@@ -7,6 +7,7 @@ One line in a test module runs it:
 
 from __future__ import annotations
 
+from retrysafe.testing.cases_many import Answers, Census, Responses
 from retrysafe.testing.cases_moves import Claims, Settlements, TheTable
 from retrysafe.testing.cases_store import Durable, Races, TheObject, TheSecret
 from retrysafe.testing.cases_time import Leases, Retention
@@ -20,7 +21,9 @@ def store_contract(make: MakeStore, *, durable: bool = True) -> type[Cases]:
         make: makes a store from a clock and a folder that is its own.
         durable: the records outlive the store object, and are there for the next on the same folder.
     """
-    cases: tuple[type[Cases], ...] = (TheTable, Claims, Settlements, Leases, Retention, Races, TheSecret, TheObject)
+    cases: tuple[type[Cases], ...] = (
+        TheTable, Claims, Settlements, Leases, Retention, Races, TheSecret, TheObject, Responses, Answers, Census,
+    )  # fmt: skip
     if durable:
         cases += (Durable,)
     return type("StoreContract", cases, {"make": staticmethod(make)})

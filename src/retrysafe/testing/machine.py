@@ -60,11 +60,11 @@ class Known:
             if event is Event.RENEW:
                 return known
             return replace(known, token=new_token, attempt=self.attempt + 1)
+        if state is State.EXPIRED or event is Event.RESEAL:
+            return replace(self, state=state)
         if state is State.COMPLETED:
             expires_ms = now_ms + LIFETIME_MS
             return replace(self, state=state, expires_ms=expires_ms, forget_ms=expires_ms + KEEP_MS)
-        if state is State.EXPIRED:
-            return replace(self, state=state)
         return replace(self, state=state, forget_ms=now_ms + KEEP_MS)
 
     @property
@@ -185,6 +185,7 @@ class StoreMachine(RuleBasedStateMachine):
                 record = found.record
                 assert (record.state, record.token, record.attempt) == (known.state, known.token, known.attempt)
                 assert record.forget_at_ms == known.forget_ms
+                assert record.expires_at_ms == (known.expires_ms or None)
                 assert (record.response is not None) == (known.state is State.COMPLETED)
                 assert (record.settled_at_ms is None) == (known.state is State.IN_PROGRESS)
 

@@ -26,6 +26,7 @@ from retrysafe.protocol.effects import (
     Read,
     ReleaseIfHeld,
     RenewIfHeld,
+    ReplaceResponseIfSame,
     TakeOverIfLapsed,
     Transition,
 )
@@ -245,6 +246,8 @@ def transition_of(event: Event, claim: Claim) -> Transition[Any]:  # noqa: C901 
             return MarkUnknownIfHeld(claim, KEEP_MS)
         case Event.ABANDON:
             return MarkUnknownIfLapsed(record_id, seen, KEEP_MS)
+        case Event.RESEAL:
+            return ReplaceResponseIfSame(record_id, seen, RESPONSE, RESPONSE)
         case Event.EXPIRE:
             return Purge()
         case Event.FORGET:

@@ -1,0 +1,57 @@
+"""What the tests of operating a store share: a file with records in it, and the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from click.testing import CliRunner
+
+from retrysafe.cli import main
+from retrysafe.stores.sqlite import SqliteStore
+from tests.doors.connections import ask, protected
+from tests.doors.handlers import Shop
+from tests.gateway.processes import environment
+
+OLD, NEW = os.urandom(32).hex(), os.urandom(32).hex()
+CANARY = b"canary-5353-5353"
+
+
+def command(*arguments, **variables):
+    """One command, without settings from outside."""
+    unset = dict.fromkeys(name for name in os.environ if name.startswith("RETRYSAFE_"))
+    return CliRunner().invoke(main, arguments, env={**unset, **variables}, prog_name="retrysafe")
+
+
+def store_of(folder):
+    """The file in a folder."""
+    return SqliteStore(folder / "records.db")
+
+
+def url_of(folder):
+    """The same, for the command line."""
+    return f"sqlite:///{folder}/records.db"
+
+
+def requests(folder, keys, *, encryption_keys=None, shop=None, **settings):
+    """Requests with these keys to a door on the file, in a process that starts and stops; their answers."""
+
+    async def serve():
+        door = protected(
+            shop or Shop(headers=[(b"x-canary", CANARY)]), store_of(folder), encryption_keys=encryption_keys, **settings
+        )
+        await door.open()
+        answers = [await ask(door, key=key) for key in keys]
+        await door.close()
+        await asyncio.to_thread(door._store.close)
+        return answers
+
+    return asyncio.run(serve())
+
+
+def can_be_seen(folder, what=CANARY):
+    """Whether these bytes stand in any file of the folder."""
+    return any(what in file.read_bytes() for file in folder.iterdir() if file.is_file())
+
+
+__all__ = ["CANARY", "NEW", "OLD", "can_be_seen", "command", "environment", "requests", "store_of", "url_of"]
