@@ -336,8 +336,9 @@ def threads(policy=WAITING, *, elsewhere=False, owner=None, count=5):
         assert owner.entered.wait(PATIENCE_S)
         duplicates = [pool.submit(run, driver, Blocking(answered(body=b"order 2"))) for _ in range(count)]
         give_up_s = time.monotonic() + PATIENCE_S
-        while sum(room.waiters for room in driver.waiting._rooms.values()) < count:
+        while sum(room.waiters for room in list(driver.waiting._rooms.values())) < count:
             assert time.monotonic() < give_up_s
+            threading.Event().wait(0.001)
         try:
             yield clock, store, driver, owner, owning, duplicates
         finally:
@@ -361,6 +362,7 @@ def test_threads_share_one_look():
         began_s = time.monotonic()
         while store.done.count("Read") < 6:
             assert time.monotonic() - began_s < PATIENCE_S
+            threading.Event().wait(0.001)
         assert store.done.count("Read") <= 2 + (time.monotonic() - began_s + 0.1) / 0.005
         owner.gate.set()
         assert [waiting.result(PATIENCE_S).ending for waiting in duplicates] == ["replayed"] * 12
