@@ -109,6 +109,7 @@ class PostgresSession(ABC):
 
     async def connect(self) -> None:
         """Make a connection to a server that may be written to, with a schema that this release knows."""
+        self.drop()  # one that was cut
         await self.dial()
         try:
             if not self.place.pooled and not self.place.statements.portable:
