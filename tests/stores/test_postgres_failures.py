@@ -346,21 +346,13 @@ def test_nothing_is_left_set_on_a_connection_of_a_pooler():
             claim = claiming()
             store.perform(claim)
             store.perform(completing(claim))
-            with ThreadSession_on(store) as session:
-                for name, value in (("lock_timeout", "0"), ("enable_seqscan", "on"), ("jit", "on")):
-                    assert finished(session.fetch(f"SHOW {name}")) == [(value,)]
+            session = ThreadSession(store._place)
+            finished(session.dial())
+            for name, value in (("lock_timeout", "0"), ("plan_cache_mode", "auto")):
+                assert finished(session.fetch(f"SHOW {name}")) == [(value,)]
+            finished(session.close())
     finally:
         own.remove()
-
-
-@contextmanager
-def ThreadSession_on(store):  # noqa: N802 - a session, for as long as it is needed
-    session = ThreadSession(store._place)
-    finished(session.dial())
-    try:
-        yield session
-    finally:
-        finished(session.close())
 
 
 def test_many_clients_behind_few_connections(colour):
