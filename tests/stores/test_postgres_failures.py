@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import pytest
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
 from retrysafe.model import Claim, State
 from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, DiscardIfHeld, Read, RenewIfHeld
+from retrysafe.stores import postgres_asyncpg, postgres_psycopg
 from retrysafe.stores.lanes import finished
 from retrysafe.stores.postgres import PostgresStore
 from retrysafe.stores.postgres_psycopg import ThreadSession
@@ -139,6 +141,27 @@ def test_a_server_that_is_away_is_unavailable_and_comes_back(colour):
             PostgresStore(away.url()).open()
         away.start()
         assert colour.do(store, completing(claim))
+
+
+@pytest.mark.parametrize("through", ["directly", "a pooler"])
+def test_a_server_that_hangs_is_given_up(colour, monkeypatch, through):
+    """A server that does not answer, and does not hang up either, is waited for so long and not for ever."""
+    for module in (postgres_asyncpg, postgres_psycopg):
+        monkeypatch.setattr(module, "ANSWER_S", 0.3)
+    with own_server() as hanging, opened(hanging.url()) as store, hanging.connect() as other:
+        store._place.pooled = through == "a pooler"
+        colour.do(store, claiming())
+        processes = other.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'retrysafe'").fetchall()
+        for (process,) in processes:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            with pytest.raises(StoreUnavailable, match="may or may not have been applied"):
+                colour.do(store, claiming())
+        finally:
+            for (process,) in processes:
+                os.kill(process, signal.SIGCONT)
+        claim = claiming()
+        assert colour.do(store, claim).record.token == claim.token
 
 
 def test_what_was_acknowledged_survives_the_death_of_the_server():

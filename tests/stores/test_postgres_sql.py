@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -13,11 +14,12 @@ import time
 import psycopg
 import pytest
 
-from retrysafe.model import Claim
+from retrysafe.model import Claim, State
 from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, Purge
 from retrysafe.protocol.states import Event, sources, target
-from retrysafe.stores import sql
+from retrysafe.stores import postgres_session, postgres_sql, sql
 from retrysafe.stores.postgres import PostgresStore
+from retrysafe.stores.postgres_schema import scripts
 from retrysafe.stores.postgres_session import PLANS
 from retrysafe.stores.postgres_sql import SERVER_CLOCK, Statements
 from retrysafe.testing.subject import COLOURS
@@ -71,6 +73,12 @@ def test_statement_has_the_states_of_its_event(event):
 def test_every_event_has_its_statement():
     """All that can happen to a record is said."""
     assert set(BY_EVENT) == set(Event) - {Event.CLAIM}
+
+
+@pytest.mark.parametrize("text", [*map(inspect.getsource, (postgres_sql, postgres_session)), *scripts()])
+def test_no_state_is_written_by_hand(text):
+    """No state stands in quotes anywhere near SQL: it comes from the table."""
+    assert not [state for state in State if f"'{state}'" in text or f'"{state}"' in text]
 
 
 def test_the_time_is_the_servers(schema):
