@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,37 @@ def test_sqlite(url, path, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("postgresql://user:secret@db.example:6432/shop", "postgresql db.example:6432/shop retrysafe"),
+        ("postgres://db.example/shop?schema=keys&portable=true", "postgresql db.example:5432/shop keys"),
+        ("postgresql://user@/shop?host=/run/pg&sslmode=disable", "postgresql /run/pg:5432/shop retrysafe"),
+    ],
+)
+def test_postgresql(url, name):
+    """Its name is where it is, with no user and no password; nothing is connected to yet."""
+    assert open_store(url).name == name
+
+
+@pytest.mark.parametrize("url", ["postgresql://user:secret@host:port/db", "postgresql://host/db?schema=Shop%3B"])
+def test_postgresql_that_cannot_be(url):
+    """What cannot be connected to is refused at once, and what might be a password is not repeated."""
+    with pytest.raises(ConfigurationError) as refused:
+        open_store(url)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+def test_postgresql_names_its_extra(driver, monkeypatch):
+    """Without a driver, the message says what to install."""
+    for name in [name for name in sys.modules if name.startswith("retrysafe.stores.postgres")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, driver, None)
+    with pytest.raises(ConfigurationError, match=rf"{driver}: pip install 'retrysafe\[postgres\]'"):
+        open_store("postgresql://host/db")
+
+
 def test_memory():
     """Each memory store is its own."""
     assert open_store("memory://").open() != open_store("memory://").open()
@@ -37,7 +69,9 @@ def test_memory():
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("postgresql://user:pass@host/db", "postgresql"),
+        ("oracle://user:pass@host/db", "oracle"),
+        ("postgresql://user:pass@host/db?portable=yes", "portable is true or false"),
+        ("postgresql://user:pass@host/db?timeout=3", "unknown: timeout"),
         ("records.db", "no store has the scheme"),
         ("sqlite://records.db", "three slashes"),
         ("sqlite://", "names no file"),

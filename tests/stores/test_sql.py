@@ -59,7 +59,10 @@ FOR_PEOPLE = {"RECORD_COUNTS", "ANSWER_COUNTS"}  # which count everything, and n
 EVERY = {
     name: text
     for name, text in vars(sql).items()
-    if name.isupper() and isinstance(text, str) and name[0] != "_" and name not in FOR_PEOPLE
+    if name[0] != "_"
+    and name not in FOR_PEOPLE
+    and isinstance(text, str)
+    and text.startswith(("SELECT ", "INSERT ", "UPDATE ", "DELETE "))
 }
 
 
