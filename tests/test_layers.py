@@ -24,6 +24,7 @@ PLANTED = [
     ("pure", "protocol/flow.py", "import starlette"),
     ("drive", "drive/aio.py", "import retrysafe.stores.memory"),
     ("drivers", "stores/memory.py", "import sqlite3"),
+    ("mysql", "stores/mysql.py", "import pymysql"),
     ("extras", "server/asgi.py", "import starlette"),
 ]
 

@@ -7,6 +7,7 @@ from hypothesis import settings
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.stores.sqlite import SqliteStore
 from retrysafe.testing.machine import store_machine
+from tests.stores.mariadb import ManualMysqlStore
 
 
 def memory(clock, folder):
@@ -20,3 +21,5 @@ def sqlite(clock, folder):
 TestMemoryAgainstTheTable = store_machine(memory)
 TestSqliteAgainstMemory = store_machine(memory, sqlite)
 TestSqliteAgainstMemory.settings = settings(max_examples=settings().max_examples // 3)  # each opens a file
+TestMysqlAgainstMemory = store_machine(memory, ManualMysqlStore)
+TestMysqlAgainstMemory.settings = settings(max_examples=settings().max_examples // 4)  # each makes a database

@@ -1,0 +1,209 @@
+"""The transitions in the SQL that MySQL and MariaDB share: a batch is one text, and one round trip.
+
+The statements are those of `stores.sql`, which are built from the table of states; here they are put
+into the words of these servers, for many records at once. A text has several statements
+(`CLIENT.MULTI_STATEMENTS`), because no single one that both servers know inserts what is absent and
+answers with what is there: MySQL has no `RETURNING`.
+
+**Claim.** Under READ COMMITTED the insert looks for the records that are there without locking any, so
+a claim on a record that somebody holds in a transaction does not wait. Only of claims that race for an
+absent record does one wait for the other; it then changes nothing. The insert commits by itself, and the
+records are read after it: each as it then stands, which is what a claim answers. (`INSERT IGNORE` would
+turn every error into a duplicate, and `ON DUPLICATE KEY UPDATE` alone locks what it finds.)
+
+**Settle.** One record: one conditional statement, which says how many rows matched (`CLIENT.FOUND_ROWS`).
+Many: one transaction, which locks the rows that meet the condition, in the order of their ids, then
+writes to just these, and says which they were.
+
+**Time** is the server's, read once for a text. A record is never dated before what it already says: the
+server's clock may step back, and so may the clock of the next server.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar, assert_never, cast
+
+from retrysafe.model import Found, Record, State
+from retrysafe.protocol.effects import ClaimIfAbsent, Purge, Purged, Read, Transition
+from retrysafe.stores import sql
+
+# ruff: noqa: S608 - texts are made of constants of this package and of `literal`
+
+T = TypeVar("T")
+
+Rows = Sequence[Sequence[Any]]
+Result = Rows | int
+"""What a statement came to: the rows that it found, or the number of rows that its condition matched."""
+
+Plan = Generator[str, Sequence[Result], T]
+"""Yields texts; is sent what each statement of it came to."""
+
+CLOCK = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000"
+"""The server's clock in milliseconds since 1970, whatever the time zone of the session."""
+
+
+class Vanished(Exception):
+    """A record that was there when it was claimed was deleted before it was read."""
+
+
+def literal(value: bytes | int | None) -> str:
+    """A value as it stands in SQL, whatever the session's modes: nothing in it can be taken for anything else."""
+    match value:
+        case bytes():
+            return f"x'{value.hex()}'"
+        case int():
+            return str(int(value))
+        case None:
+            return "NULL"
+        case _:
+            assert_never(value)
+
+
+# --- statements in the words of these servers ---------------------------------------------------
+
+_NAME = re.compile(r":(\w+)")
+_TABLE = re.compile(r"\brecords\b")
+
+_NOW = "@now_ms"
+_NOW_OF_RECORD = f"GREATEST({_NOW}, claimed_at_ms, COALESCE(settled_at_ms, 0))"
+
+_COLUMNS = ", ".join(field.name for field in fields(Record))
+_RECORDS = f"SELECT record_id, {_NOW_OF_RECORD}, {_COLUMNS} FROM retrysafe_records WHERE record_id IN ({{}})"
+
+
+def _named(statement: str, now: str) -> str:
+    """Parameters as fields of `str.format`; the time as it is called here, and the table."""
+    with_time = re.sub(r":now_ms\b", now, _TABLE.sub("retrysafe_records", statement))
+    return _NAME.sub(r"{\1}", with_time)
+
+
+_FIELD = re.compile(r"\{(\w+)\}")
+
+
+def _of_given(text: str) -> str:
+    """The parameters are columns of the table `given`."""
+    return _FIELD.sub(r"given.its_\1", text)
+
+
+def _given(names: Iterable[str], values: Sequence[Mapping[str, str]]) -> str:
+    """A table of what is given, in the order in which it is given; its columns are the names after `its_`."""
+    first, *rest = values
+    rows = ["SELECT " + ", ".join(f"{first[name]} AS its_{name}" for name in names)]
+    rows += ["SELECT " + ", ".join(row[name] for name in names) for row in rest]
+    return " UNION ALL ".join(rows)
+
+
+class _Change:
+    """One of the conditional statements, for one record or for many.
+
+    Attributes:
+        of_one: the statement for one record.
+        locks: finds and locks, of many, those that meet the condition.
+        key: the parameters of the condition.
+        writes: does it to many.
+    """
+
+    def __init__(self, statement: str) -> None:
+        self.of_one = _named(statement, _NOW_OF_RECORD)
+        head, _, condition = self.of_one.partition(" WHERE ")
+        verb, _, assignments = head.partition(" SET ")
+        given, where = "({given}) AS given STRAIGHT_JOIN retrysafe_records", f"WHERE {_of_given(condition)}"
+        self.key = tuple(dict.fromkeys(_FIELD.findall(condition)))
+        self.locks = f"SELECT retrysafe_records.record_id FROM {given} {where} FOR UPDATE"
+        if verb.startswith("DELETE"):
+            self.writes = f"DELETE retrysafe_records FROM {given} {where}"
+        else:
+            self.writes = f"UPDATE {given} SET {_of_given(assignments)} {where}"
+
+
+_CHANGES = {kind: _Change(statement) for kind, statement in sql.CHANGES.items()}
+
+_CLAIM_HEAD, _, _claim_rest = _named(sql.CLAIM, _NOW).partition(" VALUES (")
+_CLAIM_VALUES = _of_given(_claim_rest.partition(") ON CONFLICT")[0])
+_CLAIM = (
+    f"{_CLAIM_HEAD} SELECT {_CLAIM_VALUES} FROM ({{given}}) AS given"
+    " LEFT JOIN retrysafe_records AS seen ON seen.record_id = given.its_record_id WHERE seen.record_id IS NULL"
+    " ON DUPLICATE KEY UPDATE state = retrysafe_records.state"
+)
+
+_DUE = f"FROM retrysafe_records WHERE due_at_ms <= {_NOW}"
+_PURGE_TAKE = f"SELECT record_id {_DUE} ORDER BY due_at_ms LIMIT {{}} FOR UPDATE SKIP LOCKED"
+_PURGE_MORE = f"SELECT 1 {_DUE} LIMIT 1 FOR UPDATE SKIP LOCKED"
+_PURGE = [
+    _named(re.sub(r"record_id IN \(.*?\)", "record_id IN (:record_ids)", statement, count=1), _NOW)
+    for statement in (sql.PURGE_FORGET, sql.PURGE_EXPIRE, sql.PURGE_ABANDON)
+]
+
+
+# --- plans --------------------------------------------------------------------------------------
+
+
+def plan_of(transitions: Sequence[Transition[Any]], clock_sql: str) -> Plan[list[Any]]:
+    """The plan that does all of these or none, and answers them in order.
+
+    Args:
+        transitions: of one kind, on different records, sorted by record; one, if it is a `Purge`.
+        clock_sql: an expression that is the time in milliseconds.
+    """
+    time = f"SET {_NOW} = ({clock_sql})"
+    match transitions[0]:
+        case ClaimIfAbsent() | Read():
+            return _claim_or_read(cast(Sequence[ClaimIfAbsent | Read], transitions), time)
+        case Purge(batch_max):
+            return _purge(batch_max, time)
+        case _:
+            return _change(transitions, time)
+
+
+def _claim_or_read(transitions: Sequence[ClaimIfAbsent | Read], time: str) -> Plan[list[Any]]:
+    record_ids = [transition.record_id for transition in transitions]
+    statements = [time, _RECORDS.format(", ".join(map(literal, record_ids)))]
+    claiming = isinstance(transitions[0], ClaimIfAbsent)
+    if claiming:
+        values = [*map(_values, transitions)]
+        statements.insert(1, _CLAIM.format(given=_given(values[0], values)))
+    results = yield "; ".join(statements)
+    found = {row[0]: Found(Record(State(row[2]), *row[3:]), int(row[1])) for row in cast(Rows, results[-1])}
+    if claiming and len(found) < len(transitions):
+        raise Vanished
+    return [found.get(record_id) for record_id in record_ids]
+
+
+def _change(transitions: Sequence[Transition[Any]], time: str) -> Plan[list[Any]]:
+    change = _CHANGES[type(transitions[0])]
+    values = [*map(_values, transitions)]
+    if len(transitions) == 1:
+        _, matched = yield f"{time}; {change.of_one.format(**values[0])}"
+        return [matched == 1]
+    locks = change.locks.format(given=_given(change.key, values))
+    writes = change.writes.format(given=_given(values[0], values))
+    _, _, locked, _, _ = yield f"START TRANSACTION; {time}; {locks}; {writes}; COMMIT"
+    done = {literal(record_id) for (record_id,) in cast(Rows, locked)}
+    return [one["record_id"] in done for one in values]
+
+
+def _purge(batch_max: int, time: str) -> Plan[list[Any]]:
+    """What is locked is in somebody's hands, perhaps another purge's: it is left out, and not waited for."""
+    take = _PURGE_TAKE.format(int(batch_max))
+    _, _, due = yield f"START TRANSACTION; {time}; {take}"
+    if not due:
+        yield "COMMIT"
+        return [Purged(expired=0, forgotten=0, more=False)]
+    record_ids = ", ".join(literal(record_id) for (record_id,) in cast(Rows, due))
+    statements = [statement.format(record_ids=record_ids) for statement in _PURGE]
+    forgotten, expired, _, _, more = yield "; ".join([*statements, "COMMIT", _PURGE_MORE])
+    return [Purged(cast(int, expired), cast(int, forgotten), more=bool(more))]
+
+
+def _values(transition: Any) -> dict[str, str]:
+    """The attributes of a transition as literals under their names, its claim's among them."""
+    values = {name: getattr(transition, name) for name in _ATTRIBUTES[type(transition)]}
+    if claim := values.pop("claim", None):
+        values["record_id"], values["token"] = claim.record_id, claim.token
+    return {name: literal(one) for name, one in values.items()}
+
+
+_ATTRIBUTES = {kind: tuple(field.name for field in fields(cast(Any, kind))) for kind in (ClaimIfAbsent, *sql.CHANGES)}
