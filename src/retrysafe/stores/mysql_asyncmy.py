@@ -25,8 +25,8 @@ class AwaitedWire:
 
     @property
     def whole(self) -> bool:
-        """Has nothing happened to it, as far as this side knows?"""
-        return bool(self._connection.connected)
+        """Has the server not ended it?"""
+        return not self._connection._stream_broken  # noqa: SLF001 - `connected` does not know what the stream knows
 
     async def ask(self, text: str) -> Sequence[Result]:
         """What each statement of the text came to."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import ssl
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,8 +24,13 @@ class BlockingWire:
 
     @property
     def whole(self) -> bool:
-        """Has nothing happened to it, as far as this side knows?"""
-        return bool(self._connection.open)
+        """Has the server not ended it? What can be read when nothing was asked is its end."""
+        sock = self._connection._sock  # type: ignore[attr-defined]  # noqa: SLF001 - the library does not look
+        if sock is None:
+            return False
+        looking = select.poll()
+        looking.register(sock, select.POLLIN)
+        return not looking.poll(0)
 
     async def ask(self, text: str) -> Sequence[Result]:
         """What each statement of the text came to."""
