@@ -244,6 +244,7 @@ class Lane:
         self._waiting: deque[_Awaited] = deque()
         self._running: asyncio.Task[None] | None = None
         self._end: AsyncGenerator[None, None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
 
     def submit(self, transition: Transition[T]) -> asyncio.Future[T]:
         """Queue a transition. The lane sets out in the loop's next turn, with all that this one brings."""
@@ -257,9 +258,7 @@ class Lane:
         """Finish what was submitted, then take leave of the server."""
         while self._running is not None:
             await asyncio.wait([self._running])
-        end, self._end = self._end, None
-        if end is not None:
-            await end.aclose()
+        await self._leave()
 
     async def _run(self) -> None:
         batches: list[list[list[_Awaited]]] = []
@@ -282,8 +281,14 @@ class Lane:
         try:
             yield
         finally:
-            await self._session.close()
-            self._gone()
+            await self._leave()
+
+    async def _leave(self) -> None:
+        """Take leave of the server, once, whoever asks for it."""
+        if self._leaving is None:
+            self._leaving = self._loop.create_task(self._session.close())
+        await asyncio.wait([self._leaving])
+        self._gone()
 
     def _fail(self, taken: Sequence[_Awaited], error: BaseException) -> None:
         """Leave nobody waiting: the loop is being ended, or something happened that was not expected."""
@@ -448,17 +453,16 @@ class Lanes:
     def close(self) -> None:
         """Refuse what comes, finish what was handed over, let go of every connection. Safe to repeat.
 
-        The connections of a loop that does not run are closed when it does, or when it ends.
+        What belongs to the loop of this thread, or to a loop that does not run, is closed when that runs.
         """
         self._closed = True
         here = asyncio.get_running_loop() if _in_a_loop() else None
         for loop, pair in list(self._loops.items()):
-            if not loop.is_running():
-                continue
-            ending = asyncio.run_coroutine_threadsafe(_close(pair), loop)
-            if loop is not here:
-                with suppress(TimeoutError):
-                    ending.result(CLOSE_S)
+            closed = threading.Event()
+            with suppress(RuntimeError):  # the loop is closed, and so are its connections
+                loop.call_soon_threadsafe(_begin_to_close, pair, closed)
+                if loop is not here and loop.is_running():
+                    closed.wait(CLOSE_S)
         for lane in self._threads:
             lane.close()
 
@@ -493,9 +497,18 @@ def _waits_for_rows(transition: Transition[Any]) -> bool:
     return not isinstance(transition, _SHARED)
 
 
-async def _close(pair: tuple[Lane, Lane]) -> None:
-    for lane in pair:
-        await lane.close()
+def _begin_to_close(pair: tuple[Lane, Lane], closed: threading.Event) -> None:
+    closing = asyncio.get_running_loop().create_task(_close(pair, closed))
+    _CLOSING.add(closing)
+    closing.add_done_callback(_CLOSING.discard)
+
+
+async def _close(pair: tuple[Lane, Lane], closed: threading.Event) -> None:
+    try:
+        for lane in pair:
+            await lane.close()
+    finally:
+        closed.set()
 
 
 def _in_a_loop() -> bool:
@@ -506,6 +519,7 @@ def _in_a_loop() -> bool:
     return True
 
 
+_CLOSING: set[asyncio.Task[None]] = set()  # a loop does not keep its tasks alive
 _ALL: weakref.WeakSet[Lanes] = weakref.WeakSet()
 _INHERITED: list[Any] = []  # kept, because what is deleted says goodbye, in the name of the parent
 

@@ -40,21 +40,20 @@ def _may(event: Event) -> str:
     return "state IN ({})".format(", ".join(f"'{state}'" for state in sources(event)))
 
 
-def _change(event: Event, where: str, writes: str = "") -> str:
+def condition(event: Event) -> str:
+    """What the table and the guard of `event` require of a record."""
+    return f"{_GUARDS[GUARDS[event]]} AND {_may(event)}"
+
+
+def _change(event: Event, writes: str, where: str) -> str:
     """Move the records to where `event` leads, which may be out of the table."""
     after = target(event)
-    condition = f"{where} AND {_may(event)}"
     if after is None:
-        return f"DELETE FROM records WHERE {condition}"
-    return f"UPDATE records SET state = '{after}', {writes} WHERE {condition}"
+        return f"DELETE FROM records WHERE {where}"
+    return f"UPDATE records SET state = '{after}', {writes} WHERE {where}"
 
 
-def _compare_and_set(event: Event, writes: str = "") -> str:
-    """Move one record if the table and the guard of `event` allow it."""
-    return _change(event, f"record_id = :record_id AND {_GUARDS[GUARDS[event]]}", writes)
-
-
-_COLUMNS = ", ".join(column.name for column in fields(Record))
+COLUMNS = ", ".join(column.name for column in fields(Record))
 
 _LEASE = "lease_until_ms = :now_ms + :lease_ms, forget_at_ms = :now_ms + :lease_ms + :forget_after_ms"
 _NEW_CLAIM = f"token = :token, attempt = attempt + 1, claimed_at_ms = :now_ms, settled_at_ms = NULL, {_LEASE}"
@@ -64,48 +63,67 @@ _COMPLETED = (
     "forget_at_ms = :now_ms + :lifetime_ms + :forget_after_ms"
 )
 
-RECORD = f"SELECT {_COLUMNS} FROM records WHERE record_id = :record_id"
+RECORD = f"SELECT {COLUMNS} FROM records WHERE record_id = :record_id"
+
+FIRST = {
+    "record_id": ":record_id",
+    "state": f"'{target(Event.CLAIM)}'",
+    "token": ":token",
+    "attempt": "1",
+    "fingerprint": ":fingerprint",
+    "created_at_ms": ":now_ms",
+    "claimed_at_ms": ":now_ms",
+    "lease_until_ms": ":now_ms + :lease_ms",
+    "forget_at_ms": ":now_ms + :lease_ms + :forget_after_ms",
+}
+"""What a first claim inserts, column by column."""
 
 CLAIM = (
-    "INSERT INTO records (record_id, state, token, attempt, fingerprint,"
-    " created_at_ms, claimed_at_ms, lease_until_ms, forget_at_ms)"
-    f" VALUES (:record_id, '{target(Event.CLAIM)}', :token, 1, :fingerprint,"
-    " :now_ms, :now_ms, :now_ms + :lease_ms, :now_ms + :lease_ms + :forget_after_ms)"
-    " ON CONFLICT (record_id) DO NOTHING"
+    f"INSERT INTO records ({', '.join(FIRST)}) VALUES ({', '.join(FIRST.values())}) ON CONFLICT (record_id) DO NOTHING"
 )
 
-CHANGES: dict[type[Transition[Any]], str] = {
-    TakeOverIfLapsed: _compare_and_set(Event.TAKE_OVER, _NEW_CLAIM),
-    ClaimIfRetryable: _compare_and_set(Event.RECLAIM, _NEW_CLAIM),
-    RenewIfHeld: _compare_and_set(Event.RENEW, _LEASE),
-    CompleteIfHeld: _compare_and_set(Event.COMPLETE, _COMPLETED),
-    ReleaseIfHeld: _compare_and_set(Event.RELEASE, _SETTLED),
-    DiscardIfHeld: _compare_and_set(Event.DISCARD),
-    MarkUnknownIfHeld: _compare_and_set(Event.GIVE_UP, _SETTLED),
-    MarkUnknownIfLapsed: _compare_and_set(Event.ABANDON, _SETTLED),
-    ForgetIfOver: _compare_and_set(Event.FORGET),
+MOVES: dict[type[Transition[Any]], tuple[Event, str]] = {
+    TakeOverIfLapsed: (Event.TAKE_OVER, _NEW_CLAIM),
+    ClaimIfRetryable: (Event.RECLAIM, _NEW_CLAIM),
+    RenewIfHeld: (Event.RENEW, _LEASE),
+    CompleteIfHeld: (Event.COMPLETE, _COMPLETED),
+    ReleaseIfHeld: (Event.RELEASE, _SETTLED),
+    DiscardIfHeld: (Event.DISCARD, ""),
+    MarkUnknownIfHeld: (Event.GIVE_UP, _SETTLED),
+    MarkUnknownIfLapsed: (Event.ABANDON, _SETTLED),
+    ForgetIfOver: (Event.FORGET, ""),
+}
+"""What each transition lets happen to its record, and what it writes besides the state."""
+
+CHANGES = {
+    kind: _change(event, writes, f"record_id = :record_id AND {condition(event)}")
+    for kind, (event, writes) in MOVES.items()
 }
 
 # --- purging: each statement looks at the records that have been due longest, so that it stays short ---
 
-_LONGEST_DUE = (
+PURGES = {
+    Event.FORGET: ("", "forget_at_ms <= :now_ms"),
+    Event.EXPIRE: ("response = NULL", "expires_at_ms <= :now_ms AND forget_at_ms > :now_ms"),
+    Event.ABANDON: ("settled_at_ms = :now_ms", "lease_until_ms <= :now_ms AND forget_at_ms <= :now_ms"),
+}
+"""What a purge lets happen, in this order: what it writes besides the state, and to which records."""
+
+
+def purgeable(event: Event) -> str:
+    """What a purge requires of a record."""
+    _, which = PURGES[event]
+    return f"{which} AND {_may(event)}"
+
+
+LONGEST_DUE = (
     "record_id IN (SELECT record_id FROM records WHERE due_at_ms <= :now_ms ORDER BY due_at_ms LIMIT :batch_max)"
 )
 
 DUE = "SELECT 1 FROM records WHERE due_at_ms <= :now_ms LIMIT 1"
 
-PURGE_FORGET = _change(Event.FORGET, f"{_LONGEST_DUE} AND forget_at_ms <= :now_ms")
-
-PURGE_EXPIRE = _change(
-    Event.EXPIRE,
-    f"{_LONGEST_DUE} AND expires_at_ms <= :now_ms AND forget_at_ms > :now_ms",
-    "response = NULL",
-)
-
-PURGE_ABANDON = _change(
-    Event.ABANDON,
-    f"{_LONGEST_DUE} AND lease_until_ms <= :now_ms AND forget_at_ms <= :now_ms",
-    "settled_at_ms = :now_ms",
+PURGE_FORGET, PURGE_EXPIRE, PURGE_ABANDON = (
+    _change(event, writes, f"{LONGEST_DUE} AND {purgeable(event)}") for event, (writes, _) in PURGES.items()
 )
 
 # --- what belongs to the whole store ------------------------------------------------------------

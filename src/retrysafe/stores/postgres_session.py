@@ -1,0 +1,234 @@
+"""What a lane does on one connection to PostgreSQL, whichever driver carries it, and what its errors mean.
+
+Each batch is one statement, which is a transaction of its own: the server commits it before it answers,
+and there is nothing to leave open. It is right at READ COMMITTED, by the unique index, the lock of the row
+and the token alone; at SERIALIZABLE the server may undo it for a conflict, and then it is done again.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
+from retrysafe.model import Found, Record, State
+from retrysafe.protocol.effects import ClaimIfAbsent, Purge, Purged, Read, Transition
+from retrysafe.protocol.states import Event
+from retrysafe.stores.lanes import CONFLICTS_MAX, Then, Verdict, record_of
+from retrysafe.stores.postgres_sql import Statements, parameters
+
+CONNECT_S = 5.0
+ANSWER_S = 30.0
+
+# Every record is found by an index, in a table of any size: a plan that was made while the table was small, and
+# is kept with the prepared statement, must not be one that reads it whole.
+PLANS = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"
+
+_STATES = {str(state): state for state in State}
+
+_CONFLICTS = ("40001", "40P01")
+_LOCKED = ("55P03", "57014")
+_READ_ONLY = ("25006", "25P02")
+_NOT_OURS = ("42P01", "42703", "42501", "3F000", "3D000", "28000", "28P01")
+_ADVICE = {
+    "28000": "check the user, and what pg_hba.conf allows it",
+    "28P01": "check the password",
+    "3D000": "create the database, or name another",
+    "42501": "grant the user what docs/how-to/postgres.md lists",
+    "53100": "the disk is full; make room",
+    "53300": "raise max_connections, or use a pooler",
+}
+
+
+@dataclass
+class Place:
+    """Where the records are.
+
+    Attributes:
+        url: for the drivers; with the password, so it is never shown.
+        name: for people.
+        statements: for this place.
+        versions: how many scripts of the schema this release knows.
+        pooled: connections go through a pooler, which may give each transaction another one. Assumed until `open`
+            has found out.
+    """
+
+    url: str
+    name: str
+    statements: Statements
+    versions: int
+    pooled: bool = True
+
+
+class InDoubt(Exception):
+    """The server warned while it committed: it is applied here, and perhaps not where it has to be as well."""
+
+
+class PostgresSession(ABC):
+    """One connection. A driver says how it is made and how it carries a statement.
+
+    Args:
+        place: where to connect.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.warning: str | None = None  # of the server, since the last statement began
+
+    # --- by driver --------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def connected(self) -> bool:
+        """Is there a connection, as far as can be told without asking the server?"""
+
+    @abstractmethod
+    async def dial(self) -> None:
+        """Make the connection, in autocommit; have warnings noted."""
+
+    @abstractmethod
+    async def fetch(self, statement: str, *values: Any) -> Sequence[Sequence[Any]]:
+        """The rows of one statement, in one round trip; prepared, unless there is a pooler."""
+
+    @abstractmethod
+    async def script(self, text: str) -> None:
+        """Do statements that have no values."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Take leave of the server. Raises nothing."""
+
+    @abstractmethod
+    def drop(self) -> None:
+        """Let go of the connection at once. Raises nothing."""
+
+    # --- connecting -------------------------------------------------------------------------------
+
+    async def connect(self) -> None:
+        """Make a connection to a server that may be written to, with a schema that this release knows."""
+        await self.dial()
+        try:
+            if not self.place.pooled and not self.place.statements.portable:
+                await self.script(PLANS)
+            await self.refuse_standby()
+            ((oldest,),) = await self.fetch(f"SELECT oldest FROM {self.place.statements.schema}.meta")  # noqa: S608 a quoted name
+            refuse_newer(self.place, oldest)
+        except BaseException:
+            self.drop()
+            raise
+
+    async def refuse_standby(self) -> None:
+        """A standby lags, and cannot be written to.
+
+        Raises:
+            StoreUnusable: the server is in recovery.
+        """
+        ((in_recovery,),) = await self.fetch(f"SELECT {self.place.statements.in_recovery}")
+        if in_recovery:
+            raise StoreUnusable(f"{self.place.name} is in recovery, a standby; name the primary in the store's URL")
+
+    # --- batches ----------------------------------------------------------------------------------
+
+    async def run(self, transitions: Sequence[Transition[Any]]) -> Sequence[Any]:
+        """Do a batch of one kind, in one statement; see `lanes.Session`."""
+        self.warning = None
+        answers = await self._run(transitions)
+        if self.warning is not None:
+            raise InDoubt(self.warning)
+        return answers
+
+    async def _run(self, transitions: Sequence[Transition[Any]]) -> Sequence[Any]:
+        first = transitions[0]
+        if isinstance(first, ClaimIfAbsent):
+            return await self._claim(transitions)
+        if isinstance(first, Read):
+            return await self._read(transitions)
+        if isinstance(first, Purge):
+            return [await self._purge(first)]
+        rows = await self.fetch(self.place.statements.changes[type(first)], *parameters(transitions))
+        changed = {row[0] for row in rows}
+        return [record_of(transition) in changed for transition in transitions]
+
+    async def _claim(self, claims: Sequence[Transition[Any]]) -> Sequence[Found]:
+        """What another connection made in the moment of a claim, the statement neither saw nor could insert."""
+        found: dict[bytes, Found] = {}
+        missing = claims
+        for _ in range(CONFLICTS_MAX):
+            for row in await self.fetch(self.place.statements.claim, *parameters(missing)):
+                found[row[0]] = _found(row)
+            if len(found) == len(claims):
+                return [found[record_of(claim)] for claim in claims]
+            missing = [claim for claim in missing if record_of(claim) not in found]
+        raise StoreUnavailable(f"{self.place.name}: a record came and went {CONFLICTS_MAX} times while it was claimed")
+
+    async def _read(self, reads: Sequence[Transition[Any]]) -> Sequence[Found | None]:
+        rows = await self.fetch(self.place.statements.read, [record_of(read) for read in reads])
+        if any(row[-1] for row in rows):
+            raise StoreUnavailable(f"{self.place.name} is in recovery, a standby: what it says may be old")
+        found = {row[0]: _found(row) for row in rows if row[1] is not None}
+        return [found.get(record_of(read)) for read in reads]
+
+    async def _purge(self, purge: Purge) -> Purged:
+        """Forget before expiring, so that what is over altogether is deleted and not first emptied."""
+        statements = self.place.statements
+        counts = dict.fromkeys(statements.purges, 0)
+        if await self.fetch(statements.due):
+            for event, statement in statements.purges.items():
+                counts[event] = len(await self.fetch(statement, purge.batch_max))
+        done = any(counts.values())  # if not, what is due is in other hands, which will do it
+        more = done and bool(await self.fetch(statements.due))
+        return Purged(expired=counts[Event.EXPIRE], forgotten=counts[Event.FORGET], more=more)
+
+    # --- failures ---------------------------------------------------------------------------------
+
+    def judge(self, error: Exception) -> Verdict:
+        """What an error means, by its SQLSTATE; see `lanes.Session`."""
+        verdict = self._judged(error)
+        verdict.failure.__cause__ = None if verdict.failure is error else error
+        return verdict
+
+    def _judged(self, error: Exception) -> Verdict:
+        name = self.place.name
+        state = getattr(error, "sqlstate", None) or ""
+        said = f"{str(error).partition(chr(10))[0]} ({state or type(error).__name__})"
+        if isinstance(error, StoreError):
+            return Verdict(error, Then.RECONNECT)
+        if state in _CONFLICTS:
+            return Verdict(StoreUnavailable(f"{name}: undone for conflicts, again and again: {said}"), Then.AGAIN)
+        if state in _LOCKED:
+            failure = f"{name}: not done, since somebody has the row locked: {said}; end that transaction"
+            return Verdict(StoreUnavailable(failure), Then.EACH_ALONE)
+        if state[:2] in ("22", "23"):  # the text might repeat a value
+            failure = f"{name} does not take the values of this transition ({state})"
+            return Verdict(StoreError(failure), Then.EACH_ALONE)
+        if state in _NOT_OURS:
+            advice = _ADVICE.get(state, "another application's, or changed by hand? Name another with schema=")
+            return Verdict(StoreUnusable(f"{name}: {said}; {advice}"), Then.RECONNECT)
+        if state in _READ_ONLY:
+            failure = f"{name} cannot be written to, perhaps a standby: {said}; name the primary"
+            return Verdict(StoreUnavailable(failure), Then.RECONNECT)
+        if not self.connected or not state or state[:2] in ("08", "57") or state == "40003":
+            failure = f"{name}: {said}; what was in flight may or may not have been applied"
+            return Verdict(StoreUnavailable(failure), Then.RECONNECT)
+        failure = f"{name}: {said}; {_ADVICE.get(state, 'see the log of the server')}"
+        return Verdict(StoreUnavailable(failure), Then.EACH_ALONE)
+
+
+def refuse_newer(place: Place, oldest: int) -> None:
+    """May this release work with a schema that was upgraded by another?
+
+    Raises:
+        StoreUnusable: it may not.
+    """
+    if oldest > place.versions:
+        raise StoreUnusable(
+            f"{place.name} has a schema for releases that know version {oldest}, and this one knows versions up to "
+            f"{place.versions}: upgrade retrysafe"
+        )
+
+
+def _found(row: Sequence[Any]) -> Found:
+    """A row of `Statements.claim` or `Statements.read`: the id, the record, the time."""
+    return Found(Record(_STATES[row[1]], *row[2:12]), row[12])
