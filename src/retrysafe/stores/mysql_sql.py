@@ -28,7 +28,9 @@ from typing import Any, TypeVar, assert_never, cast
 
 from retrysafe.model import Found, Record, State
 from retrysafe.protocol.effects import ClaimIfAbsent, Purge, Purged, Read, Transition
+from retrysafe.protocol.states import Event, target
 from retrysafe.stores import sql
+from retrysafe.stores.lanes import record_of
 
 # ruff: noqa: S608 - texts are made of constants of this package and of `literal`
 
@@ -64,33 +66,27 @@ def literal(value: bytes | int | None) -> str:
 
 # --- statements in the words of these servers ---------------------------------------------------
 
-_NAME = re.compile(r":(\w+)")
-_TABLE = re.compile(r"\brecords\b")
-
 _NOW = "@now_ms"
 _NOW_OF_RECORD = f"GREATEST({_NOW}, claimed_at_ms, COALESCE(settled_at_ms, 0))"
-
-_COLUMNS = ", ".join(field.name for field in fields(Record))
-_RECORDS = f"SELECT record_id, {_NOW_OF_RECORD}, {_COLUMNS} FROM retrysafe_records WHERE record_id IN ({{}})"
-
-
-def _named(statement: str, now: str) -> str:
-    """Parameters as fields of `str.format`; the time as it is called here, and the table."""
-    with_time = re.sub(r":now_ms\b", now, _TABLE.sub("retrysafe_records", statement))
-    return _NAME.sub(r"{\1}", with_time)
-
-
-_FIELD = re.compile(r"\{(\w+)\}")
-
-
-def _of_given(text: str) -> str:
-    """The parameters are columns of the table `given`."""
-    return _FIELD.sub(r"given.its_\1", text)
-
+_PARAMETER = re.compile(r":(\w+)")
 
 # A value of more than 65 535 bytes in a UNION is cut off without a word (seen in MariaDB 10.11): those are
 # written one by one, in the same text.
 _ROW_CHARACTERS_MAX = 40_000
+
+
+def _timed(text: str, now: str) -> str:
+    return re.sub(r":now_ms\b", now, text)
+
+
+def _of_one(text: str) -> str:
+    """The parameters are fields of `str.format`."""
+    return _PARAMETER.sub(r"{\1}", _timed(text, _NOW_OF_RECORD))
+
+
+def _of_given(text: str, now: str = _NOW_OF_RECORD) -> str:
+    """The parameters are columns of the table `given`."""
+    return _PARAMETER.sub(r"given.its_\1", _timed(text, now))
 
 
 def _given(names: Iterable[str], values: Sequence[Mapping[str, str]]) -> str:
@@ -111,36 +107,45 @@ class _Change:
         writes: does it to many.
     """
 
-    def __init__(self, statement: str) -> None:
-        self.of_one = _named(statement, _NOW_OF_RECORD)
-        head, _, condition = self.of_one.partition(" WHERE ")
-        verb, _, assignments = head.partition(" SET ")
+    def __init__(self, event: Event, writes: str) -> None:
+        after, condition = target(event), f"record_id = :record_id AND {sql.condition(event)}"
         given, where = "({given}) AS given STRAIGHT_JOIN retrysafe_records", f"WHERE {_of_given(condition)}"
-        self.key = tuple(dict.fromkeys(_FIELD.findall(condition)))
+        self.key = [name for name in _PARAMETER.findall(condition) if name != "now_ms"]
         self.locks = f"SELECT retrysafe_records.record_id FROM {given} {where} FOR UPDATE"
-        if verb.startswith("DELETE"):
+        if after is None:
+            self.of_one = f"DELETE FROM retrysafe_records WHERE {_of_one(condition)}"
             self.writes = f"DELETE retrysafe_records FROM {given} {where}"
         else:
-            self.writes = f"UPDATE {given} SET {_of_given(assignments)} {where}"
+            changes = f"SET state = '{after}', {writes}"
+            self.of_one = f"UPDATE retrysafe_records {_of_one(changes)} WHERE {_of_one(condition)}"
+            self.writes = f"UPDATE {given} {_of_given(changes)} {where}"
 
 
-_CHANGES = {kind: _Change(statement) for kind, statement in sql.CHANGES.items()}
+_CHANGES = {kind: _Change(event, writes) for kind, (event, writes) in sql.MOVES.items()}
 
-_CLAIM_HEAD, _, _claim_rest = _named(sql.CLAIM, _NOW).partition(" VALUES (")
-_CLAIM_VALUES = _of_given(_claim_rest.partition(") ON CONFLICT")[0])
 _CLAIM = (
-    f"{_CLAIM_HEAD} SELECT {_CLAIM_VALUES} FROM ({{given}}) AS given"
+    f"INSERT INTO retrysafe_records ({', '.join(sql.FIRST)})"
+    f" SELECT {_of_given(', '.join(sql.FIRST.values()), _NOW)} FROM ({{given}}) AS given"
     " LEFT JOIN retrysafe_records AS seen ON seen.record_id = given.its_record_id WHERE seen.record_id IS NULL"
     " ON DUPLICATE KEY UPDATE state = retrysafe_records.state"
 )
 
+_RECORDS = f"SELECT record_id, {_NOW_OF_RECORD}, {sql.COLUMNS} FROM retrysafe_records WHERE record_id IN ({{}})"
+
 _DUE = f"FROM retrysafe_records WHERE due_at_ms <= {_NOW}"
 _PURGE_TAKE = f"SELECT record_id {_DUE} ORDER BY due_at_ms LIMIT {{}} FOR UPDATE SKIP LOCKED"
 _PURGE_MORE = f"SELECT 1 {_DUE} LIMIT 1 FOR UPDATE SKIP LOCKED"
-_PURGE = [
-    _named(re.sub(r"record_id IN \(.*?\)", "record_id IN (:record_ids)", statement, count=1), _NOW)
-    for statement in (sql.PURGE_FORGET, sql.PURGE_EXPIRE, sql.PURGE_ABANDON)
-]
+
+
+def _purging(event: Event, writes: str) -> str:
+    """What a purge does to those that it took."""
+    after, where = target(event), f"WHERE record_id IN ({{record_ids}}) AND {_timed(sql.purgeable(event), _NOW)}"
+    if after is None:
+        return f"DELETE FROM retrysafe_records {where}"
+    return f"UPDATE retrysafe_records SET state = '{after}', {_timed(writes, _NOW)} {where}"
+
+
+_PURGES = {event: _purging(event, writes) for event, (writes, _) in sql.PURGES.items()}
 
 
 # --- plans --------------------------------------------------------------------------------------
@@ -188,8 +193,8 @@ def _change(transitions: Sequence[Transition[Any]], time: str) -> Plan[list[Any]
     writes = [change.writes.format(given=_given(small[0], small))] if small else []
     writes += [change.of_one.format(**one) for one in large]
     _, _, locked, *_ = yield "; ".join(["START TRANSACTION", time, locks, *writes, "COMMIT"])
-    done = {literal(record_id) for (record_id,) in cast(Rows, locked)}
-    return [one["record_id"] in done for one in values]
+    done = {record_id for (record_id,) in cast(Rows, locked)}
+    return [record_of(transition) in done for transition in transitions]
 
 
 def _by_size(values: Sequence[Mapping[str, str]]) -> tuple[list[Mapping[str, str]], list[Mapping[str, str]]]:
@@ -209,9 +214,10 @@ def _purge(batch_max: int, time: str) -> Plan[list[Any]]:
         yield "COMMIT"
         return [Purged(expired=0, forgotten=0, more=False)]
     record_ids = ", ".join(literal(record_id) for (record_id,) in cast(Rows, due))
-    statements = [statement.format(record_ids=record_ids) for statement in _PURGE]
-    forgotten, expired, _, _, more = yield "; ".join([*statements, "COMMIT", _PURGE_MORE])
-    return [Purged(cast(int, expired), cast(int, forgotten), more=bool(more))]
+    statements = [statement.format(record_ids=record_ids) for statement in _PURGES.values()]
+    *counts, _, more = yield "; ".join([*statements, "COMMIT", _PURGE_MORE])
+    count = dict(zip(_PURGES, cast(Sequence[int], counts), strict=True))
+    return [Purged(expired=count[Event.EXPIRE], forgotten=count[Event.FORGET], more=bool(more))]
 
 
 def _values(transition: Any) -> dict[str, str]:
@@ -222,4 +228,4 @@ def _values(transition: Any) -> dict[str, str]:
     return {name: literal(one) for name, one in values.items()}
 
 
-_ATTRIBUTES = {kind: tuple(field.name for field in fields(cast(Any, kind))) for kind in (ClaimIfAbsent, *sql.CHANGES)}
+_ATTRIBUTES = {kind: tuple(field.name for field in fields(cast(Any, kind))) for kind in (ClaimIfAbsent, *sql.MOVES)}
