@@ -55,35 +55,35 @@ class Mariadb:
 
     def __init__(self, *options):
         self._options = options
-        self._folder = Path(tempfile.mkdtemp(prefix="retrysafe-mariadb-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="retrysafe-mariadb-"))
         self._process = None
         account = _account()
-        os.chown(self._folder, account.pw_uid, account.pw_gid)
+        os.chown(self.folder, account.pw_uid, account.pw_gid)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.address = Address("127.0.0.1", self.port, USER, PASSWORD, "")
-        self._common = ["--no-defaults", f"--user={account.pw_name}", f"--datadir={self._folder / 'data'}"]
+        self._common = ["--no-defaults", f"--user={account.pw_name}", f"--datadir={self.folder / 'data'}"]
         install = [program("mariadb-install-db"), *self._common, "--skip-test-db"]
         done = subprocess.run(install, capture_output=True, text=True, check=False, cwd="/")
         assert done.returncode == 0, done.stdout + done.stderr
-        self._first = self._folder / "first.sql"
+        self._first = self.folder / "first.sql"
         self._first.write_text(
             f"CREATE OR REPLACE USER '{USER}'@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n"
             f"GRANT ALL ON *.* TO '{USER}'@'127.0.0.1' WITH GRANT OPTION;\n"
         )
         self._first.chmod(0o644)
 
-    def start(self, *options):
-        """Start it, and wait until it answers."""
+    def start(self, *options, plain=True):
+        """Start it, and wait until it answers; without TLS, unless it is not to be `plain`."""
         command = [program("mariadbd"), *self._common, *self._options, *options]
-        command += [f"--socket={self._folder / 'socket'}", f"--port={self.port}", "--bind-address=127.0.0.1"]
-        command += ["--skip-name-resolve", f"--log-error={self._folder / 'log'}", f"--pid-file={self._folder / 'pid'}"]
+        command += [f"--socket={self.folder / 'socket'}", f"--port={self.port}", "--bind-address=127.0.0.1"]
+        command += ["--skip-name-resolve", f"--log-error={self.folder / 'log'}", f"--pid-file={self.folder / 'pid'}"]
         command += ["--innodb-buffer-pool-size=64M", "--innodb-log-file-size=32M", "--max-connections=400"]
         command += [f"--init-file={self._first}"]
         self._process = subprocess.Popen(command, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         give_up_s = time.monotonic() + PATIENCE_S
-        while not self._answers():
+        while not self._answers(plain):
             try:
                 code = self._process.wait(0.05)
             except subprocess.TimeoutExpired:
@@ -102,7 +102,7 @@ class Mariadb:
     def remove(self):
         """Stop it and delete its data."""
         self.stop(signal.SIGKILL)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def connect(self, database=None, **options):
         """A connection past the store, which commits each statement unless told otherwise."""
@@ -129,15 +129,15 @@ class Mariadb:
         self.ask(f"CREATE DATABASE IF NOT EXISTS `{name}`")
         return replace(self.address, database=name)
 
-    def _answers(self):
+    def _answers(self, plain):
         try:
-            self.ask("SELECT 1")
+            self.connect(ssl_disabled=plain).close()
         except pymysql.err.OperationalError:
             return False
         return True
 
     def _log(self):
-        return (self._folder / "log").read_text(errors="replace")[-2_000:]
+        return (self.folder / "log").read_text(errors="replace")[-2_000:]
 
 
 @cache

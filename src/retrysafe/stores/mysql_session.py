@@ -63,14 +63,19 @@ class MysqlSession:
         return self._wire is not None and self._wire.whole and time.monotonic() - self._used_s < IDLE_S_MAX
 
     async def connect(self) -> None:
-        """Make a connection to a server that may be used."""
+        """Make a connection to a server that may be used; to any other, there is none."""
         self.drop()
-        wire = self._wire = await self._dial()
-        *_, shown, matched, rows = await wire.ask(f"{setup(self._lock_wait_s)}; {CHECK}")
-        said = examine(self._name, shown)
-        check(self._name, matched, rows, self._versions)
+        wire = await self._dial()
+        try:
+            *_, shown, matched, rows = await wire.ask(f"{setup(self._lock_wait_s)}; {CHECK}")
+            said = examine(self._name, shown)
+            check(self._name, matched, rows, self._versions)
+        except BaseException:
+            wire.drop()
+            raise
         self._text_bytes_max = int(said["max_allowed_packet"]) - 64
         self._used_s = time.monotonic()
+        self._wire = wire
 
     async def run(self, transitions: Sequence[Transition[Any]]) -> Sequence[Any]:
         """Do all of these or none. After any error the transaction is rolled back: some of them leave it open."""
