@@ -103,6 +103,12 @@ def end_connections(address):
     other.close()
 
 
+def nobody_is_connected(store):
+    """The store knows that its connections have ended."""
+    lanes = [*store._lanes._threads, *(lane for pair in store._lanes._loops.values() for lane in pair)]
+    return not any(lane._session.connected for lane in lanes)
+
+
 # --- round trips --------------------------------------------------------------------------------
 
 
@@ -441,12 +447,12 @@ def test_a_connection_that_ended_between_is_made_anew(store, address):
     async def main():
         await together(store, [claim])
         end_connections(address)
-        await until(lambda: not any(lane._session.connected for pair in store._lanes._loops.values() for lane in pair))
+        await until(lambda: nobody_is_connected(store))
         return await together(store, [claiming(claim.record_id)])
 
     (found,) = asyncio.run(main())
     assert found.record.token == claim.token
     store.perform(claim)
     end_connections(address)
-    asyncio.run(until(lambda: not any(lane._session.connected for lane in store._lanes._threads)))
+    asyncio.run(until(lambda: nobody_is_connected(store)))
     assert store.perform(completing(claim))

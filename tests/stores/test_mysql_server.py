@@ -35,7 +35,15 @@ from retrysafe.stores.mysql_session import IDLE_S_MAX, MysqlSession
 from retrysafe.stores.mysql_sql import CLOCK, plan_of
 from retrysafe.testing import ManualClock
 from tests.stores.mariadb import PASSWORD, USER, ManualMysqlStore, Mariadb, address_of, server
-from tests.stores.test_mysql_batches import claiming, completing, end_connections, state, together
+from tests.stores.test_mysql_batches import (
+    claiming,
+    completing,
+    end_connections,
+    nobody_is_connected,
+    state,
+    together,
+    until,
+)
 from tests.stores.test_sqlite_processes import ROOT, in_child
 
 
@@ -349,6 +357,7 @@ def test_a_newer_schema_is_refused(store, address):
         with pytest.raises(StoreUnusable, match="upgrade retrysafe"):
             MysqlStore(address).open()
         end_connections(address)
+        await until(lambda: nobody_is_connected(store))
         return await together(store, claims)
 
     assert {type(outcome) for outcome in asyncio.run(main())} == {StoreUnusable}
