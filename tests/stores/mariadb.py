@@ -23,7 +23,7 @@ from retrysafe.stores.mysql import MysqlStore
 from retrysafe.stores.mysql_server import Address
 
 PATIENCE_S = 60
-USER, PASSWORD = "shop", "not to be seen"
+USER, PASSWORD = "tester", "not to be seen"
 INSTALL = ["apt-get", "install", "--yes", "--no-install-recommends", "mariadb-server"]
 
 

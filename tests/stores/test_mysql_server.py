@@ -7,6 +7,7 @@ import datetime as dt
 import ipaddress
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from cryptography.x509.oid import NameOID
 
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
 from retrysafe.model import State
-from retrysafe.protocol.effects import Purge, Read, TakeOverIfLapsed
+from retrysafe.protocol.effects import Purge, Purged, Read, TakeOverIfLapsed
 from retrysafe.stores.clock import host_clock
 from retrysafe.stores.lanes import finished
 from retrysafe.stores.location import open_store
@@ -592,3 +593,60 @@ def test_stores_of_two_processes_are_one(tmp_path):
         assert token in {claims[0][number].token, claims[1][number].token}
     for store in stores:
         store.close()
+
+
+# --- what is not promised -----------------------------------------------------------------------
+
+
+def test_a_failover_forgets_what_was_not_replicated(own):
+    """A replica is refused while it is one. When it takes over without a record, that is claimed a second time."""
+    own.start("--log-bin=binlog", "--server-id=1", "--sync-binlog=1")
+    replica = Mariadb()
+    try:
+        replica.start("--server-id=2", "--read-only=ON")
+        replica.ask(
+            f"CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {own.port}, MASTER_USER = '{USER}',"
+            f" MASTER_PASSWORD = '{PASSWORD}', MASTER_USE_GTID = slave_pos"
+        )
+        replica.ask("START SLAVE")
+        address = own.database("shop")
+        primary, standby = MysqlStore(address), MysqlStore(replace(address, port=replica.port))
+        primary.open()
+        received, missed = claiming(), claiming()
+        primary.perform(received)
+        ((position,),) = own.ask("SELECT @@gtid_binlog_pos")
+        assert replica.ask(f"SELECT MASTER_GTID_WAIT('{position}', 30)") == ((0,),)
+        with pytest.raises(StoreUnusable, match="read-only"):
+            standby.open()
+        replica.ask("STOP SLAVE")
+        assert primary.perform(missed).record.token == missed.token
+        own.stop(signal.SIGKILL)
+        replica.ask("SET GLOBAL read_only = OFF")
+        standby.open()
+        again = [claiming(received.record_id), claiming(missed.record_id)]
+        found = asyncio.run(together(standby, again))
+        assert [one.record.token for one in found] == [received.token, again[1].token]
+        primary.close()
+        standby.close()
+    finally:
+        replica.remove()
+
+
+# --- the page that explains it ------------------------------------------------------------------
+
+
+def test_what_the_page_grants_suffices(own):
+    """The database, the account and the URL of docs/how-to/mysql.md, as they stand there, are enough."""
+    own.start()
+    page = (ROOT / "docs" / "how-to" / "mysql.md").read_text("utf-8")
+    (granting,) = re.findall(r"```text\n(CREATE .*?)```", page, re.DOTALL)
+    for statement in granting.strip().splitlines():
+        own.ask(statement)
+    (url,) = re.findall(r'store="(.*?)"', page)
+    store = open_store(url.replace("3306", str(own.port)))
+    store.open()
+    claims = [claiming(), claiming()]
+    asyncio.run(together(store, claims))
+    assert asyncio.run(together(store, map(completing, claims))) == [True, True]
+    assert store.perform(Purge()) == Purged(0, 0, more=False)
+    store.close()
