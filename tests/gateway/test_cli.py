@@ -100,6 +100,14 @@ def test_a_secret_is_hidden(run, tmp_path):
     assert "(hidden)" not in shown
 
 
+def test_a_password_in_the_url_of_the_store_is_hidden(run):
+    """The rest of the URL is shown."""
+    enough = ["--upstream", "http://127.0.0.1:9000", "--scope", "anonymous"]
+    shown = run("config", "show", *enough, "--store", "mysql://shop:pa%2Fss@127.0.0.1:3306/shop?tls=true").output
+    assert 'store = "mysql://shop:(hidden)@127.0.0.1:3306/shop?tls=true"  # --store' in shown
+    assert "pa%2Fss" not in shown
+
+
 @pytest.mark.parametrize("command", [("serve",), ("config", "show"), ("purge",)])
 def test_faults_are_lines_and_exit_code_2(run, command):
     """Every fault on a line of its own, on standard error."""

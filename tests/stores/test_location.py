@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from retrysafe.errors import ConfigurationError
-from retrysafe.stores.location import open_store
+from retrysafe.stores.location import open_store, without_password
 from retrysafe.stores.mysql import MysqlStore
 from retrysafe.stores.mysql_server import Address
 
@@ -91,3 +91,20 @@ def test_what_is_no_store_is_refused(url, said):
     assert said in str(refused.value)
     assert "memory://, sqlite:///relative.db, sqlite:////absolute/path.db" in str(refused.value)
     assert "pass" not in str(refused.value).replace(_FORM_WITH_PASSWORD, "")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("mysql://shop:pass@host/db", "mysql://shop:(hidden)@host/db"),
+        ("mysql://shop:p@s:s/w@host:3306/db?tls=true", "mysql://shop:(hidden)@host:3306/db?tls=true"),
+        ("redis://:pass@host", "redis://:(hidden)@host"),
+        ("postgresql://host/db?user=shop&password=pass&x=1", "postgresql://host/db?user=shop&password=(hidden)&x=1"),
+        ("mysql://shop@host:3306/db", "mysql://shop@host:3306/db"),
+        ("sqlite:////srv/a:b@c.db", "sqlite:////srv/a:b@c.db"),
+        ("memory://", "memory://"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url, shown):
+    """What a URL has besides a password stays as it is."""
+    assert without_password(url) == shown

@@ -21,7 +21,7 @@ from retrysafe.protocol.duration import milliseconds
 from retrysafe.protocol.policy import OPTIONS, Policy
 from retrysafe.server.routes import Routes
 from retrysafe.server.scope import resolver
-from retrysafe.stores.location import open_store
+from retrysafe.stores.location import open_store, without_password
 
 DEFAULT = "default"
 
@@ -439,7 +439,7 @@ def _at_entry(fault: str, entries: Mapping[str, str]) -> str:
 
 
 def effective(settings: Settings) -> list[tuple[str, Any, str]]:
-    """Every setting that holds: dotted name, value, where it was set. The secret is never among them."""
+    """Every setting that holds: dotted name, value, where it was set. The secret and passwords are never among them."""
     plain = {setting.name: Value(setting.default, DEFAULT) for setting in SETTINGS} | settings.plain
     if "secret" in plain:
         plain["secret"] = Value("(hidden)", plain["secret"].origin)
@@ -447,4 +447,7 @@ def effective(settings: Settings) -> list[tuple[str, Any, str]]:
     rows = list(plain.items()) + [(f"policy.{name}", value) for name, value in policy.items()]
     for entry, options in settings.routes.items():
         rows += [(f'routes."{entry}".{name}', value) for name, value in options.items()]
+    rows = [
+        (name, Value(without_password(v.value), v.origin) if name == "store" and v.value else v) for name, v in rows
+    ]
     return [(name, value.value, value.origin) for name, value in rows if value.value is not None]

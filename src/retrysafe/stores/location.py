@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from retrysafe.errors import ConfigurationError
@@ -43,6 +44,12 @@ def open_store(url: str) -> Store:
             raise ConfigurationError([f'no store has the scheme "{scheme}"; use one of {_FORMS}'])
     _refuse(url, options or parts.fragment, f"unknown: {', '.join(options) or parts.fragment}")
     return store
+
+
+def without_password(url: str) -> str:
+    """A store's URL as it may be shown: a password in it, wherever a store may have one, is replaced."""
+    without = re.sub(r"://([^:@/?#]*):.*@", r"://\1:(hidden)@", url)
+    return re.sub(r"(password=)[^&]*", r"\1(hidden)", without)
 
 
 def _mysql(url: str, parts: SplitResult, options: dict[str, str]) -> Store:
