@@ -447,7 +447,8 @@ def effective(settings: Settings) -> list[tuple[str, Any, str]]:
     rows = list(plain.items()) + [(f"policy.{name}", value) for name, value in policy.items()]
     for entry, options in settings.routes.items():
         rows += [(f'routes."{entry}".{name}', value) for name, value in options.items()]
-    rows = [
-        (name, Value(without_password(v.value), v.origin) if name == "store" and v.value else v) for name, v in rows
-    ]
-    return [(name, value.value, value.origin) for name, value in rows if value.value is not None]
+    return [(name, _shown(name, value.value), value.origin) for name, value in rows if value.value is not None]
+
+
+def _shown(name: str, value: Any) -> Any:
+    return without_password(str(value)) if name == "store" else value
