@@ -24,7 +24,8 @@ PLANTED = [
     ("pure", "protocol/flow.py", "import starlette"),
     ("drive", "drive/aio.py", "import retrysafe.stores.memory"),
     ("drivers", "stores/memory.py", "import sqlite3"),
-    ("mysql", "stores/mysql.py", "import pymysql"),
+    ("drivers-mysql", "stores/mysql.py", "import pymysql"),
+    ("drivers-postgres", "stores/memory.py", "import asyncpg"),
     ("extras", "server/asgi.py", "import starlette"),
 ]
 

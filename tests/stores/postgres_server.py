@@ -26,7 +26,7 @@ import psycopg
 
 from retrysafe.stores.postgres import PostgresStore
 
-PATIENCE_S = 60
+PATIENCE_S = 30
 CONFIGURATION = """
 listen_addresses = '127.0.0.1'
 port = {port}
@@ -35,6 +35,18 @@ max_connections = 150
 fsync = off  # what a killed process has written is there all the same
 autovacuum_naptime = 1h
 log_min_messages = warning
+"""
+BOUNCER = """
+[databases]
+* = host=127.0.0.1 port={server} user=owner
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 4
+max_client_conn = 500
 """
 
 
@@ -96,6 +108,16 @@ class Folder:
         process = self.start(*command)
         assert process.wait(PATIENCE_S) == 0, (self.path / "log").read_text("utf-8", "replace")
 
+    def wait_for(self, process: subprocess.Popen[bytes], url: str) -> None:
+        """Wait until a connection can be made."""
+        give_up_s = time.monotonic() + PATIENCE_S
+        while process.poll() is None and time.monotonic() < give_up_s:
+            with suppress(psycopg.OperationalError):
+                psycopg.connect(url, connect_timeout=5).close()
+                return
+        process.kill()
+        raise AssertionError((self.path / "log").read_text("utf-8", "replace")[-5_000:])
+
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
 
@@ -140,24 +162,24 @@ class PostgresServer:
     def start(self) -> None:
         """Start, or start again, and wait until it answers."""
         self.process = self.folder.start(programs() / "postgres", "-D", self.data)
-        give_up_s = time.monotonic() + PATIENCE_S
-        while True:
-            with suppress(psycopg.OperationalError):
-                self.connect("postgres").close()
-                return
-            log = (self.folder.path / "log").read_text("utf-8", "replace")
-            assert self.process.poll() is None, log
-            assert time.monotonic() < give_up_s, log
+        self.folder.wait_for(self.process, self.url("postgres"))
 
     def stop(self) -> None:
         """Stop without waiting for clients; what was committed stays."""
         self._end(signal.SIGINT)
 
     def kill(self) -> None:
-        """The postmaster dies at once; its children notice, and die as well."""
-        self._end(signal.SIGKILL)
-        pid_file = self.data / "postmaster.pid"
-        pid_file.unlink(missing_ok=True)
+        """All of its processes die at once, in the middle of whatever they do."""
+        process, self.process = self.process, None
+        assert process is not None
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("ascii").split()
+        for process_id in (process.pid, *map(int, children)):
+            with suppress(ProcessLookupError):
+                os.kill(process_id, signal.SIGKILL)
+        process.wait(PATIENCE_S)
+        give_up_s = time.monotonic() + PATIENCE_S
+        while any(Path("/proc", child).exists() for child in children):
+            assert time.monotonic() < give_up_s
 
     def remove(self) -> None:
         """Stop it, and nothing is left."""
@@ -181,6 +203,40 @@ class PostgresServer:
 def server() -> PostgresServer:
     """The server of this test session."""
     started = PostgresServer()
+    atexit.register(started.remove)
+    return started
+
+
+class Bouncer:
+    """PgBouncer in transaction mode before a server: each transaction gets whichever connection is free."""
+
+    def __init__(self, behind: PostgresServer) -> None:
+        program = shutil.which("pgbouncer") or self._install()
+        self.folder = Folder()
+        self.port = free_port()
+        configuration = self.folder.path / "pgbouncer.ini"
+        configuration.write_text(BOUNCER.format(server=behind.port, port=self.port), "utf-8")
+        self.process = self.folder.start(program, configuration)
+        self.folder.wait_for(self.process, behind.url(port=self.port))
+
+    def remove(self) -> None:
+        self.process.terminate()
+        self.process.wait(PATIENCE_S)
+        self.folder.remove()
+
+    def _install(self) -> str:
+        """There is no wheel of it."""
+        if os.getuid() or not shutil.which("apt-get"):
+            raise RuntimeError("the tests need PgBouncer: install it, on Debian by apt-get install pgbouncer")
+        for command in (["update"], ["install", "--yes", "--no-install-recommends", "pgbouncer"]):
+            subprocess.run(["apt-get", "-qq", *command], check=True, capture_output=True)
+        return shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
+
+
+@functools.cache
+def bouncer() -> Bouncer:
+    """The pooler of this test session."""
+    started = Bouncer(server())
     atexit.register(started.remove)
     return started
 

@@ -14,12 +14,17 @@ import sys
 from retrysafe.errors import StoreUnavailable
 from retrysafe.model import Claim
 from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld
+from retrysafe.stores.location import open_store
 from retrysafe.stores.sqlite import SqliteStore
 
 
 def say(*words):
     sys.stdout.write(" ".join(map(str, words)) + "\n")
     sys.stdout.flush()
+
+
+def store_at(place):
+    return open_store(place) if "://" in place else SqliteStore(place)
 
 
 def claiming(record_id):
@@ -32,7 +37,7 @@ def completing(claim, response=b"response"):
 
 def race(path, keys):
     """Claim so many records in an order of its own, all at once; say which it won, in one line."""
-    store = SqliteStore(path)
+    store = store_at(path)
     store.open()
     claims = [claiming(number.to_bytes(32)) for number in range(int(keys))]
     random.shuffle(claims)
@@ -50,7 +55,7 @@ def race(path, keys):
 
 def stream(path):
     """Claim and complete without end, sixteen at a time; say what was completed."""
-    store = SqliteStore(path)
+    store = store_at(path)
     store.open()
 
     async def one():
@@ -78,7 +83,7 @@ def first(path, rounds):
 
 def leave(path, records):
     """Submit so many claims, wait for none, close nothing, and end."""
-    store = SqliteStore(path)
+    store = store_at(path)
     store.open()
 
     async def main():
@@ -90,7 +95,7 @@ def leave(path, records):
 
 def fill(path):
     """Write until the disk is full, as far as this process may; then have more room, and go on. Say each time."""
-    store = SqliteStore(path)
+    store = store_at(path)
     store.open()
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, most))

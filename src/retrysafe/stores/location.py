@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from retrysafe.errors import ConfigurationError
 from retrysafe.stores.contract import Store
@@ -11,7 +11,10 @@ from retrysafe.stores.memory import MemoryStore
 from retrysafe.stores.mysql_server import Address
 from retrysafe.stores.sqlite import SqliteStore
 
-_FORMS = "memory://, sqlite:///relative.db, sqlite:////absolute/path.db, mysql://user:password@host:port/database"
+_FORMS = (
+    "memory://, sqlite:///relative.db, sqlite:////absolute/path.db, postgresql://user@host/database, "
+    "mysql://user@host:port/database"
+)
 
 
 def open_store(url: str) -> Store:
@@ -20,6 +23,8 @@ def open_store(url: str) -> Store:
     Args:
         url: `memory://`; `sqlite:///relative.db` or `sqlite:////absolute/path.db`, with `?force=true`
             for a file on a network file system that only one host ever opens;
+            `postgresql://user:password@host:port/database`, with `?schema=name` for where the tables are, and
+            `?portable=true` for other engines that speak this protocol;
             `mysql://user:password@host:port/database`, with `?tls=true`, and `&tls_ca=FILE` if the
             system does not trust the server's certificate.
 
@@ -38,12 +43,25 @@ def open_store(url: str) -> Store:
             _refuse(url, parts.netloc, "a relative path has three slashes before it, an absolute one four")
             _refuse(url, not path, "it names no file")
             store = SqliteStore(path, force=_flag(url, options, "force"))
+        case "postgresql" | "postgres":
+            store = _postgres(url, options)
         case "mysql":
             store = _mysql(url, parts, options)
         case scheme:
             raise ConfigurationError([f'no store has the scheme "{scheme}"; use one of {_FORMS}'])
     _refuse(url, options or parts.fragment, f"unknown: {', '.join(options) or parts.fragment}")
     return store
+
+
+def _postgres(url: str, options: dict[str, str]) -> Store:
+    try:
+        from retrysafe.stores.postgres import OPTIONS, PostgresStore  # noqa: PLC0415 - needs an extra
+    except ModuleNotFoundError as error:
+        wanted = f"postgresql:// needs {error.name}: pip install 'retrysafe[postgres]'"
+        raise ConfigurationError([wanted]) from error
+    schema, portable = options.pop("schema", "retrysafe"), _flag(url, options, "portable")
+    passed_on = {name: options.pop(name) for name in OPTIONS if name in options}
+    return PostgresStore(urlsplit(url)._replace(query=urlencode(passed_on)).geturl(), schema=schema, portable=portable)
 
 
 def without_password(url: str) -> str:

@@ -26,6 +26,9 @@ from retrysafe.stores.postgres_sql import SERVER_CLOCK, Statements
 
 T = TypeVar("T")
 
+OPTIONS = ("host", "sslmode", "sslrootcert", "sslcert", "sslkey")
+"""What may stand in the URL for the drivers, because both of them understand it."""
+
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
@@ -131,5 +134,7 @@ def _address(url: str) -> str:
         parts = conninfo_to_dict(url)
     except psycopg.Error:
         raise ConfigurationError(["the store's URL postgresql://... cannot be understood; check its parts"]) from None
-    host, port = parts.get("host", "localhost"), parts.get("port", 5432)
+    host, port = parts.get("host", "localhost"), str(parts.get("port", "5432"))
+    if not all(number.isdigit() for number in port.split(",")):
+        raise ConfigurationError(["the port in the store's URL postgresql://... is no number"])
     return f"{host}:{port}/{parts.get('dbname', '')}"

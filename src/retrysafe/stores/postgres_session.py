@@ -22,9 +22,10 @@ from retrysafe.stores.postgres_sql import Statements, parameters
 CONNECT_S = 5.0
 ANSWER_S = 30.0
 
-# Every record is found by an index, in a table of any size: a plan that was made while the table was small, and
-# is kept with the prepared statement, must not be one that reads it whole.
-PLANS = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"
+# A plan that is kept with a prepared statement may be one that was good while the table was empty, and reads the
+# whole of it when it is not; switching kinds of scans and joins off does not prevent that. So each batch is planned
+# by the size that the table has by then. Behind a pooler nothing is prepared, and it is so by itself.
+PLANS = "SET plan_cache_mode = force_custom_plan"
 
 _STATES = {str(state): state for state in State}
 
@@ -108,6 +109,7 @@ class PostgresSession(ABC):
 
     async def connect(self) -> None:
         """Make a connection to a server that may be written to, with a schema that this release knows."""
+        self.drop()  # one that was cut
         await self.dial()
         try:
             if not self.place.pooled and not self.place.statements.portable:

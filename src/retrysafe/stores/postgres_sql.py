@@ -28,6 +28,7 @@ SERVER_CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 LOCK_MS = 2_000
 
 _NOW = "greatest(clock_ms, claimed_at_ms, settled_at_ms)"
+_ONE_NOW = "(SELECT clock_ms FROM clock)"  # known before the index is searched, and so a place to search for in it
 _DUE = "(CASE WHEN response IS NULL THEN forget_at_ms ELSE expires_at_ms END)"  # as in the index
 
 
@@ -117,16 +118,17 @@ class Statements:
     @cached_property
     def due(self) -> str:
         """Is anything due? A row if so."""
-        return f"WITH {self._clock} SELECT 1 FROM {self.records}, clock WHERE {_DUE} <= clock_ms LIMIT 1"
+        longest = f"SELECT 1 FROM {self.records} WHERE {_DUE} <= {_ONE_NOW} ORDER BY {_DUE} LIMIT 1"
+        return f"WITH {self._clock} {longest}"  # ordered, so that the index says that nothing is
 
     @cached_property
     def purges(self) -> Mapping[Event, str]:
         """For each event of a purge: let it happen to as many as $1, of what has been due longest."""
-        longest_due = f"FROM {self.records}, clock WHERE {_DUE} <= clock_ms ORDER BY {_DUE} LIMIT $1::bigint"
+        longest_due = f"FROM {self.records} WHERE {_DUE} <= {_ONE_NOW} ORDER BY {_DUE} LIMIT $1::bigint"
         if self.portable:
             these = f"record_id IN (SELECT record_id {longest_due})"
         else:  # by their places, and past what somebody else is at work on
-            these = f"ctid = ANY (ARRAY(SELECT records.ctid {longest_due} FOR UPDATE OF records SKIP LOCKED))"
+            these = f"ctid = ANY (ARRAY(SELECT ctid {longest_due} FOR UPDATE SKIP LOCKED))"
         return {
             event: self._change(event, _filled(writes, "clock_ms"), "clock", f"{these} AND {self._purgeable(event)}")
             for event, (writes, _) in sql.PURGES.items()
