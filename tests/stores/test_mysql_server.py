@@ -24,8 +24,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
-from retrysafe.model import State
+from retrysafe.model import Claim, State
 from retrysafe.protocol.effects import Purge, Purged, Read, TakeOverIfLapsed
+from retrysafe.protocol.states import Event
 from retrysafe.stores.clock import host_clock
 from retrysafe.stores.lanes import finished
 from retrysafe.stores.location import open_store
@@ -35,6 +36,7 @@ from retrysafe.stores.mysql_server import ServerError, failure_of, may_lose, mig
 from retrysafe.stores.mysql_session import IDLE_S_MAX, MysqlSession
 from retrysafe.stores.mysql_sql import CLOCK, plan_of
 from retrysafe.testing import ManualClock
+from retrysafe.testing.subject import transition_of
 from tests.stores.mariadb import PASSWORD, USER, ManualMysqlStore, Mariadb, address_of, server
 from tests.stores.test_mysql_batches import (
     claiming,
@@ -572,25 +574,36 @@ def test_what_was_idle_for_long_is_made_anew(store, monkeypatch):
     assert session._wire is not wire
 
 
+def bytes_of(number):
+    return number.to_bytes(32)
+
+
 def test_stores_of_two_processes_are_one(tmp_path):
-    """Two stores race for the same records, in both colours: each record has one owner, which both see."""
+    """Two stores race for many records: each has one owner, which both see, and is settled by one of them."""
     clock = ManualClock()
     stores = [ManualMysqlStore(clock, tmp_path) for _ in range(2)]
     for store in stores:
         store.open()
-    claims = [[claiming(number.to_bytes(32)) for number in range(200)] for _ in stores]
+    claims = [[claiming(bytes_of(number)) for number in range(200)] for _ in stores]
     go = threading.Barrier(2)
 
     def run(store, mine):
         go.wait()
         return asyncio.run(together(store, mine))
 
-    with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(run, stores, claims))
+    def race(transitions):
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(run, stores, transitions))
+
+    found = race(claims)
     tokens = [[one.record.token for one in each] for each in found]
     assert tokens[0] == tokens[1]
     for number, token in enumerate(tokens[0]):
         assert token in {claims[0][number].token, claims[1][number].token}
+    for event in (Event.RELEASE, Event.RECLAIM):
+        moves = [[transition_of(event, Claim(bytes_of(n), t, 1)) for n, t in enumerate(tokens[0])] for _ in stores]
+        answers = race(moves)
+        assert [sum(pair) for pair in zip(*answers, strict=True)] == [1] * len(tokens[0])
     for store in stores:
         store.close()
 
