@@ -71,7 +71,12 @@ def _is_module(value: object) -> bool:
 
 @pytest.mark.parametrize(
     ("module", "extra"),
-    [("retrysafe.cli", "cli"), ("retrysafe.encryption", "crypto"), ("retrysafe.gateway.app", "gateway")],
+    [
+        ("retrysafe.cli", "cli"),
+        ("retrysafe.encryption", "crypto"),
+        ("retrysafe.gateway.app", "gateway"),
+        ("retrysafe.stores.mysql", "mysql"),
+    ],
 )
 def test_missing_extra_is_named(module, extra):
     """Without its extra, a module says what to install."""

@@ -25,6 +25,7 @@ PLANTED = [
     ("drive", "drive/aio.py", "import retrysafe.stores.memory"),
     ("drivers", "stores/memory.py", "import sqlite3"),
     ("crypto", "server/asgi.py", "import cryptography"),
+    ("drivers-mysql", "stores/mysql.py", "import pymysql"),
     ("drivers-postgres", "stores/memory.py", "import asyncpg"),
     ("extras", "server/asgi.py", "import starlette"),
 ]

@@ -120,6 +120,14 @@ def test_encryption_keys_are_hidden(run, tmp_path):
         assert run("config", "show", *ENOUGH, RETRYSAFE_ENCRYPTION_KEYS=empty).exit_code == 2
 
 
+def test_a_password_in_the_url_of_the_store_is_hidden(run):
+    """The rest of the URL is shown."""
+    enough = ["--upstream", "http://127.0.0.1:9000", "--scope", "anonymous"]
+    shown = run("config", "show", *enough, "--store", "mysql://shop:pa%2Fss@127.0.0.1:3306/shop?tls=true").output
+    assert 'store = "mysql://shop:(hidden)@127.0.0.1:3306/shop?tls=true"  # --store' in shown
+    assert "pa%2Fss" not in shown
+
+
 @pytest.mark.parametrize(
     "command",
     [("serve",), ("config", "show"), ("purge",), ("stats",), ("migrate",), ("migrate", "--print"), ("keys", "rotate")],

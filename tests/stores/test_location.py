@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from retrysafe.errors import ConfigurationError
-from retrysafe.stores.location import open_store
+from retrysafe.stores.location import open_store, without_password
+from retrysafe.stores.mysql import MysqlStore
+from retrysafe.stores.mysql_server import Address
 
 
 @pytest.mark.parametrize(
@@ -67,8 +69,37 @@ def test_memory():
 
 
 @pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("mysql://shop:pass@db.example/shop", Address("db.example", 3306, "shop", "pass", "shop")),
+        ("mysql://shop@db.example:3307/shop", Address("db.example", 3307, "shop", "", "shop")),
+        ("mysql://s%40p:p%2F%3Ass@[::1]/my%20shop", Address("::1", 3306, "s@p", "p/:ss", "my shop")),
+        ("mysql://shop@db/shop?tls=true", Address("db", 3306, "shop", "", "shop", tls=True)),
+        ("mysql://shop@db/shop?tls=true&tls_ca=/ca.pem", Address("db", 3306, "shop", "", "shop", True, "/ca.pem")),
+    ],
+)
+def test_mysql(url, address):
+    """User and database are needed, the rest has its default; nothing is connected, and nobody sees the password."""
+    store = open_store(url)
+    assert store.name == f"mysql {address.host}:{address.port}/{address.database}"
+    assert isinstance(store, MysqlStore)
+    assert store._dial.args[0] == address
+    assert "pass" not in repr(address)
+
+
+@pytest.mark.parametrize(
     ("url", "said"),
     [
+        ("mysql://shop:pass@db.example", "names no database"),
+        ("mysql://shop:pass@db.example/", "names no database"),
+        ("mysql://shop:pass@db.example/a/b", "names no database"),
+        ("mysql://shop:pass@/shop", "no host"),
+        ("mysql://:pass@db.example/shop", "no user"),
+        ("mysql://shop:pass@db.example:pass/shop", "its port is no number"),
+        ("mysql://shop:pass@db.example:99999/shop", "its port is no number"),
+        ("mysql://shop:pass@db.example/shop?tls=yes", "tls is true or false"),
+        ("mysql://shop:pass@db.example/shop?tls_ca=ca.pem", "with tls=true"),
+        ("mysql://shop:pass@db.example/shop?charset=latin1", "unknown: charset"),
         ("oracle://user:pass@host/db", "oracle"),
         ("postgresql://user:pass@host/db?portable=yes", "portable is true or false"),
         ("postgresql://user:pass@host/db?timeout=3", "unknown: timeout"),
@@ -92,3 +123,20 @@ def test_what_is_no_store_is_refused(url, said):
     assert said in str(refused.value)
     assert "memory://, sqlite:///relative.db, sqlite:////absolute/path.db" in str(refused.value)
     assert "pass" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("mysql://shop:pass@host/db", "mysql://shop:(hidden)@host/db"),
+        ("mysql://shop:p@s:s/w@host:3306/db?tls=true", "mysql://shop:(hidden)@host:3306/db?tls=true"),
+        ("redis://:pass@host", "redis://:(hidden)@host"),
+        ("postgresql://host/db?user=shop&password=pass&x=1", "postgresql://host/db?user=shop&password=(hidden)&x=1"),
+        ("mysql://shop@host:3306/db", "mysql://shop@host:3306/db"),
+        ("sqlite:////srv/a:b@c.db", "sqlite:////srv/a:b@c.db"),
+        ("memory://", "memory://"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url, shown):
+    """What a URL has besides a password stays as it is."""
+    assert without_password(url) == shown

@@ -7,6 +7,7 @@ from hypothesis import settings
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.stores.sqlite import SqliteStore
 from retrysafe.testing.machine import store_machine
+from tests.stores.mariadb import ManualMysqlStore
 from tests.stores.postgres_server import OnManualClock, schema_of, server
 
 
@@ -25,5 +26,7 @@ def postgres(clock, folder):
 TestMemoryAgainstTheTable = store_machine(memory)
 TestSqliteAgainstMemory = store_machine(memory, sqlite)
 TestSqliteAgainstMemory.settings = settings(max_examples=settings().max_examples // 3)  # each opens a file
+TestMysqlAgainstMemory = store_machine(memory, ManualMysqlStore)
+TestMysqlAgainstMemory.settings = settings(max_examples=settings().max_examples // 4)  # each makes a database
 TestPostgresAgainstMemory = store_machine(memory, postgres)
 TestPostgresAgainstMemory.settings = settings(max_examples=settings().max_examples // 5)  # each makes a schema

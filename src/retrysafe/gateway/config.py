@@ -21,7 +21,7 @@ from retrysafe.protocol.duration import milliseconds
 from retrysafe.protocol.policy import OPTIONS, Policy
 from retrysafe.server.routes import Routes
 from retrysafe.server.scope import resolver
-from retrysafe.stores.location import open_store
+from retrysafe.stores.location import open_store, without_password
 
 DEFAULT = "default"
 
@@ -479,11 +479,15 @@ def _at_entry(fault: str, entries: Mapping[str, str]) -> str:
 
 
 def effective(settings: Settings) -> list[tuple[str, Any, str]]:
-    """Every setting that holds: dotted name, value, where it was set. The secret is never among them."""
+    """Every setting that holds: dotted name, value, where it was set. The secret and passwords are never among them."""
     plain = {setting.name: Value(setting.default, DEFAULT) for setting in SETTINGS} | settings.plain
     plain |= {name: Value("(hidden)", plain[name].origin) for name in _HIDDEN if name in plain}
     policy = {name: Value(getattr(_POLICY_DEFAULT, name), DEFAULT) for name in POLICY_OPTIONS} | settings.policy
     rows = list(plain.items()) + [(f"policy.{name}", value) for name, value in policy.items()]
     for entry, options in settings.routes.items():
         rows += [(f'routes."{entry}".{name}', value) for name, value in options.items()]
-    return [(name, value.value, value.origin) for name, value in rows if value.value is not None]
+    return [(name, _shown(name, value.value), value.origin) for name, value in rows if value.value is not None]
+
+
+def _shown(name: str, value: Any) -> Any:
+    return without_password(str(value)) if name == "store" else value

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+import re
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from retrysafe.errors import ConfigurationError
 from retrysafe.stores.contract import Store
 from retrysafe.stores.memory import MemoryStore
+from retrysafe.stores.mysql_server import Address
 from retrysafe.stores.sqlite import SqliteStore
 
-_FORMS = "memory://, sqlite:///relative.db, sqlite:////absolute/path.db, postgresql://user@host/database"
+_FORMS = (
+    "memory://, sqlite:///relative.db, sqlite:////absolute/path.db, postgresql://user@host/database, "
+    "mysql://user@host:port/database"
+)
 
 
 def open_store(url: str) -> Store:
@@ -19,7 +24,9 @@ def open_store(url: str) -> Store:
         url: `memory://`; `sqlite:///relative.db` or `sqlite:////absolute/path.db`, with `?force=true`
             for a file on a network file system that only one host ever opens;
             `postgresql://user:password@host:port/database`, with `?schema=name` for where the tables are, and
-            `?portable=true` for other engines that speak this protocol.
+            `?portable=true` for other engines that speak this protocol;
+            `mysql://user:password@host:port/database`, with `?tls=true`, and `&tls_ca=FILE` if the
+            system does not trust the server's certificate.
 
     Raises:
         ConfigurationError: no store has such a URL; the message names those that there are.
@@ -38,6 +45,8 @@ def open_store(url: str) -> Store:
             store = SqliteStore(path, force=_flag(url, options, "force"))
         case "postgresql" | "postgres":
             store = _postgres(url, options)
+        case "mysql":
+            store = _mysql(url, parts, options)
         case scheme:
             raise ConfigurationError([f'no store has the scheme "{scheme}"; use one of {_FORMS}'])
     _refuse(url, options or parts.fragment, f"unknown: {', '.join(options) or parts.fragment}")
@@ -53,6 +62,39 @@ def _postgres(url: str, options: dict[str, str]) -> Store:
     schema, portable = options.pop("schema", "retrysafe"), _flag(url, options, "portable")
     passed_on = {name: options.pop(name) for name in OPTIONS if name in options}
     return PostgresStore(urlsplit(url)._replace(query=urlencode(passed_on)).geturl(), schema=schema, portable=portable)
+
+
+def without_password(url: str) -> str:
+    """A store's URL as it may be shown: a password in it, wherever a store may have one, is replaced."""
+    without = re.sub(r"://([^:@/?#]*):.*@", r"://\1:(hidden)@", url)
+    return re.sub(r"(password=)[^&]*", r"\1(hidden)", without)
+
+
+def _mysql(url: str, parts: SplitResult, options: dict[str, str]) -> Store:
+    from retrysafe.stores.mysql import MysqlStore  # noqa: PLC0415 - needs an extra
+
+    database = unquote(parts.path[1:])
+    try:
+        port = parts.port or 3306
+    except ValueError:
+        port = 0
+    _refuse(url, not port, "its port is no number up to 65535")
+    _refuse(url, not parts.hostname or not parts.username, "it names no user or no host")
+    _refuse(url, not database or "/" in database, "it names no database")
+    tls_ca = options.pop("tls_ca", None)
+    tls = _flag(url, options, "tls")
+    _refuse(url, tls_ca and not tls, "tls_ca is of use with tls=true")
+    return MysqlStore(
+        Address(
+            host=parts.hostname or "",
+            port=port,
+            user=unquote(parts.username or ""),
+            password=unquote(parts.password or ""),
+            database=database,
+            tls=tls,
+            tls_ca=tls_ca,
+        )
+    )
 
 
 def _refuse(url: str, wrong: object, why: str) -> None:

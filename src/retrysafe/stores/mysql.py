@@ -1,0 +1,112 @@
+"""The store in a MySQL or MariaDB database, for any number of hosts. Needs `retrysafe[mysql]`.
+
+Two connections for each event loop and two for threads, on which what arrives together is written
+together (`stores.lanes`). The server's clock decides, and its locks; the text of a batch is built in
+`mysql_sql`, the server is examined in `mysql_server`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import TypeVar
+
+from retrysafe.errors import ConfigurationError, StoreUnavailable
+from retrysafe.protocol.effects import Transition
+from retrysafe.stores.contract import Pending
+from retrysafe.stores.lanes import Lanes, finished
+from retrysafe.stores.mysql_server import Address, ServerError, examine, failure_of, migrations, prepare, setup
+from retrysafe.stores.mysql_session import MysqlSession
+from retrysafe.stores.mysql_sql import CLOCK
+
+try:
+    from retrysafe.stores import mysql_asyncmy, mysql_pymysql
+except ModuleNotFoundError as missing:
+    raise ConfigurationError([f'a mysql:// store needs {missing.name}: pip install "retrysafe[mysql]"']) from missing
+
+T = TypeVar("T")
+
+REPLY_S = 15.0
+LOCK_WAIT_S = 2
+
+
+class MysqlStore:
+    """Records in two tables of a MySQL or MariaDB database.
+
+    Args:
+        address: of the server and the database, which is there already.
+        reply_s: how long the server may be silent over a batch, before `StoreUnavailable`.
+        lock_wait_s: how long a batch waits for a row that somebody holds; whole seconds, as the server counts.
+        clock_sql: an expression that is the time in milliseconds; the server's clock.
+        schema: the migrations, as SQL scripts in their order.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        reply_s: float = REPLY_S,
+        lock_wait_s: int = LOCK_WAIT_S,
+        clock_sql: str = CLOCK,
+        schema: Sequence[str] | None = None,
+    ) -> None:
+        self._name = address.name
+        self._schema = migrations() if schema is None else schema
+        self._lock_wait_s = lock_wait_s
+        self._dial = partial(mysql_pymysql.dial, address, reply_s)
+        dial = partial(mysql_asyncmy.dial, address, reply_s)
+        common = (clock_sql, lock_wait_s, len(self._schema))
+        self._begin = partial(
+            Lanes,
+            self._name,
+            partial(MysqlSession, self._name, dial, *common),
+            partial(MysqlSession, self._name, self._dial, *common),
+        )
+        self._lanes: Lanes | None = None
+
+    @property
+    def name(self) -> str:
+        """`mysql`, the host, the port and the database."""
+        return self._name
+
+    def open(self, secret: bytes | None = None) -> bytes:
+        """Examine the server, create or upgrade the tables, agree on the secret; after `close`, open it again."""
+        try:
+            agreed = finished(self._prepare(secret))
+        except ServerError as error:
+            raise failure_of(self._name, error) from None
+        if self._lanes is None:
+            self._lanes = self._begin()
+        return agreed
+
+    def perform(self, transition: Transition[T]) -> T:
+        """Do one transition on this thread, together with what else waits, and wait for its answer."""
+        if self._lanes is None:
+            raise self._not_open()
+        return self._lanes.perform(transition)
+
+    def submit(self, transition: Transition[T]) -> asyncio.Future[T]:
+        """Begin one transition on the running loop; the future is done when the server has committed."""
+        future: Pending[T] = Pending(loop=asyncio.get_running_loop())
+        if self._lanes is not None:
+            return self._lanes.submit(transition)
+        future.set_exception(self._not_open())
+        return future
+
+    def close(self) -> None:
+        """Finish what was handed over and close every connection."""
+        lanes, self._lanes = self._lanes, None
+        if lanes is not None:
+            lanes.close()
+
+    def _not_open(self) -> StoreUnavailable:
+        return StoreUnavailable(f"{self._name} is closed; open it before it is used")
+
+    async def _prepare(self, secret: bytes | None) -> bytes:
+        wire = await self._dial()
+        try:
+            said = examine(self._name, (await wire.ask(setup(self._lock_wait_s)))[-1])
+            return await prepare(self._name, wire, said, secret, self._schema)
+        finally:
+            await wire.leave()

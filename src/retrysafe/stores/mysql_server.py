@@ -1,0 +1,307 @@
+"""One MySQL or MariaDB server: may it be used, is the schema ours, and what its errors mean.
+
+Refused are servers that cannot keep the promise: a replica, a table that is not InnoDB, a binary log by
+statement, a newer schema. A server that acknowledges before its disk has written is used, and a
+warning says what may be lost.
+
+All of this is texts for a conversation with the server, and judgements of what it said; who speaks, and
+in which colour, is elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Protocol, cast
+
+from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
+from retrysafe.stores.contract import agree_on_secret
+from retrysafe.stores.mysql_sql import Result, Rows, literal
+
+# ruff: noqa: S608 - texts are made of constants of this package and of `literal`
+
+_LOG = logging.getLogger("retrysafe.stores.mysql")
+
+CONNECT_S = 5
+MIGRATING_S = 60
+_STRICT = "STRICT_ALL_TABLES"
+_SQL_MODE = f"{_STRICT},ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
+_SINCE = {"MariaDB": (10, 6), "MySQL": (8, 0)}  # SKIP LOCKED; older ones are no longer maintained either
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the server is, and who we are there.
+
+    Attributes:
+        host: name or address.
+        port: of the server.
+        user: the account.
+        password: its password.
+        database: the records are in its tables `retrysafe_records` and `retrysafe_meta`.
+        tls: speak TLS only, and to nobody but the host that the certificate names.
+        tls_ca: a file of the certificates to trust; None for those that the system trusts.
+    """
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    database: str
+    tls: bool = False
+    tls_ca: str | None = None
+
+    @property
+    def name(self) -> str:
+        """For people, without the password."""
+        return f"mysql {self.host}:{self.port}/{self.database}"
+
+
+class ServerError(Exception):
+    """The server refused a text, or was lost over it.
+
+    Args:
+        code: the server's number, or the client library's if it is 2000 or above.
+        said: what it said.
+    """
+
+    def __init__(self, code: int, said: str) -> None:
+        super().__init__(code, said)
+        self.code = code
+        self.said = said
+
+    @property
+    def lost(self) -> bool:
+        """The connection is gone, or there never was one: what was asked may or may not have been done."""
+        return 2000 <= self.code < 3000 or self.code in _LAST_WORDS
+
+
+class Conversation(Protocol):
+    """One connection, in one of the colours."""
+
+    async def ask(self, text: str) -> Sequence[Result]:
+        """What each statement of the text came to. Raises `ServerError` where the server stopped."""
+
+
+# --- a connection -------------------------------------------------------------------------------
+
+
+def setup(lock_wait_s: int) -> str:
+    """The text that begins every conversation; `examine` judges the last of its results."""
+    return (
+        f"SET SESSION sql_mode = '{_SQL_MODE}', autocommit = 1,"
+        f" innodb_lock_wait_timeout = {lock_wait_s}, lock_wait_timeout = {lock_wait_s}, wait_timeout = 3600;"
+        " SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED;"
+        " SHOW SESSION VARIABLES WHERE Variable_name IN ('version', 'sql_mode', 'tx_isolation',"
+        " 'transaction_isolation', 'read_only', 'super_read_only', 'innodb_read_only', 'log_bin', 'binlog_format',"
+        " 'innodb_flush_log_at_trx_commit', 'sync_binlog', 'max_allowed_packet')"
+    )
+
+
+def examine(name: str, shown: Result) -> Mapping[str, str]:
+    """The server's variables, as the last statement of `setup` shows them, if it may be used.
+
+    Raises:
+        StoreUnusable: it may not.
+    """
+    said = {str(row[0]): str(row[1]) for row in cast(Rows, shown)}
+    if reason := unusable(said):
+        raise StoreUnusable(f"{name}: {reason}")
+    return said
+
+
+def unusable(said: Mapping[str, str]) -> str | None:
+    """Why a server with these variables must not be used; None if it may."""
+    kind = "MariaDB" if "mariadb" in said["version"].lower() else "MySQL"
+    version = tuple(int(number) for number in re.findall(r"\d+", said["version"])[:2])
+    if version < _SINCE[kind]:
+        return f"it is {kind} {said['version']}; use at least {kind} {'.'.join(map(str, _SINCE[kind]))}"
+    if any(said.get(name) == "ON" for name in ("read_only", "super_read_only", "innodb_read_only")):
+        return "it is read-only, as a replica is, which may lag behind: name the server where writes go"
+    if _STRICT not in said["sql_mode"]:
+        return f"it does not take sql_mode = {_STRICT}, and would cut values off; look for what resets the mode"
+    if said.get("transaction_isolation", said.get("tx_isolation")) != "READ-COMMITTED":
+        return "it does not take READ COMMITTED, and would show stale records; look for what resets the isolation"
+    if said.get("log_bin") == "ON" and said.get("binlog_format") == "STATEMENT":
+        return "its binary log is by statement, which allows no READ COMMITTED: set binlog_format to ROW or MIXED"
+    return None
+
+
+def may_lose(said: Mapping[str, str]) -> str | None:
+    """What a server with these variables may lose of what it acknowledged; None if nothing."""
+    if said.get("innodb_flush_log_at_trx_commit") != "1":
+        return (
+            "innodb_flush_log_at_trx_commit is not 1: a crash may lose the records of the last second or more, "
+            "and a retry of such a request runs again"
+        )
+    if said.get("log_bin") == "ON" and said.get("sync_binlog") != "1":
+        return (
+            "sync_binlog is not 1: a crash of the machine may lose records that were acknowledged, here or on the "
+            "replicas, and a retry of such a request runs again"
+        )
+    return None
+
+
+CHECK = "UPDATE retrysafe_meta SET only_row = 1 WHERE only_row = 1; SELECT schema_version FROM retrysafe_meta"
+"""Asked before a connection serves records, and judged by `check`; a server that takes no writes refuses it."""
+
+
+def check(name: str, matched: Result, rows: Result, versions: int) -> None:
+    """Does a condition count the rows that it matched, and is the schema still one that this release knows?
+
+    Args:
+        name: of the store.
+        matched: what the update of `CHECK` came to.
+        rows: what it looked at then.
+        versions: how many this release knows.
+
+    Raises:
+        StoreUnusable: no.
+    """
+    if matched != 1:
+        raise StoreUnusable(
+            f"{name} reports the rows that changed and not those that matched, so that nobody knows who won: "
+            "something between here and the server drops CLIENT_FOUND_ROWS; connect without it"
+        )
+    _refuse_newer(name, cast(Rows, rows)[0][0], versions)
+
+
+# --- the schema ---------------------------------------------------------------------------------
+
+
+@cache
+def migrations() -> tuple[str, ...]:
+    """The schema, as SQL scripts in the order in which a database goes through them."""
+    folder = resources.files("retrysafe.stores") / "schema" / "mysql"
+    scripts = sorted((script for script in folder.iterdir() if script.name.endswith(".sql")), key=lambda s: s.name)
+    return tuple(script.read_text("utf-8").rstrip().removesuffix(";") for script in scripts)
+
+
+async def prepare(
+    name: str, conversation: Conversation, said: Mapping[str, str], given: bytes | None, schema: Sequence[str]
+) -> bytes:
+    """Bring the schema up to date and agree on the secret.
+
+    Args:
+        name: of the store.
+        conversation: set up.
+        said: the server's variables.
+        given: the operator's secret, if any.
+        schema: the migrations.
+    """
+    if loss := may_lose(said):
+        _LOG.warning("%s: %s", name, loss)
+    version = await _version(conversation)
+    _refuse_newer(name, version, len(schema))
+    if version < len(schema):
+        await _migrate(name, conversation, schema)
+    engines = await conversation.ask(
+        "SELECT table_name, engine FROM information_schema.tables"
+        " WHERE table_schema = DATABASE() AND table_name IN ('retrysafe_meta', 'retrysafe_records')"
+    )
+    for table, engine in cast(Rows, engines[0]):
+        if str(engine).lower() != "innodb":
+            raise StoreUnusable(
+                f"{name}: {table} is {engine}, which loses what it acknowledged: ALTER TABLE {table} ENGINE = InnoDB"
+            )
+    return await _agree(conversation, given)
+
+
+async def _version(conversation: Conversation) -> int:
+    """How many migrations the database has gone through; 0 if it is new."""
+    try:
+        (rows,) = await conversation.ask("SELECT schema_version FROM retrysafe_meta")
+    except ServerError as error:
+        if error.code == _NO_SUCH_TABLE:
+            return 0
+        raise
+    return int(cast(Rows, rows)[0][0]) if rows else 0
+
+
+def _refuse_newer(name: str, version: int, versions: int) -> None:
+    if version > versions:
+        raise StoreUnusable(
+            f"{name} has schema version {version}, and this release knows versions up to {versions}: upgrade retrysafe"
+        )
+
+
+async def _migrate(name: str, conversation: Conversation, schema: Sequence[str]) -> None:
+    """Apply what is missing. Of processes that start together one does; a lock by name, because DDL commits."""
+    lock = "CONCAT('retrysafe ', MD5(DATABASE()))"
+    (rows,) = await conversation.ask(f"SELECT GET_LOCK({lock}, {MIGRATING_S})")
+    if cast(Rows, rows)[0][0] != 1:
+        raise StoreUnavailable(f"{name}: another process has been upgrading the schema for {MIGRATING_S} s; try again")
+    for version in range(await _version(conversation), len(schema)):
+        await conversation.ask(schema[version])
+        await conversation.ask(f"UPDATE retrysafe_meta SET schema_version = {version + 1}")
+    await conversation.ask(f"SELECT RELEASE_LOCK({lock})")
+
+
+async def _agree(conversation: Conversation, given: bytes | None) -> bytes:
+    """Agreed once, and only looked at ever after. Whoever is refused leaves without a commit."""
+    look = "SELECT secret, secret_check FROM retrysafe_meta"
+    (rows,) = await conversation.ask(look)
+    ((held, known),) = cast(Rows, rows)
+    if known is None:
+        _, rows = await conversation.ask(f"START TRANSACTION; {look} FOR UPDATE")
+        ((held, known),) = cast(Rows, rows)
+    secret, to_hold, new_check = agree_on_secret(given, held, known)
+    if known is None:
+        keep = f"secret = {literal(to_hold)}, secret_check = {literal(new_check)}"
+        await conversation.ask(f"UPDATE retrysafe_meta SET {keep}; COMMIT")
+    return secret
+
+
+# --- what errors mean ---------------------------------------------------------------------------
+
+_NO_SUCH_TABLE = 1146
+_LOCK_WAIT = 1205
+_DEADLOCK = 1213
+CONFLICTS = frozenset({_DEADLOCK, 1020, 3101})  # all undone by the server: deadlock, and what clusters say instead
+
+# The connection is of no use after these, or the next one may lead to a better server.
+_LAST_WORDS = frozenset({1040, 1053, 1152, 1153, 1154, 1155, 1156, 1157, 1158, 1159, 1160, 1161, 1184, 1203, 1226})
+_LAST_WORDS |= {1223, 1290, 1317, 1792, 1836, 1927, 3024, 3168, 4031}
+
+_ADVICE: Mapping[int, tuple[type[StoreError], str]] = {
+    _LOCK_WAIT: (
+        StoreUnavailable,
+        "somebody has held the record, or its table, for too long; nothing was applied: end that transaction",
+    ),
+    _DEADLOCK: (StoreUnavailable, "others were always in the way; nothing was applied"),
+    1021: (StoreUnavailable, "the disk is full; make room"),
+    1114: (StoreUnavailable, "the table is full; make room"),
+    1040: (StoreUnavailable, "it has too many connections; raise max_connections"),
+    1203: (StoreUnavailable, "the account has too many connections; raise max_user_connections"),
+    1226: (StoreUnavailable, "the account has used up a limit of its own; raise it"),
+    1153: (StoreUnavailable, "a response is larger than the server takes; raise max_allowed_packet"),
+    1290: (StoreUnavailable, "it takes no writes now, as a replica; name the server where writes go"),
+    1792: (StoreUnavailable, "it takes no writes now, as a replica; name the server where writes go"),
+    1836: (StoreUnavailable, "it takes no writes now, as a replica; name the server where writes go"),
+    1044: (StoreUnusable, "the account may not use the database; GRANT it"),
+    1045: (StoreUnusable, "the account or its password is wrong"),
+    1698: (StoreUnusable, "the account or its password is wrong"),
+    1049: (StoreUnusable, "there is no such database; create it"),
+    1142: (StoreUnusable, "the account lacks a right; GRANT it SELECT, INSERT, UPDATE, DELETE, and CREATE to upgrade"),
+    _NO_SUCH_TABLE: (
+        StoreUnusable,
+        "its tables are gone, and with them what they recorded; restore them, or open the store anew",
+    ),
+    1054: (StoreUnusable, "its tables are not ours; use another database"),
+}
+
+
+def failure_of(name: str, error: ServerError) -> StoreError:
+    """What callers are to hear. Never what the server quotes: it might be a part of a stored answer."""
+    code = _DEADLOCK if error.code in CONFLICTS else error.code
+    if code in _ADVICE:
+        kind, advice = _ADVICE[code]
+        return kind(f"{name}: error {error.code}; {advice}")
+    if error.lost:
+        said = error.said if error.code >= 2000 else "it ended the conversation"
+        return StoreUnavailable(f"{name}: error {error.code}, {said}; look whether the server is up and can be reached")
+    return StoreError(f"{name} does not take the values of this transition: error {error.code}")

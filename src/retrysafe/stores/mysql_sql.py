@@ -1,0 +1,231 @@
+"""The transitions in the SQL that MySQL and MariaDB share: a batch is one text, and one round trip.
+
+The statements are those of `stores.sql`, which are built from the table of states; here they are put
+into the words of these servers, for many records at once. A text has several statements
+(`CLIENT.MULTI_STATEMENTS`), because no single one that both servers know inserts what is absent and
+answers with what is there: MySQL has no `RETURNING`.
+
+**Claim.** Under READ COMMITTED the insert looks for the records that are there without locking any, so
+a claim on a record that somebody holds in a transaction does not wait. Only of claims that race for an
+absent record does one wait for the other; it then changes nothing. The insert commits by itself, and the
+records are read after it: each as it then stands, which is what a claim answers. (`INSERT IGNORE` would
+turn every error into a duplicate, and `ON DUPLICATE KEY UPDATE` alone locks what it finds.)
+
+**Settle.** One record: one conditional statement, which says how many rows matched (`CLIENT.FOUND_ROWS`).
+Many: one transaction, which locks the rows that meet the condition, in the order of their ids, then
+writes to just these, and says which they were.
+
+**Time** is the server's, read once for a text. A record is never dated before what it already says: the
+server's clock may step back, and so may the clock of the next server.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar, assert_never, cast
+
+from retrysafe.model import Found, Record, State
+from retrysafe.protocol.effects import ClaimIfAbsent, Purge, Purged, Read, Transition
+from retrysafe.protocol.states import Event, target
+from retrysafe.stores import sql
+from retrysafe.stores.lanes import record_of
+
+# ruff: noqa: S608 - texts are made of constants of this package and of `literal`
+
+T = TypeVar("T")
+
+Rows = Sequence[Sequence[Any]]
+Result = Rows | int
+"""What a statement came to: the rows that it found, or the number of rows that its condition matched."""
+
+Plan = Generator[str, Sequence[Result], T]
+"""Yields texts; is sent what each statement of it came to."""
+
+CLOCK = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000"
+"""The server's clock in milliseconds since 1970, whatever the time zone of the session."""
+
+
+class Vanished(Exception):
+    """A record that was there when it was claimed was deleted before it was read."""
+
+
+def literal(value: bytes | int | None) -> str:
+    """A value as it stands in SQL, whatever the session's modes: nothing in it can be taken for anything else."""
+    match value:
+        case bytes():
+            return f"x'{value.hex()}'"
+        case int():
+            return str(int(value))
+        case None:
+            return "NULL"
+        case _:
+            assert_never(value)
+
+
+# --- statements in the words of these servers ---------------------------------------------------
+
+_NOW = "@now_ms"
+_NOW_OF_RECORD = f"GREATEST({_NOW}, claimed_at_ms, COALESCE(settled_at_ms, 0))"
+_PARAMETER = re.compile(r":(\w+)")
+
+# A value of more than 65 535 bytes in a UNION is cut off without a word (seen in MariaDB 10.11): those are
+# written one by one, in the same text.
+_ROW_CHARACTERS_MAX = 40_000
+
+
+def _timed(text: str, now: str) -> str:
+    return re.sub(r":now_ms\b", now, text)
+
+
+def _of_one(text: str) -> str:
+    """The parameters are fields of `str.format`."""
+    return _PARAMETER.sub(r"{\1}", _timed(text, _NOW_OF_RECORD))
+
+
+def _of_given(text: str, now: str = _NOW_OF_RECORD) -> str:
+    """The parameters are columns of the table `given`."""
+    return _PARAMETER.sub(r"given.its_\1", _timed(text, now))
+
+
+def _given(names: Iterable[str], values: Sequence[Mapping[str, str]]) -> str:
+    """A table of what is given, in the order in which it is given; its columns are the names after `its_`."""
+    first, *rest = values
+    rows = ["SELECT " + ", ".join(f"{first[name]} AS its_{name}" for name in names)]
+    rows += ["SELECT " + ", ".join(row[name] for name in names) for row in rest]
+    return " UNION ALL ".join(rows)
+
+
+class _Change:
+    """One of the conditional statements, for one record or for many.
+
+    Attributes:
+        of_one: the statement for one record.
+        locks: finds and locks, of many, those that meet the condition.
+        key: the parameters of the condition.
+        writes: does it to many.
+    """
+
+    def __init__(self, event: Event, writes: str) -> None:
+        after, condition = target(event), f"record_id = :record_id AND {sql.condition(event)}"
+        given, where = "({given}) AS given STRAIGHT_JOIN retrysafe_records", f"WHERE {_of_given(condition)}"
+        self.key = [name for name in _PARAMETER.findall(condition) if name != "now_ms"]
+        self.locks = f"SELECT retrysafe_records.record_id FROM {given} {where} FOR UPDATE"
+        if after is None:
+            self.of_one = f"DELETE FROM retrysafe_records WHERE {_of_one(condition)}"
+            self.writes = f"DELETE retrysafe_records FROM {given} {where}"
+        else:
+            changes = f"SET state = '{after}', {writes}"
+            self.of_one = f"UPDATE retrysafe_records {_of_one(changes)} WHERE {_of_one(condition)}"
+            self.writes = f"UPDATE {given} {_of_given(changes)} {where}"
+
+
+_CHANGES = {kind: _Change(event, writes) for kind, (event, writes) in sql.MOVES.items()}
+
+_CLAIM = (
+    f"INSERT INTO retrysafe_records ({', '.join(sql.FIRST)})"
+    f" SELECT {_of_given(', '.join(sql.FIRST.values()), _NOW)} FROM ({{given}}) AS given"
+    " LEFT JOIN retrysafe_records AS seen ON seen.record_id = given.its_record_id WHERE seen.record_id IS NULL"
+    " ON DUPLICATE KEY UPDATE state = retrysafe_records.state"
+)
+
+_RECORDS = f"SELECT record_id, {_NOW_OF_RECORD}, {sql.COLUMNS} FROM retrysafe_records WHERE record_id IN ({{}})"
+
+_DUE = f"FROM retrysafe_records WHERE due_at_ms <= {_NOW}"
+_PURGE_TAKE = f"SELECT record_id {_DUE} ORDER BY due_at_ms LIMIT {{}} FOR UPDATE SKIP LOCKED"
+_PURGE_MORE = f"SELECT 1 {_DUE} LIMIT 1 FOR UPDATE SKIP LOCKED"
+
+
+def _purging(event: Event, writes: str) -> str:
+    """What a purge does to those that it took."""
+    after, where = target(event), f"WHERE record_id IN ({{record_ids}}) AND {_timed(sql.purgeable(event), _NOW)}"
+    if after is None:
+        return f"DELETE FROM retrysafe_records {where}"
+    return f"UPDATE retrysafe_records SET state = '{after}', {_timed(writes, _NOW)} {where}"
+
+
+_PURGES = {event: _purging(event, writes) for event, (writes, _) in sql.PURGES.items()}
+
+
+# --- plans --------------------------------------------------------------------------------------
+
+
+def plan_of(transitions: Sequence[Transition[Any]], clock_sql: str) -> Plan[list[Any]]:
+    """The plan that does all of these or none, and answers them in order.
+
+    Args:
+        transitions: of one kind, on different records, sorted by record; one, if it is a `Purge`.
+        clock_sql: an expression that is the time in milliseconds.
+    """
+    time = f"SET {_NOW} = ({clock_sql})"
+    match transitions[0]:
+        case ClaimIfAbsent() | Read():
+            return _claim_or_read(cast(Sequence[ClaimIfAbsent | Read], transitions), time)
+        case Purge(batch_max):
+            return _purge(batch_max, time)
+        case _:
+            return _change(transitions, time)
+
+
+def _claim_or_read(transitions: Sequence[ClaimIfAbsent | Read], time: str) -> Plan[list[Any]]:
+    record_ids = [transition.record_id for transition in transitions]
+    statements = [time, _RECORDS.format(", ".join(map(literal, record_ids)))]
+    claiming = isinstance(transitions[0], ClaimIfAbsent)
+    if claiming:
+        values = [*map(_values, transitions)]
+        statements.insert(1, _CLAIM.format(given=_given(values[0], values)))
+    results = yield "; ".join(statements)
+    found = {row[0]: Found(Record(State(row[2]), *row[3:]), int(row[1])) for row in cast(Rows, results[-1])}
+    if claiming and len(found) < len(transitions):
+        raise Vanished
+    return [found.get(record_id) for record_id in record_ids]
+
+
+def _change(transitions: Sequence[Transition[Any]], time: str) -> Plan[list[Any]]:
+    change = _CHANGES[type(transitions[0])]
+    values = [*map(_values, transitions)]
+    if len(transitions) == 1:
+        _, matched = yield f"{time}; {change.of_one.format(**values[0])}"
+        return [matched == 1]
+    locks = change.locks.format(given=_given(change.key, values))
+    small, large = _by_size(values)
+    writes = [change.writes.format(given=_given(small[0], small))] if small else []
+    writes += [change.of_one.format(**one) for one in large]
+    _, _, locked, *_ = yield "; ".join(["START TRANSACTION", time, locks, *writes, "COMMIT"])
+    done = {record_id for (record_id,) in cast(Rows, locked)}
+    return [record_of(transition) in done for transition in transitions]
+
+
+def _by_size(values: Sequence[Mapping[str, str]]) -> tuple[list[Mapping[str, str]], list[Mapping[str, str]]]:
+    """Those that fit into the table `given`, and those that do not."""
+    small: list[Mapping[str, str]] = []
+    large: list[Mapping[str, str]] = []
+    for one in values:
+        (small if sum(map(len, one.values())) <= _ROW_CHARACTERS_MAX else large).append(one)
+    return small, large
+
+
+def _purge(batch_max: int, time: str) -> Plan[list[Any]]:
+    """What is locked is in somebody's hands, perhaps another purge's: it is left out, and not waited for."""
+    take = _PURGE_TAKE.format(int(batch_max))
+    _, _, due = yield f"START TRANSACTION; {time}; {take}"
+    if not due:
+        yield "COMMIT"
+        return [Purged(expired=0, forgotten=0, more=False)]
+    record_ids = ", ".join(literal(record_id) for (record_id,) in cast(Rows, due))
+    statements = [statement.format(record_ids=record_ids) for statement in _PURGES.values()]
+    *counts, _, more = yield "; ".join([*statements, "COMMIT", _PURGE_MORE])
+    count = dict(zip(_PURGES, cast(Sequence[int], counts), strict=True))
+    return [Purged(expired=count[Event.EXPIRE], forgotten=count[Event.FORGET], more=bool(more))]
+
+
+def _values(transition: Any) -> dict[str, str]:
+    """The attributes of a transition as literals under their names, its claim's among them."""
+    values = {name: getattr(transition, name) for name in _ATTRIBUTES[type(transition)]}
+    if claim := values.pop("claim", None):
+        values["record_id"], values["token"] = claim.record_id, claim.token
+    return {name: literal(one) for name, one in values.items()}
+
+
+_ATTRIBUTES = {kind: tuple(field.name for field in fields(cast(Any, kind))) for kind in (ClaimIfAbsent, *sql.MOVES)}
