@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from importlib import import_module
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from retrysafe.errors import ConfigurationError
@@ -9,7 +11,7 @@ from retrysafe.stores.contract import Store
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.stores.sqlite import SqliteStore
 
-_FORMS = "memory://, sqlite:///relative.db, sqlite:////absolute/path.db"
+_FORMS = "memory://, sqlite:///relative.db, sqlite:////absolute/path.db, redis://host:6379/0"
 
 
 def open_store(url: str) -> Store:
@@ -17,12 +19,15 @@ def open_store(url: str) -> Store:
 
     Args:
         url: `memory://`; `sqlite:///relative.db` or `sqlite:////absolute/path.db`, with `?force=true`
-            for a file on a network file system that only one host ever opens.
+            for a file on a network file system that only one host ever opens; `redis://host:6379/0`
+            and its like, as in docs/how-to/redis.md.
 
     Raises:
         ConfigurationError: no store has such a URL; the message names those that there are.
     """
     parts = urlsplit(url)
+    if re.fullmatch(r"rediss?(\+sentinel|\+cluster)?", parts.scheme):
+        return _redis(url)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     store: Store
     match parts.scheme:
@@ -38,6 +43,16 @@ def open_store(url: str) -> Store:
             raise ConfigurationError([f'no store has the scheme "{scheme}"; use one of {_FORMS}'])
     _refuse(url, options or parts.fragment, f"unknown: {', '.join(options) or parts.fragment}")
     return store
+
+
+def _redis(url: str) -> Store:
+    try:
+        store = import_module("retrysafe.stores.redis")
+    except ModuleNotFoundError as missing:
+        raise ConfigurationError([f'redis:// needs {missing.name}: pip install "retrysafe[redis]"']) from missing
+    place = import_module("retrysafe.stores.redis_place").place_of(url)
+    opened: Store = store.RedisStore(place)
+    return opened
 
 
 def _refuse(url: str, wrong: object, why: str) -> None:
