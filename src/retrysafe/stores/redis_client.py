@@ -14,12 +14,14 @@ from typing import Any, TypeVar, cast
 
 import redis
 import redis.asyncio
+import redis.asyncio.cluster
+import redis.asyncio.sentinel
+import redis.cluster
+import redis.sentinel
 from redis.asyncio.retry import Retry as AsyncRetry
-from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import MaxConnectionsError, NoScriptError, RedisClusterException, RedisError
 from redis.retry import Retry
-from redis.sentinel import Sentinel
 
 from retrysafe.errors import StoreError, StoreUnusable
 from retrysafe.stores.redis_errors import DEMOTED, in_doubt, refused, unreachable
@@ -45,7 +47,7 @@ class BlockingClient:
     def __init__(self, place: RedisPlace) -> None:
         self._place = place
         self._connecting = threading.Lock()
-        self._made: Any = None
+        self._made: tuple[Any, list[Any]] | None = None
 
     def run(self, plan: Plan[T]) -> T:
         """Do a plan.
@@ -80,7 +82,8 @@ class BlockingClient:
         with self._connecting:
             made, self._made = self._made, None
         if made is not None:
-            made.close()
+            for client in (made[0], *made[1]):
+                client.close()
 
     def _client(self) -> Any:
         """The client, which of a cluster has looked at its nodes."""
@@ -90,7 +93,7 @@ class BlockingClient:
                     self._made = _blocking(self._place)
                 except _FAILURES as error:
                     raise failure_of(self._place.name, error) from error
-            return self._made
+            return self._made[0]
 
     def _drive(self, client: Any, plan: Plan[T]) -> T:
         answer: Any = None
@@ -132,7 +135,7 @@ class AsyncClient:
         self._place = place
         self._pid = os.getpid()
         self._loop = asyncio.get_running_loop()
-        self._client: Any = _asyncio(place)
+        self._client, self._sentinels = _asyncio(place)
         self._free = asyncio.Semaphore(CONNECTIONS_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
         self._end: AsyncGenerator[None, None] | None = None
@@ -159,7 +162,8 @@ class AsyncClient:
     async def _finish(self) -> None:
         if self._tasks:
             await asyncio.wait(self._tasks)
-        await self._client.aclose()
+        for client in (self._client, *self._sentinels):
+            await client.aclose()
 
     async def _run(self, plan: Plan[Any], future: asyncio.Future[Any]) -> None:
         if self._end is None:
@@ -223,10 +227,9 @@ class AsyncClient:
         try:
             yield
         finally:
-            if self._closing is not None:
-                await self._closing
-            else:
-                await self._client.aclose()
+            self.close()
+            assert self._closing is not None, "it was just begun"
+            await self._closing
 
 
 # --- steps and their answers ----------------------------------------------------------------------
@@ -293,37 +296,44 @@ def _sentinel_options(place: RedisPlace, options: Mapping[str, Any]) -> dict[str
     return {**options, "username": place.sentinel_username, "password": place.sentinel_password}
 
 
+# These modules of redis-py have no types.
+_SENTINEL: Any = redis.sentinel
+_ASYNC_SENTINEL: Any = redis.asyncio.sentinel
+_CLUSTER: Any = redis.cluster
+
 _UNBOUNDED = 1 << 20  # a thread needs one connection, and there are as many threads as there are
 
 
-def _blocking(place: RedisPlace) -> Any:
+def _blocking(place: RedisPlace) -> tuple[Any, list[Any]]:
+    """A client, and those of the sentinels that it asks."""
     options = _options(place, Retry(NoBackoff(), 0)) | {"max_connections": _UNBOUNDED}
     match place.kind:
         case Kind.SINGLE:
             ((host, port),) = place.hosts
-            return redis.Redis(host=host, port=port, db=place.database, client_name="retrysafe", **options)
+            return redis.Redis(host=host, port=port, db=place.database, client_name="retrysafe", **options), []
         case Kind.SENTINEL:
-            sentinels = Sentinel(place.hosts, sentinel_kwargs=_sentinel_options(place, options), **options)
-            return sentinels.master_for(place.service, db=place.database, client_name="retrysafe")
+            sentinels = _SENTINEL.Sentinel(place.hosts, sentinel_kwargs=_sentinel_options(place, options), **options)
+            return sentinels.master_for(place.service, db=place.database, client_name="retrysafe"), sentinels.sentinels
         case Kind.CLUSTER:
-            nodes = [redis.cluster.ClusterNode(host, port) for host, port in place.hosts]
-            return redis.RedisCluster(startup_nodes=nodes, **options)
+            nodes = [_CLUSTER.ClusterNode(host, port) for host, port in place.hosts]
+            return redis.RedisCluster(startup_nodes=nodes, **options), []
 
 
-def _asyncio(place: RedisPlace) -> Any:
+def _asyncio(place: RedisPlace) -> tuple[Any, list[Any]]:
+    """The same for an event loop."""
     options = _options(place, AsyncRetry(NoBackoff(), 0)) | {"max_connections": 2 * CONNECTIONS_MAX}
     match place.kind:
         case Kind.SINGLE:
             ((host, port),) = place.hosts
-            return redis.asyncio.Redis(host=host, port=port, db=place.database, client_name="retrysafe", **options)
+            return redis.asyncio.Redis(host=host, port=port, db=place.database, client_name="retrysafe", **options), []
         case Kind.SENTINEL:
-            sentinels = AsyncSentinel(
+            sentinels = _ASYNC_SENTINEL.Sentinel(
                 list(place.hosts), sentinel_kwargs=_sentinel_options(place, options), **options
             )
-            return sentinels.master_for(place.service, db=place.database, client_name="retrysafe")
+            return sentinels.master_for(place.service, db=place.database, client_name="retrysafe"), sentinels.sentinels
         case Kind.CLUSTER:
             nodes = [redis.asyncio.cluster.ClusterNode(host, port) for host, port in place.hosts]
-            return redis.asyncio.RedisCluster(startup_nodes=nodes, **options)
+            return redis.asyncio.RedisCluster(startup_nodes=nodes, **options), []
 
 
 # --- what goes wrong ------------------------------------------------------------------------------
@@ -362,5 +372,3 @@ def _check(place: RedisPlace, said: Mapping[str, Any]) -> None:
             f"{place.name} has maxmemory-policy {policy}: when its memory is full it forgets records, and what they "
             f"protect runs again. Set it to {_NO_EVICTION}; or, if it may run twice, put {OVERRIDE}=true into the URL"
         )
-
-

@@ -127,7 +127,9 @@ def _head(names: tuple[str, ...], flags: str = _SETTLES) -> str:
     for position, name in enumerate(names, 2):
         given = f"ARGV[{position}]"
         lines.append(f"local {name} = {f'tonumber({given})' if name.endswith('_ms') else given}")
-    return "\n".join(lines) + f"""
+    return (
+        "\n".join(lines)
+        + f"""
 local now_ms = {_CLOCK}
 local value = redis.call('GET', KEYS[1])
 local record = {{}}
@@ -137,6 +139,7 @@ if value then
   now_ms = math.max(now_ms, record.written_at_ms)
 end
 """
+    )
 
 
 _ANSWER_RECORD = f"""
@@ -243,4 +246,4 @@ return redis.call('GET', KEYS[1])
 """
 
 _KNOWN = {*LAYOUT, "fingerprint", "response"} - {"version", "identity", "written_at_ms"}
-assert _KNOWN == {part.name for part in fields(Record)}, "a record has a part that is not packed"
+assert {part.name for part in fields(Record)} == _KNOWN, "a record has a part that is not packed"

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
@@ -242,7 +241,7 @@ class Lane:
     async def _connected(self) -> Wire:
         place, timeout_s = self._place, self._place.timeout_ms / 1_000
         ((host, port),) = place.hosts
-        context: ssl.SSLContext | None = place.tls and place.tls.context()
+        context = None if place.tls is None else place.tls.context()
         wire = Wire(self, place.name, timeout_s)
         try:
             async with asyncio.timeout(timeout_s):
@@ -287,9 +286,9 @@ class Job:
         """The command of the step."""
         step = self._step
         if isinstance(step, Call):
-            return hiredis.pack_command(("EVALSHA", step.script.sha, len(step.keys), *step.keys, *step.arguments))
+            return _packed("EVALSHA", step.script.sha, len(step.keys), *step.keys, *step.arguments)
         assert isinstance(step, Page), "replicas are waited for in common"
-        return hiredis.pack_command(("SCAN", step.cursor or 0, "MATCH", step.pattern, "COUNT", RECORDS_A_PAGE))
+        return _packed("SCAN", step.cursor or 0, "MATCH", step.pattern, "COUNT", RECORDS_A_PAGE)
 
     def answered(self, answer: Any) -> None:
         """Go on with the plan."""
@@ -354,7 +353,7 @@ class _Load:
         self._text = text
 
     def packed(self) -> bytes:
-        return hiredis.pack_command(("SCRIPT", "LOAD", self._text))
+        return _packed("SCRIPT", "LOAD", self._text)
 
     def answered(self, answer: Any) -> None:
         """Nothing depends on it."""
@@ -379,7 +378,7 @@ class _Waits:
             self._ask()
 
     def packed(self) -> bytes:
-        return hiredis.pack_command(("WAIT", self._wait.replicas, self._wait.wait_ms))
+        return _packed("WAIT", self._wait.replicas, self._wait.wait_ms)
 
     def answered(self, answer: Any) -> None:
         jobs, self._asked = self._asked, []
@@ -411,7 +410,7 @@ class _Greeting:
         self._command = command
 
     def packed(self) -> bytes:
-        return hiredis.pack_command(self._command)
+        return _packed(*self._command)
 
     def answered(self, answer: Any) -> None:
         if self.accepted.done():  # too late: whoever waited has given up
@@ -426,6 +425,11 @@ class _Greeting:
     def failed(self, error: StoreError) -> None:
         if not self.accepted.done():
             self.accepted.set_exception(unreachable(self._name, error))
+
+
+def _packed(*parts: str | bytes | int) -> bytes:
+    packed: bytes = hiredis.pack_command(parts)  # type: ignore[arg-type]  # its stub knows one part
+    return packed
 
 
 def _greeting(place: RedisPlace) -> Sequence[tuple[str | int, ...]]:
@@ -451,5 +455,3 @@ def failure_of_your_own(failure: StoreError) -> StoreError:
     copy = type(failure)(str(failure))
     copy.__cause__ = failure.__cause__
     return copy
-
-
