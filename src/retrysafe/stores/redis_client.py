@@ -7,7 +7,6 @@ whether it was applied.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, TypeVar, cast
@@ -133,7 +132,6 @@ class AsyncClient:
 
     def __init__(self, place: RedisPlace) -> None:
         self._place = place
-        self._pid = os.getpid()
         self._loop = asyncio.get_running_loop()
         self._client, self._sentinels = _asyncio(place)
         self._free = asyncio.Semaphore(CONNECTIONS_MAX)
@@ -143,13 +141,6 @@ class AsyncClient:
 
     def run(self, plan: Plan[Any], future: asyncio.Future[Any]) -> None:
         """Begin a plan; the future gets what it comes to."""
-        if os.getpid() != self._pid:
-            future.set_exception(
-                StoreUnusable(
-                    f"{self._place.name}: this event loop was running when the process was forked; use a new one"
-                )
-            )
-            return
         task = self._loop.create_task(self._run(plan, future), name="retrysafe: ask redis")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -12,7 +12,6 @@ was not yet sent waits for the next connection. A lost connection is made again 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
@@ -20,7 +19,7 @@ from typing import Any, Protocol, assert_never
 
 import hiredis
 
-from retrysafe.errors import StoreError, StoreUnusable
+from retrysafe.errors import StoreError
 from retrysafe.stores.redis_errors import DEMOTED, NOT_LOADED, code_of, in_doubt, refused, unreachable
 from retrysafe.stores.redis_place import RedisPlace
 from retrysafe.stores.redis_plan import RECORDS_A_PAGE, Call, Keys, Page, Plan, Step, Wait
@@ -146,7 +145,6 @@ class Lane:
     def __init__(self, place: RedisPlace) -> None:
         self.loop = asyncio.get_running_loop()
         self._place = place
-        self._pid = os.getpid()
         self._wire: Wire | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._queue: list[Asked] = []
@@ -157,14 +155,7 @@ class Lane:
 
     def run(self, plan: Plan[Any], future: asyncio.Future[Any]) -> None:
         """Begin a plan; the future gets what it comes to."""
-        if os.getpid() != self._pid:
-            future.set_exception(
-                StoreUnusable(
-                    f"{self._place.name}: this event loop was running when the process was forked; use a new one"
-                )
-            )
-        else:
-            Job(self, plan, future).advance(None)
+        Job(self, plan, future).advance(None)
 
     def ask(self, asked: Asked) -> None:
         """Send a command, together with whatever else this turn of the loop has to send."""
