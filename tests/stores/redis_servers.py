@@ -86,6 +86,8 @@ class Server:
         self.folder = folder / str(self.port)
         self.folder.mkdir(parents=True, exist_ok=True)
         settings = {"port": self.port, "bind": "127.0.0.1", "dir": self.folder} | options
+        if sentinel is None:
+            settings["repl-diskless-sync-delay"] = 0
         lines = [f"{name.replace('_', '-')} {value}" for name, value in settings.items()]
         kind = ["--sentinel"] if sentinel is not None else []
         lines += [sentinel] if sentinel is not None else ['save ""']
@@ -161,8 +163,9 @@ def cluster(folder: Path, program: Path = PROGRAM) -> Iterator[list[Server]]:
     settings = {"cluster-enabled": "yes", "cluster-node-timeout": 5_000, "cluster-require-full-coverage": "yes"}
     nodes: list[Server] = []
     try:
-        for _ in range(3):
-            nodes.append(Server(folder, program=program, **settings))
+        nodes += [Server(folder, program=program, **settings)]
+        nodes += [Server(folder, program=program, **settings)]
+        nodes += [Server(folder, program=program, **settings)]
         bounds = [0, 5_461, 10_923, 16_384]
         for node, first, after in zip(nodes, bounds, bounds[1:], strict=False):
             node.ask("CLUSTER", "ADDSLOTSRANGE", first, after - 1)

@@ -275,7 +275,7 @@ def test_an_event_loop_that_was_forked_is_refused(way, redis_server):
                 refused = 0
             finally:
                 os._exit(refused)
-        _, status = os.waitpid(child, 0)
+        _, status = os.waitpid(child, 0)  # noqa: ASYNC222 - nothing else runs in this loop
         claim = claiming()
         assert (await store.submit(claim)).record.token == claim.token
         return os.waitstatus_to_exitcode(status)
