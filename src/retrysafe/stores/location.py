@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from retrysafe.errors import ConfigurationError
@@ -13,7 +14,7 @@ from retrysafe.stores.sqlite import SqliteStore
 
 _FORMS = (
     "memory://, sqlite:///relative.db, sqlite:////absolute/path.db, postgresql://user@host/database, "
-    "mysql://user@host:port/database"
+    "mysql://user@host:port/database, redis://host:6379/0"
 )
 
 
@@ -26,12 +27,15 @@ def open_store(url: str) -> Store:
             `postgresql://user:password@host:port/database`, with `?schema=name` for where the tables are, and
             `?portable=true` for other engines that speak this protocol;
             `mysql://user:password@host:port/database`, with `?tls=true`, and `&tls_ca=FILE` if the
-            system does not trust the server's certificate.
+            system does not trust the server's certificate; `redis://host:6379/0` and its like, as in
+            docs/how-to/redis.md.
 
     Raises:
         ConfigurationError: no store has such a URL; the message names those that there are.
     """
     parts = urlsplit(url)
+    if re.fullmatch(r"rediss?(\+sentinel|\+cluster)?", parts.scheme):
+        return _redis(url)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     store: Store
     match parts.scheme:
@@ -95,6 +99,14 @@ def _mysql(url: str, parts: SplitResult, options: dict[str, str]) -> Store:
             tls_ca=tls_ca,
         )
     )
+def _redis(url: str) -> Store:
+    try:
+        store = import_module("retrysafe.stores.redis")
+    except ModuleNotFoundError as missing:
+        raise ConfigurationError([f'redis:// needs {missing.name}: pip install "retrysafe[redis]"']) from missing
+    place = import_module("retrysafe.stores.redis_place").place_of(url)
+    opened: Store = store.RedisStore(place)
+    return opened
 
 
 def _refuse(url: str, wrong: object, why: str) -> None:

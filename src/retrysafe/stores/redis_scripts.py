@@ -1,0 +1,249 @@
+"""The Lua of the transitions, built once from `protocol.states`: one script each, one round trip.
+
+No state is written here by hand. What a script requires (the states that its event may come from, and
+its guard) and the state that it leads to are the table's; only what else it writes stands here.
+
+A record is two strings under one hash tag, so that a cluster keeps them on one node:
+
+* the record, `LAYOUT` and then the fingerprint: small, kept until it may be forgotten;
+* the response, beside it only while the record is completed: kept for the lifetime.
+
+Redis deletes both by itself, at the end of those times. That is garbage collection and decides nothing:
+what a script is to decide, it decides by the instants in the record.
+
+Time is the server's. It may step back; so a record's time is never before its last write.
+
+Every answer begins with the identity of the record that was asked about, so that an answer that went
+astray is noticed (`redis_plan`).
+
+`#!lua` makes a server refuse a script on a replica, and, without `allow-oom`, when its memory is full,
+before the script runs. Only what begins a claim is refused then: a handler that has run can settle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, fields
+from typing import Any, cast
+
+from retrysafe.model import Record, State
+from retrysafe.protocol.effects import (
+    ClaimIfAbsent,
+    ClaimIfRetryable,
+    CompleteIfHeld,
+    DiscardIfHeld,
+    ForgetIfOver,
+    MarkUnknownIfHeld,
+    MarkUnknownIfLapsed,
+    Read,
+    ReleaseIfHeld,
+    RenewIfHeld,
+    TakeOverIfLapsed,
+    Transition,
+)
+from retrysafe.protocol.states import GUARDS, Event, Guard, sources, target
+
+SERVER_CLOCK = "(function() local t = redis.call('TIME') return t[1] * 1000 + math.floor(t[2] / 1000) end)()"
+
+VERSION = 1
+NEWER = "RETRYSAFENEWER"
+IDENTITY_BYTES = 8
+
+# How the parts of a record are packed: the same for Python's `struct` as for Lua's, but for the lengths of strings.
+# An instant that there is none of is 0.
+LAYOUT: dict[str, str] = {
+    "version": "B",
+    "state": "c",
+    "identity": f"{IDENTITY_BYTES}s",
+    "token": "16s",
+    "attempt": "I",
+    "created_at_ms": "Q",
+    "claimed_at_ms": "Q",
+    "written_at_ms": "Q",
+    "lease_until_ms": "Q",
+    "settled_at_ms": "Q",
+    "expires_at_ms": "Q",
+    "forget_at_ms": "Q",
+}
+_IN_LUA = {"B": "B", "c": "c1", f"{IDENTITY_BYTES}s": f"c{IDENTITY_BYTES}", "16s": "c16", "I": "I4", "Q": "I8"}
+_FORMAT = ">" + "".join(_IN_LUA[kind] for kind in LAYOUT.values())
+
+LETTERS: dict[State, str] = {state: state.value[0] for state in State}
+"""How a state is written in a record: its initial."""
+
+_GUARDS = {
+    Guard.HELD: "record.token == token",
+    Guard.SEEN: "record.token == seen_token",
+    Guard.LAPSED: "record.token == seen_token and record.lease_until_ms <= now_ms",
+    Guard.FORGETTABLE: "record.token == seen_token and record.forget_at_ms <= now_ms",
+    Guard.LIFETIME_OVER: "record.expires_at_ms > 0 and record.expires_at_ms <= now_ms",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A text in Lua, and the digest by which a server knows it."""
+
+    text: str
+    sha: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+        object.__setattr__(self, "sha", digest)
+
+
+class Scripts:
+    """Every script, with one kind of time in it.
+
+    Args:
+        clock: an expression in Lua, in milliseconds. `KEYS[1]` is the record that is asked about.
+    """
+
+    def __init__(self, clock: str = SERVER_CLOCK) -> None:
+        self.claim = Script(_CLAIM.replace(_CLOCK, clock))
+        self.read = Script(_READ.replace(_CLOCK, clock))
+        self.purge = Script(_PURGE.replace(_CLOCK, clock))
+        self.keep = Script(_KEEP)
+        self.changes = {kind: Script(text.replace(_CLOCK, clock)) for kind, text in _CHANGES.items()}
+
+
+def arguments(kind: type[Transition[Any]]) -> tuple[str, ...]:
+    """The names of what a script of this transition is given after the identity, in order."""
+    names = [part.name for part in fields(cast(Any, kind)) if part.name != "record_id"]
+    return tuple("token" if name == "claim" else name for name in names)
+
+
+# --- what every script is made of -----------------------------------------------------------------
+
+_CLOCK = "<clock>"
+_CLAIMS, _SETTLES = "", " flags=allow-oom"
+_PARTS = ", ".join(f"record.{name}" for name in LAYOUT)
+_LUA_VALUES = f"struct.pack('{_FORMAT}', {_PARTS})"
+
+
+def _head(names: tuple[str, ...], flags: str = _SETTLES) -> str:
+    """Its arguments as names, and the record as a table if there is one."""
+    lines = [f"#!lua{flags}", "local identity = ARGV[1]"]
+    for position, name in enumerate(names, 2):
+        given = f"ARGV[{position}]"
+        lines.append(f"local {name} = {f'tonumber({given})' if name.endswith('_ms') else given}")
+    return (
+        "\n".join(lines)
+        + f"""
+local now_ms = {_CLOCK}
+local value = redis.call('GET', KEYS[1])
+local record = {{}}
+if value then
+  if string.byte(value) ~= {VERSION} then return redis.error_reply('{NEWER} record') end
+  {_PARTS} = struct.unpack('{_FORMAT}', value)
+  now_ms = math.max(now_ms, record.written_at_ms)
+end
+"""
+    )
+
+
+_ANSWER_RECORD = f"""
+local response = false
+if record.state == '{LETTERS[State(target(Event.COMPLETE) or "")]}' then response = redis.call('GET', KEYS[2]) end
+return {{identity, now_ms, value, response}}
+"""
+
+_STORE = "value = {values} .. fingerprint redis.call('SET', KEYS[1], value, {expiry})"
+_AS_LONG_AS_KEPT = "'PX', math.max(1, record.forget_at_ms - now_ms)"
+_AS_IT_WAS = "'KEEPTTL'"
+
+
+def _may(event: Event) -> str:
+    """The record is in a state from which `event` may happen."""
+    letters = "".join(LETTERS[state] for state in sources(event))
+    return f"string.find('{letters}', record.state, 1, true)"
+
+
+def _move(event: Event, writes: str = "", expiry: str = _AS_LONG_AS_KEPT) -> str:
+    """Bring the record to where `event` leads, which may be out of the table."""
+    after = target(event)
+    if after is None:
+        return "redis.call('DEL', KEYS[1], KEYS[2])"
+    store = _STORE.format(values=_LUA_VALUES, expiry=expiry)
+    return f"""
+local fingerprint = string.sub(value, struct.size('{_FORMAT}') + 1)
+record.state = '{LETTERS[after]}' record.written_at_ms = now_ms
+{writes}
+{store}"""
+
+
+def _compare_and_set(kind: type[Transition[Any]], event: Event, writes: str = "", flags: str = _SETTLES) -> str:
+    """Move the record if the table and the guard of `event` allow it."""
+    return f"""{_head(arguments(kind), flags)}
+if not value or not ({_may(event)} and {_GUARDS[GUARDS[event]]}) then return identity .. '0' end
+{_move(event, writes)}
+return identity .. '1'
+"""
+
+
+# --- what each of them writes ---------------------------------------------------------------------
+
+_LEASE = "record.lease_until_ms = now_ms + lease_ms record.forget_at_ms = record.lease_until_ms + forget_after_ms"
+_NEW_CLAIM = f"""
+record.token = token record.attempt = record.attempt + 1 record.claimed_at_ms = now_ms record.settled_at_ms = 0
+{_LEASE}"""
+_SETTLED = "record.settled_at_ms = now_ms record.forget_at_ms = now_ms + forget_after_ms"
+_COMPLETED = """
+record.settled_at_ms = now_ms record.expires_at_ms = now_ms + lifetime_ms
+record.forget_at_ms = record.expires_at_ms + forget_after_ms
+redis.call('SET', KEYS[2], response, 'PX', math.max(1, lifetime_ms))"""
+
+_CLAIM = f"""{_head(arguments(ClaimIfAbsent), _CLAIMS)}
+if not value then
+  record.version = {VERSION} record.state = '{LETTERS[State(target(Event.CLAIM) or "")]}'
+  record.identity = identity record.token = token record.attempt = 1
+  record.created_at_ms = now_ms record.claimed_at_ms = now_ms record.written_at_ms = now_ms
+  record.settled_at_ms = 0 record.expires_at_ms = 0
+  {_LEASE}
+  {_STORE.format(values=_LUA_VALUES, expiry=_AS_LONG_AS_KEPT)}
+end
+{_ANSWER_RECORD}"""
+
+_READ = f"""{_head(arguments(Read))}
+if not value then return {{identity, now_ms}} end
+{_ANSWER_RECORD}"""
+
+_CHANGES: dict[type[Transition[Any]], str] = {
+    TakeOverIfLapsed: _compare_and_set(TakeOverIfLapsed, Event.TAKE_OVER, _NEW_CLAIM, _CLAIMS),
+    ClaimIfRetryable: _compare_and_set(ClaimIfRetryable, Event.RECLAIM, _NEW_CLAIM, _CLAIMS),
+    RenewIfHeld: _compare_and_set(RenewIfHeld, Event.RENEW, _LEASE),
+    CompleteIfHeld: _compare_and_set(CompleteIfHeld, Event.COMPLETE, _COMPLETED),
+    ReleaseIfHeld: _compare_and_set(ReleaseIfHeld, Event.RELEASE, _SETTLED),
+    DiscardIfHeld: _compare_and_set(DiscardIfHeld, Event.DISCARD),
+    MarkUnknownIfHeld: _compare_and_set(MarkUnknownIfHeld, Event.GIVE_UP, _SETTLED),
+    MarkUnknownIfLapsed: _compare_and_set(MarkUnknownIfLapsed, Event.ABANDON, _SETTLED),
+    ForgetIfOver: _compare_and_set(ForgetIfOver, Event.FORGET),
+}
+
+# What a purge does to one record, or, unless it is to act, would do: the initial of it; nothing if nothing is due.
+_PURGE = f"""{_head(("act",))}
+if not value then return identity end
+local over = record.forget_at_ms <= now_ms
+if over and {_may(Event.FORGET)} then
+  if act == '1' then {_move(Event.FORGET)} end
+  return identity .. 'f'
+end
+if {_may(Event.EXPIRE)} and {_GUARDS[GUARDS[Event.EXPIRE]]} then
+  if act == '1' then redis.call('DEL', KEYS[2]) {_move(Event.EXPIRE, expiry=_AS_IT_WAS)} end
+  return identity .. 'e'
+end
+if over and {_may(Event.ABANDON)} and record.lease_until_ms <= now_ms then
+  if act == '1' then {_move(Event.ABANDON, "record.settled_at_ms = now_ms", _AS_IT_WAS)} end
+  return identity .. 'a'
+end
+return identity
+"""
+
+# What is kept of the store as a whole: what is there, or else what is given, if anything is.
+_KEEP = """#!lua
+if ARGV[1] ~= '' then redis.call('SET', KEYS[1], ARGV[1], 'NX') end
+return redis.call('GET', KEYS[1])
+"""
+
+_KNOWN = {*LAYOUT, "fingerprint", "response"} - {"version", "identity", "written_at_ms"}
+assert {part.name for part in fields(Record)} == _KNOWN, "a record has a part that is not packed"

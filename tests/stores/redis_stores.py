@@ -1,0 +1,128 @@
+"""Stores on real servers, with time that a test moves.
+
+The scripts read the time from a key beside the record, which the store for tests writes before each
+transition when the manual clock has moved. Redis itself deletes by its own clock, and the times that it is
+given are durations, so that nothing vanishes because a test moved on by a month.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from retrysafe.protocol.effects import Purge, Transition
+from retrysafe.stores.plan import AgreeOnSecret
+from retrysafe.stores.redis import RedisStore
+from retrysafe.stores.redis_place import RedisPlace, place_of
+from tests.stores.redis_servers import PROGRAM, PROGRAMS, cluster, sentinels, server
+
+MANUAL_CLOCK = "tonumber(redis.call('GET', string.match(KEYS[1], '^.-{.-}') .. 'clock'))"
+
+ENDS = ExitStack()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def servers_end():
+    """The servers of the session end with it."""
+    yield
+    ENDS.close()
+
+
+@cache
+def folder() -> Path:
+    """Where the servers of the session keep their data."""
+    return Path(ENDS.enter_context(tempfile.TemporaryDirectory()))
+
+
+@cache
+def single(kind: str = "") -> str:
+    """A server; its URL."""
+    return f"redis://{ENDS.enter_context(server(folder(), program=PROGRAMS.get(kind, PROGRAM))).address}/1"
+
+
+@cache
+def clustered() -> str:
+    """Three primaries; the URL of one."""
+    return f"redis+cluster://{ENDS.enter_context(cluster(folder()))[0].address}"
+
+
+@cache
+def watched() -> str:
+    """A primary and its sentinels; their URL."""
+    _, _, watchers = ENDS.enter_context(sentinels(folder()))
+    return f"redis+sentinel://{','.join(one.address for one in watchers)}/shop/1"
+
+
+class TimedStore(RedisStore):
+    """A store whose time is a test's.
+
+    Args:
+        place: the servers.
+        clock: the test's, in milliseconds.
+        admin: a client of the same servers and the same database.
+    """
+
+    _written: dict[tuple[str, str], int] = {}  # noqa: RUF012 - of all stores, for those that share their records
+    _writing = threading.Lock()
+
+    def __init__(self, place: RedisPlace, clock: Callable[[], int], admin: Any) -> None:
+        super().__init__(place, clock=MANUAL_CLOCK)
+        self._prefix = place.prefix
+        self._clock = clock
+        self._admin = admin
+
+    def perform(self, transition: Transition[Any]) -> Any:
+        self._tell(transition)
+        return super().perform(transition)
+
+    def submit(self, transition: Transition[Any]) -> asyncio.Future[Any]:
+        asyncio.get_running_loop()
+        self._tell(transition)
+        return super().submit(transition)
+
+    def _tell(self, transition: Transition[Any]) -> None:
+        if isinstance(transition, AgreeOnSecret):
+            return
+        with self._writing:
+            if isinstance(transition, Purge):
+                tags = [tag for prefix, tag in self._written if prefix == self._prefix]
+            else:
+                claim: Any = getattr(transition, "claim", transition)
+                tags = [claim.record_id.hex()[:8]]
+            now_ms = self._clock()
+            for tag in tags:
+                if self._written.get((self._prefix, tag)) != now_ms:
+                    self._admin.set(f"{self._prefix}:{{{tag}}}clock", now_ms)
+                    self._written[self._prefix, tag] = now_ms
+
+
+@cache
+def _admin(url: str) -> Any:
+    place = place_of(url)
+    ((host, port), *_) = place.hosts
+    if url.startswith("redis+cluster"):
+        client: Any = redis.RedisCluster(host=host, port=port, protocol=2)
+    elif url.startswith("redis+sentinel"):
+        sentinel: Any = redis.sentinel.Sentinel(place.hosts)
+        client = sentinel.master_for(place.service, db=place.database)
+    else:
+        client = redis.Redis(host=host, port=port, db=place.database, protocol=2)
+    ENDS.callback(client.close)
+    return client
+
+
+def timed_store(url: str, clock: Callable[[], int], records: Path) -> TimedStore:
+    """A store on a manual clock; the same folder means the same records."""
+    prefix = f"t{hashlib.sha256(str(records).encode()).hexdigest()[:12]}"
+    place = place_of(f"{url}{'&' if '?' in url else '?'}prefix={prefix}")
+    return TimedStore(place, clock, _admin(url.partition("?")[0]))
