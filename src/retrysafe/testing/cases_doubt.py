@@ -146,7 +146,7 @@ class EngineErrors(Cases):
         """While the engine fails, a read has the truth or an error: no answer is not the same as no record."""
         subject.claim()
         before = subject.found()
-        with self.failing(tmp_path), suppress(StoreUnavailable):
+        with self.failing(tmp_path), suppress(StoreError):
             assert subject.found() == before
         assert subject.found() == before
 
