@@ -26,6 +26,7 @@ TROUBLE = "/trouble"
 
 # How a request can go wrong. What is lost was applied.
 LOST = "lost"
+MUTE = "mute"  # done as ever, and a refusal leaves out the item that it is about
 REFUSED = {
     "conflict": (400, "TransactionConflictException"),
     "throttled": (400, "ProvisionedThroughputExceededException"),
@@ -95,6 +96,9 @@ class Troubled:
             kind = self._kind(table, operation)
             if kind in REFUSED:
                 return _refuse(*REFUSED[kind], start_response)
+            if kind == MUTE:
+                content = content.replace(b'"ReturnValuesOnConditionCheckFailure": "ALL_OLD"', b'"Muted": true')
+                environ["CONTENT_LENGTH"] = str(len(content))
             environ["wsgi.input"] = io.BytesIO(content)
             answer = list(self._service(environ, start_response))
             if kind == LOST:

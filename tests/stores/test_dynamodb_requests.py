@@ -24,7 +24,6 @@ from retrysafe.protocol.effects import (
     Purged,
     Read,
     ReleaseIfHeld,
-    TakeOverIfLapsed,
 )
 from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard
 from retrysafe.stores.clock import host_clock
@@ -217,6 +216,20 @@ def test_a_service_that_is_not_there(session):
     with pytest.raises(StoreUnavailable, match="cannot be reached"):
         store.open()
     store.close()
+
+
+def test_a_service_that_shows_no_item_when_it_refuses(shelf):
+    """Where a refusal does not say what was there, the store looks: a claim, a repeat and an old date are the same."""
+    behind = shelf.another(clock=ManualClock(shelf.clock() - 3_600_000))
+    shelf.service.trouble("mute", shelf.name)
+    claim = shelf.claim()
+    operations, found = shelf.asked(shelf.claim)
+    assert operations == ["PutItem", "GetItem"]
+    assert found == claim
+    assert not shelf.store.perform(transition_of(Event.RENEW, Claim(shelf.record_id, token(), 1)))
+    assert not shelf.store.perform(transition_of(Event.RENEW, Claim(bytes(32), token(), 1)))
+    assert behind.perform(transition_of(Event.COMPLETE, claim))
+    assert shelf.state() is State.COMPLETED
 
 
 def test_values_that_the_service_does_not_take(shelf):
@@ -443,9 +456,9 @@ def test_the_services_clock_decides(session):
 def test_a_store_that_has_not_heard_the_time_asks(shelf):
     """The first transition of a process asks what time it is; the next ones know."""
     store = shelf.closed(clock=None)
-    taking = TakeOverIfLapsed(shelf.record_id, token(), token(), LEASE_MS, KEEP_MS)
-    operations, _ = shelf.asked(lambda: [store.perform(taking) for _ in range(3)])
-    assert operations == ["GetItem", "UpdateItem", "UpdateItem", "UpdateItem"]
+    claiming = ClaimIfAbsent(shelf.record_id, token(), FINGERPRINT, LEASE_MS, KEEP_MS)
+    operations, _ = shelf.asked(lambda: [store.perform(claiming) for _ in range(3)])
+    assert operations == ["GetItem", "PutItem", "PutItem", "PutItem"]
 
 
 def test_a_writer_that_is_behind_dates_nothing_back(shelf):

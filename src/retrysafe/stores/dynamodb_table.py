@@ -104,14 +104,17 @@ class Table:
 
     def read(self, key: bytes) -> Item | None:
         """The item under a key as it stands, from where writes go."""
-        answer = self._call("get_item", SENT_MAX, Key=marshalled({KEY: key}), ConsistentRead=True)
-        item: Item | None = answer.get("Item")
+        return self._get(marshalled({KEY: key}))
+
+    def _get(self, key: Item) -> Item | None:
+        item: Item | None = self._call("get_item", SENT_MAX, Key=key, ConsistentRead=True).get("Item")
         return item
 
     def insert(self, attributes: dict[str, Value]) -> Refused | None:
         """Put an item, if there is none under its key."""
         wanted = mentioned({}, ConditionExpression=CLAIM)
-        answer = self._conditional("put_item", SENT_MAX, Item=marshalled(attributes), **wanted)
+        key = attributes[KEY]
+        answer = self._conditional("put_item", SENT_MAX, key, Item=marshalled(attributes), **wanted)
         return answer if isinstance(answer, Refused) else None
 
     def put(self, attributes: dict[str, Value]) -> None:
@@ -120,12 +123,13 @@ class Table:
 
     def update(self, key: bytes, arguments: dict[str, Any]) -> Refused | None:
         """Change an item on a condition; what it writes has to say by which request."""
-        answer = self._conditional("update_item", SENT_MAX, Key=marshalled({KEY: key}), **arguments)
+        answer = self._conditional("update_item", SENT_MAX, key, Key=marshalled({KEY: key}), **arguments)
         return answer if isinstance(answer, Refused) else None
 
     def delete(self, key: bytes, arguments: dict[str, Any]) -> Refused | Item:
         """Delete an item on a condition; the item as it was. Sent once."""
-        answer = self._conditional("delete_item", 1, Key=marshalled({KEY: key}), ReturnValues="ALL_OLD", **arguments)
+        wanted = {"Key": marshalled({KEY: key}), "ReturnValues": "ALL_OLD", **arguments}
+        answer = self._conditional("delete_item", 1, key, **wanted)
         return answer if isinstance(answer, Refused) else answer["Attributes"]
 
     def remove(self, key: bytes) -> None:
@@ -138,13 +142,15 @@ class Table:
         answer = self._call("scan", SENT_MAX, ConsistentRead=True, **arguments, **more)
         return answer["Items"], answer.get("LastEvaluatedKey")
 
-    def _conditional(self, operation: str, sent_max: int, **arguments: Any) -> Refused | Any:
+    def _conditional(self, operation: str, sent_max: int, key: Value, **arguments: Any) -> Refused | Any:
         try:
             return self._send(operation, sent_max, ReturnValuesOnConditionCheckFailure="ALL_OLD", **arguments)
         except (BotoCoreError, ClientError, OSError) as error:
-            if isinstance(error, ClientError) and _code(error) == "ConditionalCheckFailedException":
-                return Refused(error.response.get("Item"))
-            raise self._failure(error) from error
+            if not isinstance(error, ClientError) or _code(error) != "ConditionalCheckFailedException":
+                raise self._failure(error) from error
+            item = error.response.get("Item")
+        # Some services that speak the protocol leave the item out of a refusal; none of them says so.
+        return Refused(item or self._get(marshalled({KEY: key})))
 
     def _call(self, operation: str, sent_max: int, **arguments: Any) -> Any:
         try:
