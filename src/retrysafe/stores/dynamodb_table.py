@@ -252,20 +252,21 @@ class Table:
 
     def _create(self) -> None:
         """Make the table; of processes that start together, one does."""
-        try:
-            self._send("create_table", SENT_MAX, **DEFINITION)
-        except ClientError as error:
-            if _code(error) != "ResourceInUseException":
-                raise self._failure(error) from error
+        self._unless("ResourceInUseException", "create_table", **DEFINITION)
         try:
             waiter = self._client(SENT_MAX).get_waiter("table_exists")
             waiter.wait(TableName=self.name, WaiterConfig={"Delay": 1, "MaxAttempts": ACTIVE_POLLS_MAX})
-            self._send("update_time_to_live", SENT_MAX, TimeToLiveSpecification=TIME_TO_LIVE)
-        except ClientError as error:
-            if _code(error) != "ValidationException":  # somebody has switched it on in the same moment
-                raise self._failure(error) from error
-        except (BotoCoreError, OSError) as error:
+        except (BotoCoreError, ClientError, OSError) as error:
             raise self._failure(error) from error
+        self._unless("ValidationException", "update_time_to_live", TimeToLiveSpecification=TIME_TO_LIVE)
+
+    def _unless(self, done: str, operation: str, **arguments: Any) -> None:
+        """Do it, unless the service says by that code that somebody else has done it in the same moment."""
+        try:
+            self._send(operation, SENT_MAX, **arguments)
+        except (BotoCoreError, ClientError, OSError) as error:
+            if not isinstance(error, ClientError) or _code(error) != done:
+                raise self._failure(error) from error
 
     def agree_on_secret(self, given: bytes | None, meta: Item | None) -> bytes:
         """The secret of the key digests; settled once, and only looked at ever after.
