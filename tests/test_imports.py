@@ -75,6 +75,7 @@ def _is_module(value: object) -> bool:
         ("retrysafe.cli", "cli"),
         ("retrysafe.encryption", "crypto"),
         ("retrysafe.gateway.app", "gateway"),
+        ("retrysafe.stores.dynamodb", "dynamodb"),
         ("retrysafe.stores.mysql", "mysql"),
     ],
 )

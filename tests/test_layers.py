@@ -27,6 +27,7 @@ PLANTED = [
     ("crypto", "server/asgi.py", "import cryptography"),
     ("drivers-mysql", "stores/mysql.py", "import pymysql"),
     ("drivers-postgres", "stores/memory.py", "import asyncpg"),
+    ("dynamodb", "stores/memory.py", "import boto3"),
     ("extras", "server/asgi.py", "import starlette"),
 ]
 

@@ -63,6 +63,19 @@ def test_postgresql_names_its_extra(driver, monkeypatch):
         open_store("postgresql://host/db")
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "dynamodb://Keys_of.shop-1",
+        "dynamodb://Keys_of.shop-1?region=eu-central-1&create=false",
+        "dynamodb://Keys_of.shop-1?endpoint_url=http://127.0.0.1:9",
+    ],
+)
+def test_dynamodb(url):
+    """The name of a table keeps its case; nothing is asked yet, so a service that is not there is no matter."""
+    assert open_store(url).name == "dynamodb Keys_of.shop-1"
+
+
 def test_memory():
     """Each memory store is its own."""
     assert open_store("memory://").open() != open_store("memory://").open()
@@ -111,6 +124,12 @@ def test_mysql(url, address):
         ("sqlite:///records.db?force=true&mode=ro", "unknown: mode"),
         ("sqlite:///records.db?force=yes", "force is true or false"),
         ("sqlite:///records.db#main", "unknown: main"),
+        ("dynamodb://", "names one table"),
+        ("dynamodb://keys/more", "names one table"),
+        ("dynamodb://id:pass@keys", "boto3 takes credentials from its own places"),
+        ("dynamodb://keys?endpoint_url=http://id:pass@127.0.0.1:9", "endpoint_url has credentials in it"),
+        ("dynamodb://keys?create=no", "create is true or false"),
+        ("dynamodb://keys?regoin=eu-central-1", "unknown: regoin"),
         ("memory://name", "has no name"),
         ("memory:///name", "has no name"),
         ("memory://?size=3", "unknown: size"),

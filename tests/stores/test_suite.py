@@ -16,29 +16,35 @@ from tests.stores import mutants
 
 MUTANTS = Path(__file__).with_name("mutants.py")
 
-# What a sequence of transitions cannot show: it has small responses, looks
-# at one record at a time, purges to the end, and opens each store once.
-BEYOND_THE_MACHINE = {
-    mutants.CutsResponses,
-    mutants.PurgesEverythingAtOnce,
-    mutants.PurgesWhatIsInProgress,
-    mutants.FollowsTheClock,
-    mutants.MakesNewSecrets,
-    mutants.TakesAnySecret,
-    mutants.StaysOpen,
-    mutants.ReplacesWhateverIsThere,
-    mutants.SkipsAPage,
-    mutants.CountsOnlyTheLast,
-    mutants.RemembersEveryDay,
-    mutants.ForgetsTheRoute,
-}
+# What a sequence of transitions can show. It has durations and bytes of one kind, purges to the end, opens each
+# store once, and does one thing at a time.
+SHOWN_BY_SEQUENCES = [
+    mutants.IgnoresTokens,
+    mutants.IgnoresStates,
+    mutants.LapsesEarly,
+    mutants.LapsesLate,
+    mutants.ExpiresEarly,
+    mutants.ForgetsEarly,
+    mutants.PunishesLateOwners,
+    mutants.LifetimeFromClaim,
+    mutants.CountsNoAttempts,
+    mutants.KeepsTheOldToken,
+    mutants.ForgetsRenewals,
+    mutants.KeepsExpiredResponses,
+    mutants.ClaimExtendsTheLease,
+    mutants.ClaimOverwrites,
+    mutants.NeverHasMore,
+    mutants.SettlesWhatIsUnknown,
+]
 
 
-def test_every_mutant_is_caught_by_its_case(tmp_path):
-    """The case that is there for a fault fails on the store that has it; the store without a fault passes each."""
+def test_every_mutant_is_caught_by_its_cases(tmp_path):
+    """The cases that are there for a fault fail on the store that has it; the stores without a fault pass each."""
     report = tmp_path / "report.xml"
-    nodes = [f"{MUTANTS}::Test{mutant.__name__}::{case}" for mutant, case in mutants.CAUGHT_BY.items()]
-    nodes += [f"{MUTANTS}::TestMutant::{case}" for case in set(mutants.CAUGHT_BY.values())]
+    pairs = {(mutant.__name__, case) for mutant, cases in mutants.CAUGHT_BY.items() for case in cases}
+    nodes = [f"{MUTANTS}::Test{mutant}::{case}" for mutant, case in sorted(pairs)]
+    nodes += [f"{MUTANTS}::TestFailing::{case}" for case in sorted({case for _, case in pairs})]
+    nodes += [f"{MUTANTS}::TestMutant::{case}" for case in sorted({case for mutant, case in pairs if _alone(mutant)})]
     options = ["-q", "--tb=no", "-p", "no:cacheprovider", f"--junitxml={report}"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *nodes],
@@ -49,15 +55,20 @@ def test_every_mutant_is_caught_by_its_case(tmp_path):
     )
     assert done.returncode == 1, done.stdout + done.stderr
     failed = {
-        case.attrib["classname"].rpartition(".Test")[2]
+        (case.attrib["classname"].rpartition(".Test")[2], case.attrib["name"].partition("[")[0])
         for case in ET.parse(report).iter("testcase")
         if case.find("failure") is not None
     }
-    assert failed == {mutant.__name__ for mutant in mutants.CAUGHT_BY}, done.stdout
+    assert failed == pairs, done.stdout
 
 
-@pytest.mark.parametrize("mutant", [mutant for mutant in mutants.CAUGHT_BY if mutant not in BEYOND_THE_MACHINE])
-def test_every_mutant_is_caught_by_the_machine(mutant):
+def _alone(mutant: str) -> bool:
+    """Is it a store whose objects share nothing?"""
+    return not issubclass(getattr(mutants, mutant), mutants.Shared)
+
+
+@pytest.mark.parametrize("mutant", SHOWN_BY_SEQUENCES)
+def test_mutant_is_caught_by_the_machine(mutant):
     """A random sequence of transitions shows the fault, without anybody having thought of it."""
     machine = type("Machine", (StoreMachine,), {"makes": (lambda clock, folder: mutant(clock),)})
     quick = settings(max_examples=300, phases=[Phase.generate], database=None, derandomize=True, deadline=None)

@@ -14,7 +14,7 @@ from retrysafe.stores.sqlite import SqliteStore
 
 _FORMS = (
     "memory://, sqlite:///relative.db, sqlite:////absolute/path.db, postgresql://user@host/database, "
-    "mysql://user@host:port/database, redis://host:6379/0"
+    "mysql://user@host:port/database, redis://host:6379/0, dynamodb://table?region=name"
 )
 
 
@@ -28,7 +28,8 @@ def open_store(url: str) -> Store:
             `?portable=true` for other engines that speak this protocol;
             `mysql://user:password@host:port/database`, with `?tls=true`, and `&tls_ca=FILE` if the
             system does not trust the server's certificate; `redis://host:6379/0` and its like, as in
-            docs/how-to/redis.md.
+            docs/how-to/redis.md; `dynamodb://TABLE`, with `region=`, `endpoint_url=`, and `create=false` if the
+            table must be there already.
 
     Raises:
         ConfigurationError: no store has such a URL; the message names those that there are.
@@ -51,6 +52,10 @@ def open_store(url: str) -> Store:
             store = _postgres(url, options)
         case "mysql":
             store = _mysql(url, parts, options)
+        case "dynamodb":
+            _refuse(url, "@" in parts.netloc, "boto3 takes credentials from its own places")
+            _refuse(url, not parts.netloc or parts.path.strip("/"), "it names one table")
+            store = _dynamodb(url, parts.netloc, options)
         case scheme:
             raise ConfigurationError([f'no store has the scheme "{scheme}"; use one of {_FORMS}'])
     _refuse(url, options or parts.fragment, f"unknown: {', '.join(options) or parts.fragment}")
@@ -99,6 +104,8 @@ def _mysql(url: str, parts: SplitResult, options: dict[str, str]) -> Store:
             tls_ca=tls_ca,
         )
     )
+
+
 def _redis(url: str) -> Store:
     try:
         store = import_module("retrysafe.stores.redis")
@@ -109,13 +116,22 @@ def _redis(url: str) -> Store:
     return opened
 
 
+def _dynamodb(url: str, table: str, options: dict[str, str]) -> Store:
+    from retrysafe.stores.dynamodb import DynamoStore  # noqa: PLC0415 its driver is an extra
+
+    create = _flag(url, options, "create", default="true")
+    region, endpoint_url = options.pop("region", None), options.pop("endpoint_url", None)
+    _refuse(url, "@" in (endpoint_url or ""), "endpoint_url has credentials in it")
+    return DynamoStore(table, region=region, endpoint_url=endpoint_url, create=create)
+
+
 def _refuse(url: str, wrong: object, why: str) -> None:
     if wrong:
         scheme = url.partition(":")[0]  # the rest might hold a password that was meant for another store
         raise ConfigurationError([f"the store's URL {scheme}://... cannot be used: {why}; the forms are {_FORMS}"])
 
 
-def _flag(url: str, options: dict[str, str], name: str) -> bool:
-    value = options.pop(name, "false")
+def _flag(url: str, options: dict[str, str], name: str, default: str = "false") -> bool:
+    value = options.pop(name, default)
     _refuse(url, value not in ("true", "false"), f"{name} is true or false")
     return value == "true"

@@ -10,8 +10,11 @@ from __future__ import annotations
 import pytest
 
 pytest.register_assert_rewrite(
+    "retrysafe.testing.cases_doubt",
+    "retrysafe.testing.cases_edges",
     "retrysafe.testing.cases_many",
     "retrysafe.testing.cases_moves",
+    "retrysafe.testing.cases_races",
     "retrysafe.testing.cases_store",
     "retrysafe.testing.cases_time",
     "retrysafe.testing.machine",

@@ -22,12 +22,14 @@ from retrysafe.testing.subject import (
     LIFETIME_MS,
     OWNERS,
     RESPONSE,
+    STEPS,
     WAIT_MS,
     Cases,
     Subject,
     token,
 )
 
+SEEN = [(before, event) for before, event in TABLE if GUARDS[event] in (Guard.SEEN, Guard.LAPSED, Guard.FORGETTABLE)]
 BY_TOKEN = [(before, event) for before, event in TABLE if GUARDS[event] not in (Guard.ABSENT, Guard.LIFETIME_OVER)]
 
 
@@ -76,6 +78,49 @@ class TheTable(Cases):
         before = subject.record()
         assert not subject.happen(event, earlier)
         assert subject.record() == before
+
+    @pytest.mark.parametrize("event", OWNERS)
+    @pytest.mark.parametrize("settled", [Event.COMPLETE, Event.RELEASE, Event.GIVE_UP, Event.ABANDON])
+    def test_stale_owner_is_refused_whatever_the_next_did(self, subject: Subject, settled: Event, event: Event) -> None:
+        """Whoever was taken over from does not settle what the next owner left, least of all its unknown."""
+        stale = subject.claim()
+        second = self._taken_over(subject, stale)
+        subject.clock.advance(LEASE_MS)
+        assert subject.happen(settled, second)
+        before = subject.record()
+        assert not subject.happen(event, stale)
+        assert subject.record() == before
+
+    @pytest.mark.parametrize("event", OWNERS)
+    def test_owner_of_a_record_that_is_gone_is_refused(self, subject: Subject, event: Event) -> None:
+        """Where a record was discarded and claimed anew, the token of the first one is worth nothing."""
+        stale = subject.claim()
+        assert subject.happen(Event.DISCARD, stale)
+        subject.claim()
+        before = subject.record()
+        assert not subject.happen(event, stale)
+        assert subject.record() == before
+
+    @pytest.mark.parametrize(("state", "event"), SEEN)
+    def test_old_view_is_refused(self, subject: Subject, state: State, event: Event) -> None:
+        """A token that the record had an attempt ago is refused, though state and time are right."""
+        first = subject.claim()
+        second = self._taken_over(subject, first)
+        for step in STEPS[state]:
+            subject.clock.advance(WAIT_MS[GUARDS[step]])
+            assert subject.happen(step, second)
+        assert subject.state() is state
+        subject.clock.advance(LIFETIME_MS + KEEP_MS)
+        before = subject.record()
+        assert not subject.happen(event, first)
+        assert subject.record() == before
+
+    def _taken_over(self, subject: Subject, claim: Claim) -> Claim:
+        subject.clock.advance(LEASE_MS)
+        assert subject.happen(Event.TAKE_OVER, claim)
+        record = subject.record()
+        assert record is not None
+        return Claim(subject.record_id, record.token, record.attempt)
 
     @pytest.mark.parametrize("event", [event for event in OWNERS if event is not Event.RENEW])
     def test_a_settlement_is_final_for_its_owner(self, subject: Subject, event: Event) -> None:

@@ -1,4 +1,4 @@
-"""Cases about the store as a whole: races, the secret, the object, and what outlives it."""
+"""Cases about the store as a whole: the secret, the object, and what outlives it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,82 +14,20 @@ from retrysafe.errors import StoreUnavailable, StoreUnusable
 from retrysafe.model import Claim, Found, State
 from retrysafe.protocol.effects import (
     ClaimIfAbsent,
-    ClaimIfRetryable,
     CompleteIfHeld,
     Read,
-    TakeOverIfLapsed,
-    Transition,
 )
-from retrysafe.protocol.states import TABLE, Event
+from retrysafe.protocol.states import Event
 from retrysafe.stores.contract import Store
 from retrysafe.testing.subject import (
     COLOURS,
-    FINGERPRINT,
     KEEP_MS,
-    LEASE_MS,
     LIFETIME_MS,
-    OWNERS,
     RESPONSE,
     Cases,
     Subject,
     token,
-    transition_of,
 )
-
-RACERS = 64
-
-
-class Races(Cases):
-    """Many at once."""
-
-    def test_one_of_many_claims_wins(self, subject: Subject) -> None:
-        """Of claims on an absent record that race, one wins, and all see it."""
-        claims = [subject.claiming() for _ in range(RACERS)]
-        found = subject.race(claims)
-        winners = [claim for claim, one in zip(claims, found, strict=True) if one.record.token == claim.token]
-        assert len(winners) == 1
-        assert {one.record.token for one in found} == {winners[0].token}
-
-    @pytest.mark.parametrize(
-        ("state", "event"), [(State.IN_PROGRESS, Event.TAKE_OVER), (State.RETRYABLE, Event.RECLAIM)]
-    )
-    def test_one_of_many_new_claims_wins(self, subject: Subject, state: State, event: Event) -> None:
-        """Of new claims on the same record that race, one wins, and the record carries its token."""
-        claim = subject.bring_to(state)
-        subject.clock.advance(LEASE_MS)
-        claims = [transition_of(event, claim) for _ in range(RACERS)]
-        answers = subject.race(claims)
-        assert sorted(answers) == [False] * (RACERS - 1) + [True]
-        record = subject.record()
-        assert record is not None
-        assert record.token == _token(claims[answers.index(True)])
-        assert record.attempt == 2
-
-    def test_owner_and_take_over_exclude_each_other(self, subject: Subject) -> None:
-        """An owner that completes late and those that take over: one of them all wins."""
-        claim = subject.claim()
-        subject.clock.advance(LEASE_MS)
-        events = [Event.COMPLETE, Event.TAKE_OVER] * (RACERS // 2)
-        transitions: list[Transition[Any]] = [transition_of(event, claim) for event in events]
-        answers = subject.race(transitions)
-        assert sorted(answers) == [False] * (RACERS - 1) + [True]
-        winner = events[answers.index(True)]
-        assert subject.state() is TABLE[State.IN_PROGRESS, winner]
-
-    @pytest.mark.parametrize("event", [event for event in OWNERS if event is not Event.RENEW])
-    def test_one_of_many_settlements_counts(self, subject: Subject, event: Event) -> None:
-        """The same settlement many times at once took effect once."""
-        claim = subject.claim()
-        answers = subject.race([transition_of(event, claim) for _ in range(RACERS)])
-        assert sorted(answers) == [False] * (RACERS - 1) + [True]
-
-    def test_claims_on_many_records(self, subject: Subject) -> None:
-        """Claims on different records that race all win."""
-        claims = [
-            ClaimIfAbsent(secrets.token_bytes(32), token(), FINGERPRINT, LEASE_MS, KEEP_MS) for _ in range(RACERS)
-        ]
-        found = subject.race(claims)
-        assert [one.record.token for one in found] == [claim.token for claim in claims]
 
 
 class TheSecret(Cases):
@@ -261,8 +198,3 @@ class Durable(Cases):
         assert record is not None
         assert record.response == RESPONSE
         other.close()
-
-
-def _token(transition: Transition[Any]) -> bytes:
-    assert isinstance(transition, (ClaimIfAbsent, ClaimIfRetryable, TakeOverIfLapsed))
-    return transition.token

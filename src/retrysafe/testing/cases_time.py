@@ -26,7 +26,11 @@ from retrysafe.testing.subject import (
     Subject,
 )
 
+STEP_MS = 3_600_000  # by which the clock of a host is set
+
+HELD = (Guard.HELD, Guard.SEEN)
 AFTER_LEASE = [event for event in Event if GUARDS[event] is Guard.LAPSED]
+BY_OWNER = [(before, event) for before, event in TABLE if before is not None and GUARDS[event] in HELD]
 FORGOTTEN = [before for before, event in TABLE if event is Event.FORGET]
 
 
@@ -97,6 +101,85 @@ class Leases(Cases):
         record = subject.record()
         assert record is not None
         assert record.lease_until_ms == before_ms + LEASE_MS
+
+
+class ClockSteps(Cases):
+    """The clock of a host is set: the store's stands, or goes on, and never goes back."""
+
+    @pytest.mark.parametrize(("state", "event"), BY_OWNER)
+    def test_nothing_is_dated_back(self, subject: Subject, state: State, event: Event) -> None:
+        """What happens after the host's clock was set back is dated when the record was last written."""
+        claim = subject.bring_to(state)
+        before_ms = subject.clock()
+        subject.clock.advance(-STEP_MS)
+        assert subject.happen(event, claim)
+        found = subject.found()
+        if found is not None:
+            record = found.record
+            assert found.now_ms == before_ms
+            assert record.claimed_at_ms == before_ms
+            assert record.settled_at_ms in (None, before_ms)
+            assert record.forget_at_ms > before_ms
+
+    @pytest.mark.parametrize("event", AFTER_LEASE)
+    def test_a_step_back_ends_no_lease_and_adds_to_it(self, subject: Subject, event: Event) -> None:
+        """After a step back a lease lasts until the host's clock has come to its end, to the millisecond."""
+        claim = subject.claim()
+        subject.clock.advance(-STEP_MS)
+        assert not subject.happen(event, claim)
+        subject.clock.advance(STEP_MS + LEASE_MS - 1)
+        assert not subject.happen(event, claim)
+        subject.clock.advance(1)
+        assert subject.happen(event, claim)
+
+    @pytest.mark.parametrize("event", AFTER_LEASE)
+    def test_a_step_forward_is_time(self, subject: Subject, event: Event) -> None:
+        """A step forward ends the leases that it steps over; the step back takes nothing of that back."""
+        claim = subject.claim()
+        subject.clock.advance(STEP_MS)
+        assert subject.happen(event, claim)
+        after = subject.found()
+        subject.clock.advance(-STEP_MS)
+        assert subject.found() == after
+        assert not subject.happen(Event.TAKE_OVER, claim)
+        assert subject.found() == after
+
+    def test_a_step_forward_and_back_shortens_no_new_lease(self, subject: Subject) -> None:
+        """Whoever took over in a future that was taken back holds for a whole lease from there."""
+        claim = subject.claim()
+        subject.clock.advance(STEP_MS)
+        assert subject.happen(Event.TAKE_OVER, claim)
+        record = subject.record()
+        assert record is not None
+        second = Claim(subject.record_id, record.token, record.attempt)
+        subject.clock.advance(-STEP_MS)
+        assert not subject.happen(Event.ABANDON, second)
+        subject.clock.advance(STEP_MS + LEASE_MS - 1)
+        assert not subject.happen(Event.ABANDON, second)
+        subject.clock.advance(1)
+        assert subject.happen(Event.ABANDON, second)
+
+    def test_a_step_back_expires_nothing(self, subject: Subject) -> None:
+        """A lifetime ends when the host's clock has come to its end, however it came there."""
+        subject.bring_to(State.COMPLETED)
+        subject.clock.advance(-STEP_MS)
+        assert subject.do(Purge()) == Purged(0, 0, more=False)
+        subject.clock.advance(STEP_MS + LIFETIME_MS - 1)
+        assert subject.do(Purge()) == Purged(0, 0, more=False)
+        subject.clock.advance(1)
+        assert subject.do(Purge()) == Purged(expired=1, forgotten=0, more=False)
+
+    def test_time_never_goes_back_for_a_reader(self, subject: Subject) -> None:
+        """The store's clock, as reads of one record tell it, only grows, whatever the host's does."""
+        subject.claim()
+        told = []
+        for step_ms in (5, -STEP_MS, 3, STEP_MS, -7, 1, 86_400_000, -1):
+            subject.clock.advance(step_ms)
+            found = subject.found()
+            assert found is not None
+            told.append(found.now_ms)
+        assert told == sorted(told)
+        assert told[-1] == subject.clock() + 1
 
 
 class Retention(Cases):

@@ -7,23 +7,49 @@ One line in a test module runs it:
 
 from __future__ import annotations
 
+from typing import Any
+
+from retrysafe.testing.cases_doubt import EngineErrors, LostReplies, MakeFailing
+from retrysafe.testing.cases_edges import Edges
 from retrysafe.testing.cases_many import Answers, Census, Responses
 from retrysafe.testing.cases_moves import Claims, Settlements, TheTable
-from retrysafe.testing.cases_store import Durable, Races, TheObject, TheSecret
-from retrysafe.testing.cases_time import Leases, Retention
+from retrysafe.testing.cases_races import Races, TwoConnections
+from retrysafe.testing.cases_store import Durable, TheObject, TheSecret
+from retrysafe.testing.cases_time import ClockSteps, Leases, Retention
 from retrysafe.testing.subject import Cases, MakeStore
 
+EVERY = (
+    TheTable,
+    Claims,
+    Settlements,
+    Edges,
+    Leases,
+    ClockSteps,
+    Retention,
+    Races,
+    LostReplies,
+    TheSecret,
+    TheObject,
+    Responses,
+    Answers,
+    Census,
+)
 
-def store_contract(make: MakeStore, *, durable: bool = True) -> type[Cases]:
+
+def store_contract(make: MakeStore, *, durable: bool = True, failing: MakeFailing | None = None) -> type[Cases]:
     """The suite for one kind of store, to be given a name that starts with `Test`.
 
     Args:
         make: makes a store from a clock and a folder that is its own.
-        durable: the records outlive the store object, and are there for the next on the same folder.
+        durable: the records outlive the store object, and are there for every other on the same folder.
+        failing: makes the engine under the stores of a folder fail until its context ends, so that the suite
+            can show what a store says and does meanwhile; None for a store whose engine cannot fail.
     """
-    cases: tuple[type[Cases], ...] = (
-        TheTable, Claims, Settlements, Leases, Retention, Races, TheSecret, TheObject, Responses, Answers, Census,
-    )  # fmt: skip
+    cases: tuple[type[Cases], ...] = EVERY
+    members: dict[str, Any] = {"make": staticmethod(make)}
     if durable:
-        cases += (Durable,)
-    return type("StoreContract", cases, {"make": staticmethod(make)})
+        cases += (Durable, TwoConnections)
+    if failing is not None:
+        cases += (EngineErrors,)
+        members["failing"] = staticmethod(failing)
+    return type("StoreContract", cases, members)

@@ -7,6 +7,8 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -53,6 +55,15 @@ WAIT_MS = dict.fromkeys(Guard, 0) | {
 # What an owner may do, by its token.
 OWNERS = [event for event in Event if GUARDS[event] is Guard.HELD]
 
+# The shortest way from a claim to each state.
+STEPS: dict[State, Sequence[Event]] = {
+    State.IN_PROGRESS: [],
+    State.COMPLETED: [Event.COMPLETE],
+    State.RETRYABLE: [Event.RELEASE],
+    State.UNKNOWN: [Event.GIVE_UP],
+    State.EXPIRED: [Event.COMPLETE, Event.EXPIRE],
+}
+
 MakeStore = Callable[[Clock, Path], Store]
 """Makes a store from a clock, in milliseconds, and a folder that is its own. The same folder means the same records."""
 
@@ -63,8 +74,8 @@ class Colour(Protocol):
     def do(self, store: Store, transition: Transition[T]) -> T:
         """One transition, to its answer."""
 
-    def race(self, store: Store, transitions: Sequence[Transition[T]]) -> list[T]:
-        """All of them at the same time; their answers in order."""
+    def race(self, stores: Sequence[Store], transitions: Sequence[Transition[T]]) -> list[T]:
+        """All of them at the same time, dealt out to the stores in turn; their answers in order."""
 
     def close(self) -> None:
         """Let go of threads and loops."""
@@ -77,16 +88,16 @@ class Blocking:
         """On this thread."""
         return store.perform(transition)
 
-    def race(self, store: Store, transitions: Sequence[Transition[T]]) -> list[T]:
+    def race(self, stores: Sequence[Store], transitions: Sequence[Transition[T]]) -> list[T]:
         """On a thread each, started together."""
         together = threading.Barrier(len(transitions))
 
-        def run(transition: Transition[T]) -> T:
+        def run(store: Store, transition: Transition[T]) -> T:
             together.wait()
             return store.perform(transition)
 
         with ThreadPoolExecutor(len(transitions)) as pool:
-            return list(pool.map(run, transitions))
+            return list(pool.map(run, cycle(stores), transitions))
 
     def close(self) -> None:
         """There is nothing to let go of."""
@@ -100,13 +111,14 @@ class Asyncio:
 
     def do(self, store: Store, transition: Transition[T]) -> T:
         """On the loop."""
-        return self.race(store, [transition])[0]
+        return self.race([store], [transition])[0]
 
-    def race(self, store: Store, transitions: Sequence[Transition[T]]) -> list[T]:
+    def race(self, stores: Sequence[Store], transitions: Sequence[Transition[T]]) -> list[T]:
         """In one turn of the loop."""
+        dealt = list(zip(cycle(stores), transitions, strict=False))
 
         async def run() -> list[T]:
-            return await asyncio.gather(*(store.submit(transition) for transition in transitions))
+            return await asyncio.gather(*(store.submit(transition) for store, transition in dealt))
 
         return self._runner.run(run())
 
@@ -140,11 +152,20 @@ class Subject:
         self.record_id = secrets.token_bytes(32)
         self.store = make(self.clock, folder)
         self.store.open()
+        self._others: list[Store] = []
 
     def close(self) -> None:
-        """Close the store and the colour."""
-        self.store.close()
+        """Close every store and the colour."""
+        for store in (self.store, *self._others):
+            store.close()
         self.colour.close()
+
+    def another_store(self) -> Store:
+        """A second store object on the same records, open, beside the first."""
+        store = self._make(self.clock, self._folder)
+        self._others.append(store)
+        store.open()
+        return store
 
     def reopen(self) -> None:
         """Another store object on the same folder, as after a restart."""
@@ -156,9 +177,18 @@ class Subject:
         """One transition, to its answer."""
         return self.colour.do(self.store, transition)
 
-    def race(self, transitions: Sequence[Transition[T]]) -> list[T]:
-        """All of them at the same time."""
-        return self.colour.race(self.store, transitions)
+    def race(self, transitions: Sequence[Transition[T]], beside: Sequence[Store] = ()) -> list[T]:
+        """All of them at the same time, dealt out to the store and to those beside it."""
+        return self.colour.race([self.store, *beside], transitions)
+
+    @contextmanager
+    def by(self, store: Store) -> Iterator[None]:
+        """What is done meanwhile is done by another store object."""
+        mine, self.store = self.store, store
+        try:
+            yield
+        finally:
+            self.store = mine
 
     def found(self) -> Found | None:
         """The record as it stands."""
@@ -194,14 +224,7 @@ class Subject:
         if state is None:
             return Claim(self.record_id, token(), 1)
         claim = self.claim()
-        steps: dict[State, Sequence[Event]] = {
-            State.IN_PROGRESS: [],
-            State.COMPLETED: [Event.COMPLETE],
-            State.RETRYABLE: [Event.RELEASE],
-            State.UNKNOWN: [Event.GIVE_UP],
-            State.EXPIRED: [Event.COMPLETE, Event.EXPIRE],
-        }
-        for event in steps[state]:
+        for event in STEPS[state]:
             self.clock.advance(WAIT_MS[GUARDS[event]])
             assert self.happen(event, claim)
         assert self.state() is state
@@ -215,13 +238,17 @@ class Subject:
             claim: the owner's, or the one that whoever acts has seen.
         """
         transition = transition_of(event, claim)
-        answer: Any = self.do(transition)
-        if isinstance(transition, ClaimIfAbsent):
-            return bool(answer.record.token == transition.token)
-        if isinstance(answer, Purged):
-            return answer.expired == 1
-        assert isinstance(answer, bool)
-        return answer
+        return took_effect(transition, self.do(transition))
+
+
+def took_effect(transition: Transition[Any], answer: Any) -> bool:
+    """Whether a transition happened, by its answer; a purge, whether it expired a record."""
+    if isinstance(transition, ClaimIfAbsent):
+        return bool(answer.record.token == transition.token)
+    if isinstance(answer, Purged):
+        return answer.expired == 1
+    assert isinstance(answer, bool)
+    return answer
 
 
 def transition_of(event: Event, claim: Claim) -> Transition[Any]:  # noqa: C901 one return for each event

@@ -1,0 +1,325 @@
+"""The store in one DynamoDB table: for applications that run without servers of their own.
+
+A claim is one request: a put on the condition that there is no record, which answers with the record that
+there is. Every other transition is a conditional update or delete. The driver is blocking: blocking callers
+use it on their own threads, event loops through a few threads of the store.
+
+A response that is too large for its item is put into items of its own *before* the record refers to them,
+and is removed after the record no longer does; who reads in between looks again. So no record refers to what
+is not there yet; what no record refers to is deleted by the service in time.
+
+Conditions of the service know no time, so writers say what time it is, by the service's clock
+(`dynamodb_clock`); a write that would be dated before the last one is refused and said again with its date.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from retrysafe.errors import StoreError, StoreUnavailable
+from retrysafe.model import Found
+from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, Purge, Purged, Read, Transition
+from retrysafe.protocol.states import Event
+from retrysafe.stores.clock import Clock
+from retrysafe.stores.contract import Pending
+from retrysafe.stores.dynamodb_clock import ServiceClock
+from retrysafe.stores.dynamodb_items import (
+    CHANGES,
+    COMPLETE_IN_PARTS,
+    DUE,
+    INLINE_BYTES_MAX,
+    KEY,
+    META,
+    PURGE,
+    Change,
+    Item,
+    Value,
+    bytes_of,
+    cut,
+    dated_at_ms,
+    first_item,
+    id_of,
+    kept_until,
+    keys_of,
+    mentioned,
+    part_keys,
+    record_of,
+    values_of,
+)
+from retrysafe.stores.dynamodb_table import Refused, Session, Table
+from retrysafe.stores.memory import allowed
+
+T = TypeVar("T")
+
+THREADS_MAX = 16
+DATED_MAX = 8  # times that a write is said again, because the record was dated later meanwhile
+LOOKS_MAX = 3  # times that a record is read again, because its parts went meanwhile
+PART_GRACE_MS = 86_400_000  # how long parts outlive their response, so that nobody who reads it late misses them
+PAGES_MAX = 16  # of the table that one batch of purging looks at
+
+
+class DynamoStore:
+    """Records in one DynamoDB table.
+
+    Args:
+        table: its name; it is made if there is none.
+        session: where boto3 takes credentials and the like from; None for its own ways.
+        region: of Amazon's; None for the session's.
+        endpoint_url: of a service that speaks DynamoDB's protocol and is not Amazon's.
+        create: make the table if there is none.
+        clock: milliseconds; the store makes it monotone. None for the service's, which nobody here can set.
+
+    Raises:
+        ConfigurationError: there are credentials in the URL.
+    """
+
+    def __init__(  # noqa: PLR0913 each is a setting of its own, given by name
+        self,
+        table: str,
+        *,
+        session: Session | None = None,
+        region: str | None = None,
+        endpoint_url: str | None = None,
+        create: bool = True,
+        clock: Clock | None = None,
+    ) -> None:
+        self.name = f"dynamodb {table}"
+        self._service_clock = None
+        if clock is None:
+            clock = self._service_clock = ServiceClock()
+        self._clock = clock
+        self._table = Table(table, session=session, region=region, endpoint_url=endpoint_url, clock=self._service_clock)
+        self._create = create
+        self._now_ms = 0
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._closed = False
+        self._purging_from: Item | None = None  # the page of the table that the next batch begins with
+        _STORES.add(self)
+
+    def open(self, secret: bytes | None = None) -> bytes:
+        """Make the table if there is none, and agree on the secret; after `close`, open it again."""
+        with self._lock:
+            self._closed = False
+        return self._table.agree_on_secret(secret, self._table.make_ready(create=self._create))
+
+    def perform(self, transition: Transition[T]) -> T:
+        """Do one transition on this thread."""
+        self._refuse_if_closed()
+        answer: T = self._do(transition)
+        return answer
+
+    def submit(self, transition: Transition[T]) -> asyncio.Future[T]:
+        """Hand one transition to the threads of this store."""
+        future: Pending[T] = Pending(loop=asyncio.get_running_loop())
+        try:
+            with self._lock:
+                self._refuse_if_closed()
+                self._pool = self._pool or ThreadPoolExecutor(THREADS_MAX, thread_name_prefix=f"retrysafe {self.name}")
+                self._pool.submit(self._answer, transition, future)
+        except StoreError as error:
+            future.set_exception(error)
+        return future
+
+    def close(self) -> None:
+        """Finish what was handed over, end the threads and close the connections."""
+        with self._lock:
+            self._closed = True
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown()
+        self._table.close()
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise StoreUnavailable(f"{self.name} is closed; open it before it is used")
+
+    def _answer(self, transition: Transition[Any], future: asyncio.Future[Any]) -> None:
+        outcome: Any
+        try:
+            outcome = self._do(transition)
+        except StoreError as error:
+            outcome = error
+        except Exception as error:  # noqa: BLE001 - whoever waits for a thread that failed would wait for ever
+            outcome = StoreUnavailable(f"{self.name}: {type(error).__name__}, which was not expected")
+            outcome.__cause__ = error
+        with suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+            future.get_loop().call_soon_threadsafe(_settle, future, outcome)
+
+    def _forked(self) -> None:
+        """Begin anew in a child: threads, connections and locks are the parent's."""
+        self._lock = threading.Lock()
+        self._pool = None
+        self._table.abandon()
+        if self._service_clock is not None:
+            self._service_clock.restart()
+
+    # --- time -------------------------------------------------------------------------------------
+
+    def _now(self) -> int:
+        """The time, asked for if this host has not heard of it lately."""
+        if self._service_clock is not None and not self._service_clock.is_fresh():
+            self._table.read(META)
+        now_ms = self._clock()
+        with self._lock:
+            self._now_ms = max(self._now_ms, now_ms)
+            return self._now_ms
+
+    # --- transitions ------------------------------------------------------------------------------
+
+    def _do(self, transition: Transition[Any]) -> Any:
+        match transition:
+            case ClaimIfAbsent():
+                return self._claim(transition)
+            case Read(record_id):
+                return self._found(record_id, self._table.read(record_id), self._now())
+            case CompleteIfHeld(response=response) if len(response) > INLINE_BYTES_MAX:
+                return self._complete_in_parts(transition)
+            case Purge(batch_max):
+                return self._purge(batch_max)
+            case _:
+                change = CHANGES[type(transition)]
+                return self._move(change, id_of(transition), lambda now_ms: values_of(transition, now_ms))
+
+    def _claim(self, claim: ClaimIfAbsent) -> Found:
+        """One request; a second one only where somebody deletes the record in the same moment."""
+        now_ms = self._now()
+        for _ in range(LOOKS_MAX):
+            record, attributes = first_item(claim, now_ms)
+            refused = self._table.insert(attributes)
+            if refused is None:
+                return Found(record, now_ms)
+            if (found := self._found(claim.record_id, refused.item, now_ms)) is not None:
+                return found
+        raise StoreUnavailable(f"{self.name}: a record comes and goes faster than it can be read; try again")
+
+    def _found(self, record_id: bytes, item: Item | None, now_ms: int) -> Found | None:
+        """An item as a record, with its parts, and the time: never before it was written."""
+        for _ in range(LOOKS_MAX):
+            if item is None:
+                return None
+            pieces = [self._table.read(key) for key in part_keys(item)]
+            if None not in pieces:
+                break
+            before, item = item, self._table.read(record_id)
+            if item is not None and part_keys(item) == part_keys(before):
+                break  # somebody deleted what is ours: what is left is no response that anybody would take for one
+        if item is None:
+            return None
+        response = b"".join(bytes_of(piece, "response") or b"" for piece in pieces if piece) if pieces else None
+        return Found(record_of(item, response), max(now_ms, dated_at_ms(item)))
+
+    def _move(self, change: Change, record_id: bytes, values: Callable[[int], dict[str, Value]]) -> bool:
+        """Write what an event writes if it may happen; did it?
+
+        Args:
+            change: the conditional write.
+            record_id: of the record.
+            values: what it mentions, at a time in milliseconds.
+        """
+        write_id = secrets.token_bytes(16)
+        now_ms = self._now()
+        for _ in range(DATED_MAX):
+            wanted = mentioned(
+                values(now_ms) | {"write_id": write_id},
+                ConditionExpression=change.condition,
+                UpdateExpression=change.update,
+            )
+            if change.update:
+                answer: Refused | Item | None = self._table.update(record_id, wanted)
+            else:
+                answer = self._table.delete(record_id, wanted)
+            if not isinstance(answer, Refused):
+                self._remove(part_keys(answer or {}))
+                return True
+            if answer.item is None or bytes_of(answer.item, "write_id") == write_id:
+                return answer.item is not None
+            if dated_at_ms(answer.item) <= now_ms:
+                return False
+            now_ms = dated_at_ms(answer.item)
+        raise StoreUnavailable(f"{self.name}: a record is written faster than this host can; it was not applied")
+
+    def _complete_in_parts(self, complete: CompleteIfHeld) -> bool:
+        """The parts first, then the record that refers to them; never one that refers to what is not there."""
+        parts_id = secrets.token_bytes(16)
+        pieces = cut(complete.response)
+        keys = keys_of(parts_id, len(pieces))
+        end_ms = self._now() + complete.lifetime_ms
+        for key, piece in zip(keys, pieces, strict=True):
+            self._table.put(kept_until(end_ms + PART_GRACE_MS) | {KEY: key, "response": piece})
+
+        def values(now_ms: int) -> dict[str, Value]:
+            return values_of(complete, now_ms) | {"parts_id": parts_id, "parts": len(keys)}
+
+        kept = self._move(COMPLETE_IN_PARTS, complete.claim.record_id, values)
+        if not kept:
+            self._remove(keys)
+        return kept
+
+    def _remove(self, keys: Sequence[bytes]) -> None:
+        """Delete parts that no record refers to; where that fails, the service does it in time."""
+        for key in keys:
+            with suppress(StoreError):
+                self._table.remove(key)
+
+    # --- purging ----------------------------------------------------------------------------------
+
+    def _purge(self, batch_max: int) -> Purged:
+        """Go on through the table where the last batch ended; one pass is over when there is no more."""
+        now_ms = self._now()
+        due = mentioned({"now_ms": now_ms}, FilterExpression=DUE)
+        expired = forgotten = 0
+        left = batch_max
+        for _ in range(PAGES_MAX):
+            items, following = self._table.page(due, self._purging_from)
+            done = [self._purge_one(item, now_ms) for item in items[:left]]
+            expired += done.count(Event.EXPIRE)
+            forgotten += done.count(Event.FORGET)
+            if len(items) > left or Event.ABANDON in done:  # what was abandoned is due to be forgotten
+                return Purged(expired, forgotten, more=True)
+            left -= len(items)
+            self._purging_from = following
+            if following is None:
+                return Purged(expired, forgotten, more=False)
+        return Purged(expired, forgotten, more=True)
+
+    def _purge_one(self, item: Item, now_ms: int) -> Event | None:
+        """Do to an item what is due; what that was, None if nothing was or somebody else did it."""
+        key = bytes(item[KEY]["B"])
+        if "state" not in item:  # a part that nobody refers to any more
+            self._remove([key])
+            return None
+        record = record_of(item, None)
+        for change in PURGE:
+            if allowed(record, change.event, record.token, now_ms):
+                happened = self._move(change, key, lambda now_ms: {"now_ms": now_ms, "seen_token": record.token})
+                if happened and change.update:  # a delete has removed them itself
+                    self._remove(part_keys(item))
+                return change.event if happened else None
+        return None
+
+
+def _settle(future: asyncio.Future[Any], outcome: Any) -> None:
+    if isinstance(outcome, StoreError):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
+
+
+_STORES: weakref.WeakSet[DynamoStore] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for store in _STORES:
+        store._forked()  # noqa: SLF001 - the store's own module
+
+
+os.register_at_fork(after_in_child=_after_fork)
