@@ -234,7 +234,7 @@ def test_the_lanes_do_not_slow_down(schema):
         with server().connect() as connection:
             await asyncio.to_thread(grow, connection, schema, ROWS)
         later_s = min([await rate(store) for _ in range(3)])
-        assert later_s < 5 * first_s  # a plan that reads the table is slower a hundred times
+        assert later_s < 20 * first_s  # a plan that reads the table is slower by more than a hundred times
 
     store = PostgresStore(server().url(), schema=schema)
     store.open()

@@ -28,7 +28,10 @@ class AsyncpgSession(PostgresSession):
     async def dial(self) -> None:
         """Make the connection."""
         self._connection = await asyncpg.connect(
-            self.place.url, timeout=CONNECT_S, server_settings={"application_name": "retrysafe"}
+            self.place.url,
+            timeout=CONNECT_S,
+            max_cached_statement_lifetime=0,  # there are few, and each is used for as long as the connection lasts
+            server_settings={"application_name": "retrysafe"},
         )
         self._connection.add_log_listener(self._note)
 
