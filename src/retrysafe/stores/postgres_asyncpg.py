@@ -37,7 +37,7 @@ class AsyncpgSession(PostgresSession):
 
     async def fetch(self, statement: str, *values: Any) -> Sequence[Sequence[Any]]:
         """The rows of one statement."""
-        rows: Sequence[Sequence[Any]] = await self._connection.fetch(statement, *values, timeout=ANSWER_S)
+        rows: Sequence[Sequence[Any]] = await self._connection.fetch(statement, *values, timeout=self.answer_s)
         return rows
 
     async def script(self, text: str) -> None:
