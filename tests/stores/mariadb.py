@@ -113,7 +113,7 @@ class Mariadb:
             user=USER,
             password=PASSWORD,
             database=database,
-            **{"autocommit": True} | options,
+            **{"autocommit": True, "ssl_disabled": True} | options,  # to look for certificates takes its time
         )
 
     def ask(self, text, database=None):
