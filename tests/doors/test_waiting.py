@@ -13,7 +13,7 @@ import pytest
 from tests.doors.servers import SERVERS, connect, request_bytes, serving, until
 
 WAIT, RERUN = "POST /wait/told", "POST /rerun/told"
-LEASE = {"SHOP_LEASE": "600ms"}
+LEASE = {"SHOP_LEASE": "1s"}
 
 
 @pytest.mark.parametrize("server", SERVERS)

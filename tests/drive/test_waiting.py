@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,16 +14,19 @@ import pytest
 import retrysafe.drive.waiting
 from retrysafe import Policy
 from retrysafe.drive.sync import Driver
+from retrysafe.drive.waiting import BlockingWaiting
 from retrysafe.model import Response, State
 from retrysafe.observe import StoreFailed
 from retrysafe.operation import operation
 from retrysafe.protocol.effects import Answered, Fate, Raised, Read, Wait, WaitEnd
 from retrysafe.protocol.flow import Deliver, Respond, Terms, protect
 from retrysafe.stores.memory import MemoryStore
+from retrysafe.stores.sqlite import SqliteStore
 from tests.doors.connections import Connection, ask, protected
 from tests.doors.handlers import Shop, content_of, piece, start
 from tests.drive.harness import PATIENCE_S, ManualClock, Noted, TamperedStore, eventually, failing, in_loop, states
 from tests.drive.test_sync import HEAD, SECRET, Blocking, answered
+from tests.stores.test_sqlite_processes import in_child
 
 WAITING = Policy(in_flight="wait", wait="5s")
 
@@ -336,8 +340,9 @@ def threads(policy=WAITING, *, elsewhere=False, owner=None, count=5):
         assert owner.entered.wait(PATIENCE_S)
         duplicates = [pool.submit(run, driver, Blocking(answered(body=b"order 2"))) for _ in range(count)]
         give_up_s = time.monotonic() + PATIENCE_S
-        while sum(room.waiters for room in driver.waiting._rooms.values()) < count:
+        while sum(room.waiters for room in list(driver.waiting._rooms.values())) < count:
             assert time.monotonic() < give_up_s
+            threading.Event().wait(0.001)
         try:
             yield clock, store, driver, owner, owning, duplicates
         finally:
@@ -361,6 +366,7 @@ def test_threads_share_one_look():
         began_s = time.monotonic()
         while store.done.count("Read") < 6:
             assert time.monotonic() - began_s < PATIENCE_S
+            threading.Event().wait(0.001)
         assert store.done.count("Read") <= 2 + (time.monotonic() - began_s + 0.1) / 0.005
         owner.gate.set()
         assert [waiting.result(PATIENCE_S).ending for waiting in duplicates] == ["replayed"] * 12
@@ -410,6 +416,24 @@ def test_threads_have_an_end_too(monkeypatch):
         assert driver.run(late, Blocking(answered())).ending == "in-progress"
         owner.gate.set()
         assert [waiting.result(PATIENCE_S).ending for waiting in duplicates] == ["replayed"] * 5
+
+
+def test_a_child_waits_for_itself(tmp_path):
+    """A fork in the middle of a wait, while a thread holds the lock: in the child nobody waits, and a request may."""
+    store = SqliteStore(tmp_path / "records.db")
+    store.open()
+    waiting = BlockingWaiting(store, Noted())
+    waiting._rooms[bytes(32)] = retrysafe.drive.waiting._Room()
+    with waiting._change:
+
+        def work():
+            assert not waiting._rooms
+            ended = waiting.wait(Wait(bytes(32), 10_000, None))
+            store.close()
+            return ended.end.name
+
+        assert in_child(os.fork, work) == "CHANGED"
+    store.close()
 
 
 def test_a_blocking_answer_keeps_its_status():

@@ -160,7 +160,7 @@ def test_ending_sends_away_who_waits(ledger, start):
     owner, owned = in_thread(lambda: keyed(gateway.port, "key-1", x_hold="after"))
     held = ledger.arrival("after")
     waiter, waited = in_thread(lambda: keyed(gateway.port, "key-1", x_hold="after"))
-    waiter.join(0.5)
+    waiter.join(1)
     assert not waited
     gateway.terminate()
     until(lambda: waited, "the 409")

@@ -89,6 +89,15 @@ def test_migrate_of_what_is_no_store(arguments, tmp_path):
     assert "not an SQLite database" in result.stderr
 
 
+@pytest.mark.parametrize("name", [("purge",), ("stats",), ("keys", "rotate")])
+def test_a_store_that_is_not_there_is_not_made(name, tmp_path):
+    """A mistyped URL is no success: exit code 3, and no file."""
+    result = command(*name, "--store", url_of(tmp_path), RETRYSAFE_ENCRYPTION_KEYS="ab" * 32)
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "is not there, and was not made" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- purge ------------------------------------------------------------------------------------------
 
 

@@ -11,8 +11,10 @@ allows, counted over all its waits, and no longer than its client or the server 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -134,6 +136,17 @@ async def _await(departure: Callable[[], Awaitable[None]]) -> None:
         await departure()
 
 
+_ALL: weakref.WeakSet[BlockingWaiting] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for waiting in list(_ALL):
+        waiting.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 class _Room:
     """Where threads wait for one record. Whoever finds a look due takes it for all."""
 
@@ -163,9 +176,14 @@ class BlockingWaiting:
     def __init__(self, store: Store, observer: Observer) -> None:
         self._store = store
         self._observer = observer
+        self._ended = False
+        self.forget()
+        _ALL.add(self)
+
+    def forget(self) -> None:
+        """Begin anew, without the threads that waited, and a lock that one of them may have held in a fork."""
         self._rooms: dict[bytes, _Room] = {}
         self._change = threading.Condition()
-        self._ended = False
 
     def wait(self, wish: Wait) -> Waited:
         """Wait on this thread until the record may have changed."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from retrysafe.stores.contract import Store
+from retrysafe.errors import StoreUnavailable
+from retrysafe.stores.contract import HasSchema, Store
 from retrysafe.stores.location import open_store
 
 
@@ -13,15 +14,20 @@ from retrysafe.stores.location import open_store
 def opened(url: str, secret: bytes | None) -> Iterator[tuple[Store, bytes]]:
     """The store that a URL names, opened, and the secret that its keys are digested with.
 
+    A store that no application has used yet is refused and not made: more likely the URL names another one,
+    and a command that does its work on nothing would say that all is well.
+
     Args:
         url: of the store.
         secret: the operator's, if the applications have one.
 
     Raises:
-        StoreError: it cannot be reached, or must not be used.
+        StoreError: it is not there, cannot be reached, or must not be used.
     """
     store = open_store(url)
     try:
+        if isinstance(store, HasSchema) and any(missing.number == 1 for missing in store.missing_migrations()):
+            raise StoreUnavailable(f"{store.name} is not there, and was not made; check the URL of the store")
         yield store, store.open(secret)
     finally:
         store.close()
