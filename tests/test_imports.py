@@ -69,7 +69,10 @@ def _is_module(value: object) -> bool:
     return isinstance(value, type(sys))
 
 
-@pytest.mark.parametrize(("module", "extra"), [("retrysafe.cli", "cli"), ("retrysafe.gateway.app", "gateway")])
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [("retrysafe.cli", "cli"), ("retrysafe.gateway.app", "gateway"), ("retrysafe.stores.redis", "redis")],
+)
 def test_missing_extra_is_named(module, extra):
     """Without its extra, a module says what to install."""
     with pytest.raises(ImportError, match=rf"retrysafe\[{extra}\]"):

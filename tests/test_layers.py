@@ -24,6 +24,7 @@ PLANTED = [
     ("pure", "protocol/flow.py", "import starlette"),
     ("drive", "drive/aio.py", "import retrysafe.stores.memory"),
     ("drivers", "stores/memory.py", "import sqlite3"),
+    ("redis", "stores/memory.py", "import hiredis"),
     ("extras", "server/asgi.py", "import starlette"),
 ]
 

