@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, assert_never, cast
 
@@ -295,15 +295,15 @@ class Job:
 
     def failed(self, error: StoreError) -> None:
         """Let the plan know; it may know another way."""
-        self._go_on(lambda: self._plan.throw(error))
+        self._go_on(self._plan.throw, error)
 
     def advance(self, answer: Any) -> None:
         """Give the plan an answer and do its next step."""
-        self._go_on(lambda: self._plan.send(answer))
+        self._go_on(self._plan.send, answer)
 
-    def _go_on(self, resume: Any) -> None:
+    def _go_on(self, resume: Callable[[Any], Step], with_this: Any) -> None:
         try:
-            self._step = resume()
+            self._step = resume(with_this)
         except StopIteration as end:
             self._future.set_result(end.value)
         except StoreError as error:
