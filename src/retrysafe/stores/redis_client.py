@@ -11,21 +11,24 @@ import threading
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, TypeVar, cast
 
-import redis
-import redis.asyncio
-import redis.asyncio.cluster
-import redis.asyncio.sentinel
-import redis.cluster
-import redis.sentinel
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
-from redis.exceptions import MaxConnectionsError, NoScriptError, RedisClusterException, RedisError
-from redis.retry import Retry
-
-from retrysafe.errors import StoreError, StoreUnusable
+from retrysafe.errors import ConfigurationError, StoreError, StoreUnusable
 from retrysafe.stores.redis_errors import DEMOTED, in_doubt, refused, unreachable
 from retrysafe.stores.redis_place import OVERRIDE, Kind, RedisPlace
 from retrysafe.stores.redis_plan import RECORDS_A_PAGE, Call, Keys, Page, Plan, Step, Wait
+
+try:
+    import redis
+    import redis.asyncio
+    import redis.asyncio.cluster
+    import redis.asyncio.sentinel
+    import redis.cluster
+    import redis.sentinel
+    from redis.asyncio.retry import Retry as AsyncRetry
+    from redis.backoff import NoBackoff
+    from redis.exceptions import MaxConnectionsError, NoScriptError, RedisClusterException, RedisError
+    from redis.retry import Retry
+except ModuleNotFoundError as missing:
+    raise ConfigurationError([f'redis:// needs {missing.name}: pip install "retrysafe[redis]"']) from missing
 
 T = TypeVar("T")
 
@@ -57,7 +60,11 @@ class BlockingClient:
         client = self._client()
         if not self._place.replicas:
             return self._drive(client, plan)
-        with client.client() as alone:  # replicas are counted for the writes of one connection
+        try:
+            alone = client.client()  # replicas are counted for the writes of one connection
+        except _FAILURES as error:
+            raise failure_of(self._place.name, error) from error
+        with alone:
             return self._drive(alone, plan)
 
     def check(self) -> None:
@@ -178,7 +185,12 @@ class AsyncClient:
     async def _drive(self, plan: Plan[Any]) -> Any:
         if not self._place.replicas:
             return await self._drive_through(self._client, plan)
-        async with self._client.client() as alone:  # replicas are counted for the writes of one connection
+        alone = self._client.client()  # replicas are counted for the writes of one connection
+        try:
+            await alone.initialize()
+        except _FAILURES as error:
+            raise failure_of(self._place.name, error) from error
+        async with alone:
             return await self._drive_through(alone, plan)
 
     async def _drive_through(self, client: Any, plan: Plan[Any]) -> Any:

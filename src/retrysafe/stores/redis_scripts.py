@@ -23,6 +23,7 @@ before the script runs. Only what begins a claim is refused then: a handler that
 from __future__ import annotations
 
 import hashlib
+import struct
 from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
@@ -43,7 +44,7 @@ from retrysafe.protocol.effects import (
 )
 from retrysafe.protocol.states import GUARDS, Event, Guard, sources, target
 
-SERVER_CLOCK = "(function() local t = redis.call('TIME') return t[1] * 1000 + math.floor(t[2] / 1000) end)()"
+SERVER_CLOCK = "(function(t) return t[1] * 1000 + math.floor(t[2] / 1000) end)(redis.call('TIME'))"
 
 VERSION = 1
 NEWER = "RETRYSAFENEWER"
@@ -121,8 +122,18 @@ _PARTS = ", ".join(f"record.{name}" for name in LAYOUT)
 _LUA_VALUES = f"struct.pack('{_FORMAT}', {_PARTS})"
 
 
-def _head(names: tuple[str, ...], flags: str = _SETTLES) -> str:
-    """Its arguments as names, and the record as a table if there is one."""
+def _at(part: str) -> int:
+    """Where a part of a record begins, as Lua counts."""
+    before = [kind for name, kind in LAYOUT.items() if list(LAYOUT).index(name) < list(LAYOUT).index(part)]
+    return struct.calcsize(">" + "".join(before)) + 1
+
+
+_TIME_OF_THE_RECORD = f"now_ms = math.max(now_ms, (struct.unpack('>{_IN_LUA['Q']}', value, {_at('written_at_ms')})))"
+_UNPACKED = f"{_PARTS} = struct.unpack('{_FORMAT}', value)"
+
+
+def _head(names: tuple[str, ...], flags: str = _SETTLES, unpacked: str = _UNPACKED) -> str:
+    """Its arguments as names, and the record as a table if there is one and it is wanted."""
     lines = [f"#!lua{flags}", "local identity = ARGV[1]"]
     for position, name in enumerate(names, 2):
         given = f"ARGV[{position}]"
@@ -135,8 +146,8 @@ local value = redis.call('GET', KEYS[1])
 local record = {{}}
 if value then
   if string.byte(value) ~= {VERSION} then return redis.error_reply('{NEWER} record') end
-  {_PARTS} = struct.unpack('{_FORMAT}', value)
-  now_ms = math.max(now_ms, record.written_at_ms)
+  {unpacked}
+  {_TIME_OF_THE_RECORD}
 end
 """
     )
@@ -144,7 +155,9 @@ end
 
 _ANSWER_RECORD = f"""
 local response = false
-if record.state == '{LETTERS[State(target(Event.COMPLETE) or "")]}' then response = redis.call('GET', KEYS[2]) end
+if string.sub(value, {_at("state")}, {_at("state")}) == '{LETTERS[State(target(Event.COMPLETE) or "")]}' then
+  response = redis.call('GET', KEYS[2])
+end
 return {{identity, now_ms, value, response}}
 """
 
@@ -193,7 +206,7 @@ record.settled_at_ms = now_ms record.expires_at_ms = now_ms + lifetime_ms
 record.forget_at_ms = record.expires_at_ms + forget_after_ms
 redis.call('SET', KEYS[2], response, 'PX', math.max(1, lifetime_ms))"""
 
-_CLAIM = f"""{_head(arguments(ClaimIfAbsent), _CLAIMS)}
+_CLAIM = f"""{_head(arguments(ClaimIfAbsent), _CLAIMS, unpacked="")}
 if not value then
   record.version = {VERSION} record.state = '{LETTERS[State(target(Event.CLAIM) or "")]}'
   record.identity = identity record.token = token record.attempt = 1
@@ -204,7 +217,7 @@ if not value then
 end
 {_ANSWER_RECORD}"""
 
-_READ = f"""{_head(arguments(Read))}
+_READ = f"""{_head(arguments(Read), unpacked="")}
 if not value then return {{identity, now_ms}} end
 {_ANSWER_RECORD}"""
 

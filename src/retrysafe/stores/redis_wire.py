@@ -13,16 +13,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol, assert_never
+from typing import Any, Protocol, assert_never, cast
 
-import hiredis
-
-from retrysafe.errors import StoreError
+from retrysafe.errors import ConfigurationError, StoreError
 from retrysafe.stores.redis_errors import DEMOTED, NOT_LOADED, code_of, in_doubt, refused, unreachable
 from retrysafe.stores.redis_place import RedisPlace
 from retrysafe.stores.redis_plan import RECORDS_A_PAGE, Call, Keys, Page, Plan, Step, Wait
+
+try:
+    import hiredis
+except ModuleNotFoundError as missing:
+    raise ConfigurationError([f'redis:// needs {missing.name}: pip install "retrysafe[redis]"']) from missing
 
 _FAREWELL_S = 1.0
 
@@ -89,8 +92,7 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one, and not derived from it
 
     def data_received(self, data: bytes) -> None:
         """Hand every whole answer to whoever waits for it."""
@@ -218,7 +220,7 @@ class Lane:
             failure = error
         except TimeoutError:
             failure = unreachable(self._place.name, f"no answer within {self._place.timeout_ms} ms")
-        except (OSError, UnicodeError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the callers are to hear it
             failure = unreachable(self._place.name, error)
         finally:
             self._connecting = None
@@ -293,15 +295,15 @@ class Job:
 
     def failed(self, error: StoreError) -> None:
         """Let the plan know; it may know another way."""
-        self._go_on(lambda: self._plan.throw(error))
+        self._go_on(self._plan.throw, error)
 
     def advance(self, answer: Any) -> None:
         """Give the plan an answer and do its next step."""
-        self._go_on(lambda: self._plan.send(answer))
+        self._go_on(self._plan.send, answer)
 
-    def _go_on(self, resume: Any) -> None:
+    def _go_on(self, resume: Callable[[Any], Step], with_this: Any) -> None:
         try:
-            self._step = resume()
+            self._step = resume(with_this)
         except StopIteration as end:
             self._future.set_result(end.value)
         except StoreError as error:
