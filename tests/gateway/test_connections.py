@@ -266,8 +266,9 @@ def test_a_head_without_end_is_no_answer():
         line.send(b"HTTP/1.1 200 OK\r\n")
         for _ in range(100):
             line.send(b"X: %s\r\n" % (b"a" * (UNDIGESTED_BYTES_MAX // 8)))
+        line.request()
 
-    with before(script) as (_, port):
+    with before(script, upstream_timeout_ms=3_000) as (_, port):
         assert keyed(port, "key-1").status == 502
         assert keyed(port, "key-1").json["code"] == "outcome-unknown"
 
