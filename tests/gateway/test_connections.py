@@ -247,6 +247,31 @@ def test_answers_before_the_answer_buy_no_time():
         assert keyed(port, "key-1").json["code"] == "outcome-unknown"
 
 
+def test_an_answer_that_began_may_not_be_silent_because_the_client_is():
+    """An upstream that answers while it is still being sent to has its own time, whatever the client does."""
+
+    def script(line):
+        line.head()
+        line.chunk()
+        line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok")
+        line.chunk()
+        line.take(1)
+
+    def chunk(text):
+        return b"%x\r\n%s\r\n" % (len(text), text)
+
+    with (
+        before(script, upstream_timeout_ms=400) as (_, port),
+        socket.create_connection(("127.0.0.1", port), timeout=5) as client,
+    ):
+        client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(b"one"))
+        received = b""
+        while not received.endswith(b"ok"):
+            received += client.recv(1_000)
+        client.sendall(chunk(b"two"))
+        assert client.recv(1_000) == b""  # broken off, while this client has not ended its content
+
+
 # --- answers that are none ------------------------------------------------------------------------
 
 
@@ -390,6 +415,12 @@ def test_a_content_is_framed_anew(method, fields, content, framing):
         assert [line for line in lines if line.startswith((b"content-length", b"transfer"))] == (
             [framing] if framing else []
         )
+
+
+def test_every_address_of_a_host_is_tried():
+    """A name that stands for two families is reached by the one where somebody listens."""
+    with origin(answering(OK)) as server, gateway(f"http://localhost:{server.port}") as port:
+        assert keyed(port, "key-1").status == 200
 
 
 # --- TLS ------------------------------------------------------------------------------------------

@@ -248,14 +248,15 @@ class Upstream:
 
 
 async def _send_pieces(link: Link, client: Client, first: bytes, *, chunked: bool) -> None:
-    """Send a content as it comes. The upstream's time does not run while it is the client who is slow."""
+    """Send a content as it comes. The time for an answer to begin does not run while it is the client who is slow."""
     piece = first
     try:
         while True:
             await link.write(_chunk(piece) if chunked else piece)
             if not client.more:
                 break
-            link.rest()
+            if not link.status:
+                link.rest()
             piece = await client.piece()
             if not link.status:
                 link.hurry()
