@@ -1,7 +1,7 @@
 """The client's side of an exchange: its content, whether it is still there, whether it has its answer.
 
-ASGI says that a client left only to somebody who waits for it, and a task that waits is a quarter of what a
-short exchange costs. So nobody is watched for the first moment, in which most exchanges are over.
+ASGI says that a client left only to somebody who waits for it, and a task that waits is too dear for an exchange
+that is over in a moment. So nobody is watched for the first moment, in which most exchanges are over.
 """
 
 from __future__ import annotations
