@@ -174,7 +174,7 @@ main(prog_name="retrysafe")
     ("missing", "extra", "arguments"),
     [
         ("click", "cli", ("version",)),
-        ("aiohappyeyeballs", "gateway", ("serve", *ENOUGH)),
+        ("aiohttp", "gateway", ("serve", *ENOUGH)),
         ("uvicorn", "gateway", ("serve", *ENOUGH)),
         ("httptools", "gateway", ("serve", *ENOUGH)),
         ("rich", "cli", ("demo",)),

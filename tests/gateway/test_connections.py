@@ -12,32 +12,22 @@ from contextlib import suppress
 import pytest
 import trustme
 
-from retrysafe.gateway.address import Address
-from retrysafe.gateway.link import UNDIGESTED_BYTES_MAX, UpstreamFailed, head_of
-from retrysafe.gateway.pool import Pool, UpstreamUnreachable
-from retrysafe.gateway.upstream import _chunk
+from retrysafe.gateway.app import _upstream
+from retrysafe.gateway.session import FIELD_BYTES_MAX, FIELDS_MAX, UpstreamFailed, UpstreamUnreachable, open_session
 from retrysafe.protocol.policy import Policy
 from tests.gateway.origin import OK, answering, origin
-from tests.gateway.serving import before, call, converse, gateway, keyed
-
-HEAD = head_of("GET", b"/", ((b"host", b"a"),))
+from tests.gateway.serving import before, call, configured, converse, gateway, keyed
 
 
-def pool(server, silence_s=10.0):
-    """A pool before an upstream."""
-    return Pool(Address(server.url), silence_s=silence_s, connect_timeout_s=5, keepalive_s=5)
+def session():
+    """A session as the gateway has one."""
+    return open_session(tls=False, connect_timeout_s=5, keepalive_s=5)
 
 
-async def exchange(connections):
-    """One exchange; the link that it was on."""
-    link = await connections.take()
-    link.ask(HEAD, to_head=False)
-    link.sent = True
-    await link.head()
-    while not link.over:
-        await link.piece()
-    connections.give_back(link)
-    return link
+async def exchange(opened, url):
+    """One exchange, to its end."""
+    async with opened.get(url) as answer:
+        await answer.read()
 
 
 # --- used again, or not ---------------------------------------------------------------------------
@@ -74,18 +64,13 @@ def test_what_the_loop_has_not_seen_yet_counts_too():
         line.request()
 
     async def twice():
-        connections = pool(server)
-        first = await exchange(connections)
-        assert first.fresh
-        closed.wait(10)  # holds up the loop, as other requests would
-        assert first.fresh
-        second = await exchange(connections)
-        connections.close()
-        return first, second
+        async with session() as opened:
+            await exchange(opened, server.url)
+            closed.wait(10)  # holds up the loop, as other requests would
+            await exchange(opened, server.url)
 
     with origin(script) as server:
-        first, second = asyncio.run(twice())
-        assert first is not second
+        asyncio.run(twice())
         assert [len(line.heads) for line in server.lines] == [1, 1]
 
 
@@ -113,7 +98,7 @@ def test_which_connections_are_used_again(answer, connections):
 
 
 def test_an_answer_to_head_leaves_its_connection_as_it_was():
-    """Its length is of a content that does not come; what comes after it is the next answer, or nobody's."""
+    """Its length is of a content that does not come; one that does come makes it no answer, and is nobody's."""
     length = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
 
     def script(line):
@@ -124,7 +109,7 @@ def test_an_answer_to_head_leaves_its_connection_as_it_was():
     with before(script, upstream_keepalive_ms=10_000) as (server, port):
         assert [call(port, method).body for method in ("HEAD", "GET", "HEAD", "GET")] == [b"", b"ok", b"", b"ok"]
         assert len(server.lines) == 1
-        assert call(port, "HEAD", "/with-content").value("Content-Length") == "2"
+        assert call(port, "HEAD", "/with-content").status == 502
         assert [call(port).body for _ in range(2)] == [b"ok", b"ok"]
         assert len(server.lines) == 2
 
@@ -148,7 +133,35 @@ def test_a_connection_with_half_a_request_on_it_is_not_used_again():
 
 def test_an_empty_piece_is_not_the_last_chunk():
     """A chunk without content ends a content, and only its end does."""
-    assert (_chunk(b"ab"), _chunk(b"")) == (b"2\r\nab\r\n", b"")
+    contents = []
+
+    def script(line):
+        while request := line.request():
+            contents.append(request[1])
+            line.send(OK)
+
+    connection = {
+        "type": "http", "method": "POST", "http_version": "1.1", "scheme": "http", "raw_path": b"/",
+        "query_string": b"",
+        "headers": [(b"host", b"a"), (b"transfer-encoding", b"chunked")],
+    }  # fmt: skip
+    pieces = [b"", b"a", b"", b"b", b""]
+    messages = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
+    sent = []
+
+    async def receive():
+        return messages.pop(0) if messages else {"type": "http.request", "body": b""}
+
+    async def send(message):
+        sent.append(message)
+
+    async def carry():
+        async with _upstream(configured(server.url)) as upstream:
+            await upstream(connection, receive, send)
+
+    with origin(script) as server:
+        asyncio.run(carry())
+        assert (sent[0]["status"], contents[0]) == (200, b"ab")
 
 
 def test_no_connection_is_left_behind():
@@ -159,46 +172,76 @@ def test_no_connection_is_left_behind():
             if head.startswith(b"GET /reset"):
                 line.reset()
                 return
-            line.send(OK)
+            if not head.startswith(b"GET /silent"):
+                line.send(OK)
 
     async def all_kinds():
-        connections = pool(server)
-        await exchange(connections)
-        link = await connections.take()
-        link.ask(head_of("GET", b"/reset", ((b"host", b"a"),)), to_head=False)
+        opened = session()
+        await exchange(opened, server.url)
         with pytest.raises(UpstreamFailed):
-            await link.head()
-        connections.give_back(link)
-        given_up = await connections.take()
-        given_up.ask(HEAD, to_head=False)
-        connections.give_back(given_up)
-        kept = await exchange(connections)
-        assert (set(connections._busy), list(connections._idle)) == (set(), [kept])
-        connections.close()
-        with pytest.raises(UpstreamUnreachable):
-            await connections.take()
+            await exchange(opened, f"{server.url}/reset")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await exchange(opened, f"{server.url}/silent")
+        await exchange(opened, server.url)
+        kept = [line for lines in opened.connector._conns.values() for line, _ in lines]
+        assert (opened.connector._acquired, len(kept)) == (set(), 1)
+        await opened.close()
 
     with origin(script) as server:
         asyncio.run(all_kinds())
 
 
+def test_nothing_is_left_for_an_upstream_that_does_not_read():
+    """When a request is given up, what was not sent yet is dropped with its connection, or it would wait for ever."""
+    go_on = threading.Event()
+
+    def script(line):
+        line.head()
+        assert go_on.wait(10)
+
+    async def endless():
+        while True:
+            yield bytes(1 << 20)
+
+    async def give_up():
+        opened = session()
+        asking = asyncio.get_running_loop().create_task(opened.post(server.url, data=endless()))
+        for _ in range(1_000):
+            transports = [line.transport for line in opened.connector._acquired if line.transport]
+            if any(transport.get_write_buffer_size() for transport in transports):
+                break
+            await asyncio.sleep(0.01)
+        asking.cancel()
+        await asyncio.wait({asking})
+        left = [transport.get_write_buffer_size() for transport in transports]
+        go_on.set()
+        await opened.close()
+        return left
+
+    with origin(script) as server:
+        assert asyncio.run(give_up()) == [0]
+
+
 def test_the_end_of_the_gateway_ends_every_connection():
-    """Who waits for an answer is told that none came."""
+    """Who waits for an answer is told that none came, and who comes later that nothing was sent."""
 
     async def cut_off():
-        connections = pool(server)
-        link = await connections.take()
-        link.ask(HEAD, to_head=False)
-        waiting = asyncio.get_running_loop().create_task(link.head())
-        await asyncio.sleep(0)
-        connections.close()
-        with pytest.raises(UpstreamFailed, match="shut down"):
-            await waiting
-        connections.give_back(link)
+        async with _upstream(configured(server.url)) as upstream:
+            waiting = asyncio.get_running_loop().create_task(upstream._request("POST", b"/", (), None))
+            assert await asyncio.to_thread(arrived.wait, 10)
+            await upstream.close()
+            with pytest.raises(UpstreamFailed):
+                await waiting
+            with pytest.raises(UpstreamUnreachable, match="shutting down"):
+                await upstream._request("POST", b"/", (), None)
+            await upstream.close()
+
+    arrived = threading.Event()
 
     def silent(line):
         while line.request()[0]:
-            pass
+            arrived.set()
 
     with origin(silent) as server:
         asyncio.run(cut_off())
@@ -283,14 +326,17 @@ def test_a_coding_that_was_not_asked_for_is_no_answer(coding):
         assert keyed(port, "key-1").json["code"] == "outcome-unknown"
 
 
-def test_a_head_without_end_is_no_answer():
+@pytest.mark.parametrize(
+    ("piece", "times"), [(b"X: a\r\n", FIELDS_MAX + 2), (b"a" * (FIELD_BYTES_MAX // 8), 9)], ids=["fields", "bytes"]
+)
+def test_a_head_without_end_is_no_answer(piece, times):
     """The gateway does not collect it for ever."""
 
     def script(line):
         line.request()
-        line.send(b"HTTP/1.1 200 OK\r\n")
-        for _ in range(100):
-            line.send(b"X: %s\r\n" % (b"a" * (UNDIGESTED_BYTES_MAX // 8)))
+        line.send(b"HTTP/1.1 200 OK\r\nX: ")
+        for _ in range(times):
+            line.send(piece)
         line.request()
 
     with before(script, upstream_timeout_ms=3_000) as (_, port):
@@ -393,7 +439,7 @@ def test_a_request_of_http_1_0_gets_a_host():
     """One that names no host is sent on with the upstream's: HTTP/1.1 asks for one."""
     with before(answering(OK)) as (server, port):
         converse(port, b"GET / HTTP/1.0\r\n\r\n")
-        assert server.heads[0].startswith(b"GET / HTTP/1.1\r\nhost: %s\r\n" % server.url[7:].encode())
+        assert server.heads[0].startswith(b"GET / HTTP/1.1\r\nHost: %s\r\n" % server.url[7:].encode())
 
 
 @pytest.mark.parametrize(

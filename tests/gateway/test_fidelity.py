@@ -7,10 +7,10 @@ import gzip
 import socket
 import threading
 
+import aiohttp
 import pytest
 
-from retrysafe.gateway.address import Address
-from retrysafe.gateway.pool import Pool, UpstreamUnreachable
+from retrysafe.gateway.session import UpstreamUnreachable, _Connector
 from tests.gateway.origin import OK, answering, origin
 from tests.gateway.serving import before, call, converse, keyed
 
@@ -211,14 +211,14 @@ def test_bytes_that_nobody_asked_for_answer_nobody(late):
         assert len(server.lines) == 2
 
 
-class _Patient(Address):
+class _Patient(_Connector):
     """Gives a connection away only when the upstream has spoken on it."""
 
-    async def connect(self, protocol):
-        link = await super().connect(protocol)
+    async def _create_connection(self, req, traces, timeout):  # noqa: ASYNC109 - aiohttp's own signature
+        line = await super()._create_connection(req, traces, timeout)
         for _ in range(1_000):
-            if not link.fresh:
-                return link
+            if line.should_close:
+                return line
             await asyncio.sleep(0.01)
         raise AssertionError("the upstream did not speak")
 
@@ -230,13 +230,13 @@ def test_the_search_for_a_good_connection_ends():
         line.send(OK)
         line.request()
 
-    async def take(server):
-        pool = Pool(_Patient(server.url), silence_s=10, connect_timeout_s=20, keepalive_s=1)
-        with pytest.raises(UpstreamUnreachable, match="speaks before it is asked"):
-            await pool.take()
+    async def ask(server):
+        async with aiohttp.ClientSession(connector=_Patient()) as session:
+            with pytest.raises(UpstreamUnreachable, match="speaks before it is asked"):
+                await session.get(server.url)
 
     with origin(greeting) as server:
-        asyncio.run(take(server))
+        asyncio.run(ask(server))
         assert len(server.lines) < 100
         assert not server.heads
 

@@ -130,8 +130,9 @@ def test_an_address_that_cannot_be_used_frees_the_key(url):
 )
 def test_an_ipv6_upstream_keeps_its_brackets(origin_url, host, port, named):
     """What a connection is made to and what a Host field names, whether or not this machine has IPv6."""
-    address = _upstream(configured(origin_url))._address
-    assert (address.host, address.port, address.host_field) == (host, port, named)
+    url = _upstream(configured(origin_url))._url(b"/orders?a=%2F")
+    assert (url.host, url.port, url.raw_path_qs) == (host, port, "/orders?a=%2F")
+    assert (url.host_port_subcomponent or "").encode() == named
 
 
 @pytest.mark.parametrize(("setting", "named"), [("upstream", "[::1]"), ("preserve", "127.0.0.1")])

@@ -42,7 +42,7 @@ def run(orders: int = 300, stay: bool | None = None, seed: int = SEED) -> int:
         ConfigurationError: the number of orders is out of bounds, or a library is not installed.
         RetrysafeError: one of the servers did not start.
     """
-    _require("uvicorn", "httptools", "aiohappyeyeballs")
+    _require("uvicorn", "aiohttp")
     console = Console(highlight=False)
     plan = make_plan(orders, seed)
     stock = _STOCK_PER_ORDER * orders

@@ -83,7 +83,7 @@ async def _run(
                 serving = asyncio.get_running_loop().create_task(server.serve(sockets=[listener]))
                 await _until_signals(server, serving, health, config.drain_ms / 1_000)
                 await door.close()  # handlers that still run are cut off: records unknown, clients told
-                upstream.close()  # and so are requests without a key
+                await upstream.close()  # and so are requests without a key
                 await asyncio.wait({serving}, timeout=_FAREWELL_S)
                 serving.cancel()
                 with suppress(asyncio.CancelledError):

@@ -1,7 +1,8 @@
-"""The client's side of an exchange: its content, whether it is still there, whether it has its answer.
+"""Both sides of an exchange in time: whether the client is still there, and how long the upstream was silent.
 
 ASGI says that a client left only to somebody who waits for it, and a task that waits is too dear for an exchange
-that is over in a moment. So nobody is watched for the first moment, in which most exchanges are over.
+that is over in a moment; so is a time limit of its own for each wait. So one timer looks at all exchanges, and
+nobody's leaving is waited for in the first moment, in which most exchanges are over.
 """
 
 from __future__ import annotations
@@ -12,48 +13,65 @@ from retrysafe.errors import IncompleteResponse
 from retrysafe.model import Headers
 from retrysafe.server.exchange import Receive
 
-# A client is watched after one to two of these.
+# How often the timer looks: a client's leaving is waited for after one to two of these, and the end of
+# patience with the upstream is noticed as much later.
 _MOMENT_S = 0.05
 
 
 class Client:
-    """Who waits for the answer.
+    """Who waits for the answer, and what it has sent.
 
     Args:
         receive: the server's, or the door's.
         headers: of the request.
         protected: its leaving counts only when the answer has begun: until then the outcome is worth
             waiting for, whoever has left.
+        silence_s: how long the upstream may be silent.
 
     Attributes:
         more: there is content that was not read yet.
-        begun: its leaving counts.
         gone: it left before its request was whole.
+        begun: its answer has begun.
         answered: the last piece of its answer is on its way.
-        presence: ends when it leaves.
-        sending: what sends its content on, if that came in pieces.
+        overdue: the upstream was silent for too long.
+        stay: ends when it leaves, or when the upstream is overdue.
     """
 
-    __slots__ = ("_receive", "_watching", "answered", "begun", "gone", "more", "presence", "sending")
+    __slots__ = (
+        "_deadline_s", "_is_old", "_loop", "_protected", "_receive", "_silence_s", "_watching", "answered", "begun",
+        "gone", "more", "overdue", "stay",
+    )  # fmt: skip
 
-    def __init__(self, receive: Receive, headers: Headers, *, protected: bool) -> None:
+    def __init__(self, receive: Receive, headers: Headers, *, protected: bool, silence_s: float) -> None:
         self._receive = receive
+        self._protected = protected
+        self._silence_s = silence_s
+        self._loop = asyncio.get_running_loop()
+        self._deadline_s: float | None = None
         self._watching: asyncio.Task[None] | None = None
-        self.sending: asyncio.Task[None] | None = None
+        self._is_old = False
         self.more = False
         for name, value in headers:
             if name == b"transfer-encoding" or (name == b"content-length" and value.strip(b" 0")):
                 self.more = True
-        self.begun = not protected
-        self.gone = self.answered = False
-        self.presence = asyncio.timeout(None)  # a limit that leaving sets: the one way to end a block from outside
+        self.begun = self.gone = self.answered = self.overdue = False
+        self.stay = asyncio.timeout(None)  # a limit that is set from outside: the one way to end a block from there
 
     async def piece(self) -> bytes:
-        """The next piece of the content.
+        """The next piece of the content. Until the answer begins, the upstream's time does not run meanwhile.
 
         Raises:
             IncompleteResponse: it will not come.
         """
+        if self.begun:
+            return await self._piece()
+        self.rest()
+        piece = await self._piece()
+        if not self.begun:
+            self.hurry()
+        return piece
+
+    async def _piece(self) -> bytes:
         message = await self._receive()
         if message["type"] == "http.disconnect":
             self.gone, self.more = True, False
@@ -62,52 +80,62 @@ class Client:
         body: bytes = message.get("body", b"")
         return body
 
-    @property
-    def can_be_watched(self) -> bool:
-        """Whether its leaving counts, and would be the next thing that it does."""
-        return self.begun and not self.more
+    # --- the upstream's time ----------------------------------------------------------------------
 
-    def watch(self) -> None:
-        """End `presence` when it leaves unanswered. The door says that only to a handler that is overdue."""
-        self._watching = asyncio.get_running_loop().create_task(self._watch())
+    def hurry(self) -> None:
+        """From now on the upstream may be silent for so long."""
+        self._deadline_s = self._loop.time() + self._silence_s
+
+    def rest(self) -> None:
+        """It is not the upstream who is waited for."""
+        self._deadline_s = None
+
+    # --- what the timer does ----------------------------------------------------------------------
+
+    def look(self, now_s: float) -> None:
+        """End `stay` if the upstream is overdue; wait for the client's leaving, if that counts and would come next."""
+        if self._deadline_s is not None and now_s >= self._deadline_s:
+            self._deadline_s, self.overdue = None, True
+            self.stay.reschedule(0)
+        elif self._is_old and self._watching is None and not self.more and (self.begun or not self._protected):
+            self._watching = self._loop.create_task(self._watch())
+        self._is_old = True
 
     def end(self) -> None:
         """The exchange is over."""
-        for task in (self._watching, self.sending):
-            if task is not None:
-                task.cancel()
+        self._deadline_s = None
+        if self._watching is not None:
+            self._watching.cancel()
 
     async def _watch(self) -> None:
+        """End `stay` when it leaves unanswered. The door says that only to a handler that is overdue."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
         if not self.answered:
-            self.presence.reschedule(0)
+            self.stay.reschedule(0)
 
 
 class Watch:
-    """Watches the clients of exchanges that last, by one timer for all of them."""
+    """Looks at all exchanges, by one timer, as long as there are any."""
 
     def __init__(self) -> None:
-        self._young: set[Client] = set()
-        self._old: set[Client] = set()
+        self._clients: set[Client] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, client: Client) -> None:
         """An exchange begins."""
-        self._young.add(client)
+        self._clients.add(client)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_MOMENT_S, self._look)
 
     def end(self, client: Client) -> None:
         """It is over."""
-        self._young.discard(client)
-        self._old.discard(client)
+        self._clients.discard(client)
         client.end()
 
     def _look(self) -> None:
-        for client in [client for client in self._old if client.can_be_watched]:
-            self._old.discard(client)
-            client.watch()
-        self._old |= self._young
-        self._young = set()
-        self._timer = asyncio.get_running_loop().call_later(_MOMENT_S, self._look) if self._old else None
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        for client in self._clients:
+            client.look(now_s)
+        self._timer = loop.call_later(_MOMENT_S, self._look) if self._clients else None

@@ -9,18 +9,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from functools import lru_cache, partial
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
+from urllib.parse import urlsplit
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
 
 from retrysafe.errors import IncompleteResponse, RetrysafeError
 from retrysafe.gateway import strict
-from retrysafe.gateway.address import Address
 from retrysafe.gateway.forwarding import Hop, Rules, request_headers, response_headers, states_no_effect
-from retrysafe.gateway.link import Link, UpstreamFailed, UpstreamTimeout, head_of
-from retrysafe.gateway.pool import Pool, UpstreamUnreachable
 from retrysafe.gateway.presence import Client, Watch
+from retrysafe.gateway.session import Answer, UpstreamFailed, UpstreamUnreachable, open_session, reason
 from retrysafe.model import Headers
 from retrysafe.operation import Operation, current_operation
 from retrysafe.protocol.decision import OUTCOME_UNKNOWN
@@ -33,8 +37,11 @@ _log = logging.getLogger("retrysafe.gateway")
 # A repetition of these changes nothing (RFC 9110 9.2.2); for the rest the client must not be told to repeat.
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
-# A request by these has no content unless it says so; one by another method without content says that (RFC 9110 8.6).
-_WITHOUT_CONTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+# Above this aiohttp takes a content in pieces only, because one write would hold up the loop.
+_ONE_WRITE_BYTES_MAX = 1 << 20
+
+# The URLs of so many targets are kept: most requests have the target of an earlier one.
+_URLS_MAX = 512
 
 # Of the request that is asked about, not of the question whether its answer may be shown.
 _NOT_FOR_AUTHORIZATION = frozenset(
@@ -69,7 +76,10 @@ class Upstream:
         keepalive_s: float,
         problems_url: str,
     ) -> None:
-        self._address = Address(origin)
+        # yarl's own authority has lost the brackets of an IPv6 address
+        parts = urlsplit(origin)
+        self._tls = parts.scheme == "https"
+        self._url = lru_cache(_URLS_MAX)(partial(_url, parts.scheme, parts.netloc))
         self._rules = rules
         self._silence_s = timeout_s
         # Connecting counts towards the silence and must end first, or what was never sent would look as if it was.
@@ -79,33 +89,30 @@ class Upstream:
         self._watch = Watch()
 
     async def __aenter__(self) -> Self:
-        self._pool = Pool(
-            self._address,
-            silence_s=self._silence_s,
-            connect_timeout_s=self._connect_timeout_s,
-            keepalive_s=self._keepalive_s,
+        self._session = open_session(
+            tls=self._tls, connect_timeout_s=self._connect_timeout_s, keepalive_s=self._keepalive_s
         )
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        await self.close()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End every connection; who waits for an answer is told that none came. Safe to repeat."""
-        self._pool.close()
+        await self._session.close()
 
     async def __call__(self, connection: Connection, receive: Receive, send: Send) -> None:
         """Carry one request to the upstream and its answer back, piece by piece in both directions."""
         operation = current_operation()
-        client = Client(receive, connection["headers"], protected=operation is not None)
+        client = Client(receive, connection["headers"], protected=operation is not None, silence_s=self._silence_s)
         self._watch.begin(client)
         try:
-            async with client.presence:
+            async with client.stay:
                 await self._exchange(connection, client, send, operation)
         except TimeoutError:
-            _abandon(operation, "nobody waits for the answer any more")
+            await self._cut_off(connection["method"], client, send, operation)
         finally:
             self._watch.end(client)
 
@@ -113,7 +120,7 @@ class Upstream:
 
     async def _exchange(self, connection: Connection, client: Client, send: Send, operation: Operation | None) -> None:
         try:
-            link = await self._ask(connection, client)
+            answer = await self._ask(connection, client)
         except UpstreamUnreachable as error:
             _log.warning("%s; nothing was sent", error)
             if operation is not None:
@@ -121,22 +128,21 @@ class Upstream:
             await self._refuse(UNREACHABLE, client, send)
             return
         except UpstreamFailed as error:
-            _log.warning("%s; a %s request may have taken effect", error, connection["method"])
-            if operation is not None:
-                operation.outcome_unknown()
-            await self._refuse(_failure(error, connection["method"], operation), client, send)
+            if client.gone:  # the failure is that there was nothing left to send
+                raise IncompleteResponse("the client left before its request was whole") from None
+            await self._fail(str(error), connection["method"], client, send, operation)
             return
         try:
-            if operation is not None and states_no_effect(tuple(link.fields)):
+            if operation is not None and states_no_effect(answer.raw_headers):
                 operation.no_effect()
-            await self._relay(link, client, send)
+            await self._relay(answer, client, send)
         except UpstreamFailed as error:
             _log.warning("%s", error)
             _abandon(operation, str(error))
         finally:
-            self._pool.give_back(link)
+            answer.close()  # leaves a connection alone whose answer was read to its end
 
-    async def _ask(self, connection: Connection, client: Client) -> Link:
+    async def _ask(self, connection: Connection, client: Client) -> Answer:
         """Send the request; return when its answer has begun.
 
         Raises:
@@ -145,64 +151,74 @@ class Upstream:
             IncompleteResponse: the client left before its request was whole.
         """
         first = await client.piece() if client.more else b""
-        method: str = connection["method"]
         fields = request_headers(tuple(connection["headers"]), _hop(connection), self._rules)
-        fields, chunked = self._framed(fields, method, None if client.more else len(first))
-        head = head_of(method, strict.target_of(connection), fields)
-        link = await self._pool.take()
-        try:
-            if client.more:
-                link.ask(head, to_head=method == "HEAD")
-                client.sending = asyncio.get_running_loop().create_task(
-                    _send_pieces(link, client, first, chunked=chunked)
-                )
-            else:
-                link.ask(head + first, to_head=method == "HEAD")
-                link.sent = True
-            await link.head()
-            _check(link)
-        except BaseException:
-            link.close()
-            self._pool.give_back(link)
-            raise
-        return link
+        content: aiohttp.BytesPayload | AsyncIterator[bytes] | None = None
+        if not client.more:  # the length that goes on is the one of what was read, not the one that was said
+            fields = _with_length(fields, len(first))
+        if client.more or len(first) > _ONE_WRITE_BYTES_MAX:
+            content = _pieces(client, first)
+        elif first:
+            content = aiohttp.BytesPayload(first)
+        client.hurry()
+        answer = await self._request(connection["method"], strict.target_of(connection), fields, content)
+        client.rest()
+        client.begun = True
+        if fault := strict.answer_fault(answer.status, answer.raw_headers):
+            answer.close()
+            raise UpstreamFailed(fault)
+        return answer
 
-    def _framed(self, headers: Headers, method: str, content_bytes: int | None) -> tuple[Headers, bool]:
-        """The fields with what the wire needs; and whether the content goes in chunks.
+    async def _request(
+        self, method: str, target: bytes, fields: Headers, content: aiohttp.BytesPayload | AsyncIterator[bytes] | None
+    ) -> Answer:
+        url = self._url(target)
+        if self._session.closed:
+            raise UpstreamUnreachable("the gateway is shutting down")
+        headers = CIMultiDict([(name.decode("ascii"), value.decode()) for name, value in fields])
+        return cast(
+            Answer, await self._session.request(method, url, headers=headers, data=content, allow_redirects=False)
+        )
 
-        Args:
-            headers: for the upstream.
-            method: of the request.
-            content_bytes: of a content that is whole; None of one that is still coming.
-        """
-        fields = [field for field in headers if field[0] != b"content-length"]
-        lengths = [value for name, value in headers if name == b"content-length"]
-        if all(name != b"host" for name, _ in fields):
-            fields.insert(0, (b"host", self._address.host_field))
-        chunked = content_bytes is None and not lengths
-        if chunked:
-            fields.append((b"transfer-encoding", b"chunked"))
-        elif content_bytes is None:
-            fields.append((b"content-length", lengths[0]))
-        elif content_bytes or lengths or method not in _WITHOUT_CONTENT:
-            fields.append((b"content-length", b"%d" % content_bytes))
-        if not self._keepalive_s:
-            fields.append((b"connection", b"close"))
-        return tuple(fields), chunked
-
-    async def _relay(self, link: Link, client: Client, send: Send) -> None:
+    async def _relay(self, answer: Answer, client: Client, send: Send) -> None:
         """Send the answer on, each piece as it comes.
 
         Raises:
             UpstreamFailed: it ended before its end.
         """
-        client.begun = True
-        headers = response_headers(tuple(link.fields), link.status, self._rules)
-        await send({"type": "http.response.start", "status": link.status, "headers": list(headers)})
+        headers = response_headers(answer.raw_headers, answer.status, self._rules)
+        await send({"type": "http.response.start", "status": answer.status, "headers": list(headers)})
+        content = answer.content
         while not client.answered:
-            piece = await link.piece()
-            client.answered = link.over
-            await send({"type": "http.response.body", "body": piece, "more_body": not client.answered})
+            client.hurry()
+            try:
+                piece = await content.readany()
+            except (aiohttp.ClientError, OSError) as error:
+                raise UpstreamFailed(f"the upstream broke off its answer ({reason(error)})") from error
+            client.rest()
+            over = content.at_eof()
+            if over and answer.was_reset:
+                raise UpstreamFailed("the upstream broke off its answer (reset)")
+            client.answered = over
+            await send({"type": "http.response.body", "body": piece, "more_body": not over})
+
+    # --- what went wrong --------------------------------------------------------------------------
+
+    async def _cut_off(self, method: str, client: Client, send: Send, operation: Operation | None) -> None:
+        """The exchange was ended from outside."""
+        if not client.overdue:
+            _abandon(operation, "nobody waits for the answer any more")
+        if client.begun:
+            reason = f"the upstream fell silent for {self._silence_s:g} s in its answer"
+            _log.warning("%s", reason)
+            _abandon(operation, reason)
+        await self._fail(f"the upstream was silent for {self._silence_s:g} s", method, client, send, operation)
+
+    async def _fail(self, reason: str, method: str, client: Client, send: Send, operation: Operation | None) -> None:
+        """No answer came, and nobody knows what the upstream did."""
+        _log.warning("%s; a %s request may have taken effect", reason, method)
+        if operation is not None:
+            operation.outcome_unknown()
+        await self._refuse(_failure(method, operation, late=client.overdue), client, send)
 
     async def _refuse(self, problem: Problem, client: Client, send: Send) -> None:
         response = problem.response(self._problems_url, uuid.uuid4().urn)
@@ -232,48 +248,43 @@ class Upstream:
         ]
         headers.append((b"x-forwarded-method", connection["method"].encode()))
         headers.append((b"x-forwarded-uri", strict.target_of(connection)))
-        fields, _ = self._framed(tuple(headers), "GET", 0)
         try:
-            link = await self._pool.take()
-            try:
-                link.ask(head_of("GET", target.encode(), fields), to_head=False)
-                link.sent = True
-                await link.head()
-                return 200 <= link.status < 300
-            finally:
-                self._pool.give_back(link)
-        except RetrysafeError as error:
-            _log.warning("a replay could not be authorised (%s), so it was refused", error)
+            async with asyncio.timeout(self._silence_s):
+                answer = await self._request("GET", target.encode(), tuple(headers), None)
+                answer.close()
+                return 200 <= answer.status < 300
+        except (TimeoutError, RetrysafeError) as error:
+            _log.warning("a replay could not be authorised (%s), so it was refused", error or type(error).__name__)
             return False
 
 
-async def _send_pieces(link: Link, client: Client, first: bytes, *, chunked: bool) -> None:
-    """Send a content as it comes. The time for an answer to begin does not run while it is the client who is slow."""
-    piece = first
+def _url(scheme: str, authority: str, target: bytes) -> URL:
+    """Where a target is at the upstream: all of it as the path, so that nothing is parsed, decoded or tidied.
+
+    Raises:
+        UpstreamUnreachable: nothing can be there.
+    """
     try:
-        while True:
-            await link.write(_chunk(piece) if chunked else piece)
-            if not client.more:
-                break
-            if not link.status:
-                link.rest()
-            piece = await client.piece()
-            if not link.status:
-                link.hurry()
-        if chunked:
-            await link.write(b"0\r\n\r\n")
-        link.sent = True
-    except Exception as error:  # noqa: BLE001 - whatever it is, the request will not be whole
-        link.fail(error)
+        url = URL.build(scheme=scheme, authority=authority, path=target.decode("ascii"), encoded=True)
+        usable = bool(url.raw_host)  # to ask is what makes yarl look at the authority
+    except ValueError:
+        usable = False
+    if not usable:
+        raise UpstreamUnreachable("the upstream has no usable address")
+    return url
 
 
-def _check(link: Link) -> None:
-    if fault := strict.answer_fault(link.status, tuple(link.fields)):
-        raise UpstreamFailed(fault)
+async def _pieces(client: Client, first: bytes) -> AsyncIterator[bytes]:
+    """The content, from its first piece."""
+    if first:
+        yield first
+    while client.more:
+        yield await client.piece()
 
 
-def _chunk(piece: bytes) -> bytes:
-    return b"%x\r\n%s\r\n" % (len(piece), piece) if piece else b""  # an empty one would be the last
+def _with_length(fields: Headers, content_bytes: int) -> Headers:
+    """The fields with the length of a content, if they say that there is one; aiohttp says it of the others."""
+    return tuple([(name, b"%d" % content_bytes if name == b"content-length" else value) for name, value in fields])
 
 
 def _hop(connection: Connection) -> Hop:
@@ -294,8 +305,7 @@ UNREACHABLE = Problem(
 )
 
 
-def _failure(error: UpstreamFailed, method: str, operation: Operation | None) -> Problem:
-    late = isinstance(error, UpstreamTimeout)
+def _failure(method: str, operation: Operation | None, *, late: bool) -> Problem:
     if operation is not None:
         return replace(OUTCOME_UNKNOWN, status=504 if late else 502)
     return Problem(
