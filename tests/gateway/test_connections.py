@@ -7,13 +7,14 @@ import http.client
 import socket
 import ssl
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import pytest
 import trustme
 
+from retrysafe.errors import IncompleteResponse
 from retrysafe.gateway.app import _upstream
-from retrysafe.gateway.session import FIELD_BYTES_MAX, FIELDS_MAX, UpstreamFailed, UpstreamUnreachable, open_session
+from retrysafe.gateway.session import FIELD_BYTES_MAX, FIELDS_MAX, UpstreamFailed, open_session
 from retrysafe.protocol.policy import Policy
 from tests.gateway.origin import OK, answering, origin
 from tests.gateway.serving import before, call, configured, converse, gateway, keyed
@@ -28,6 +29,22 @@ async def exchange(opened, url):
     """One exchange, to its end."""
     async with opened.get(url) as answer:
         await answer.read()
+
+
+async def carry(upstream, messages, sent=None):
+    """One POST without a key through the application; what it sent."""
+    sent = [] if sent is None else sent
+    fields = [(b"host", b"a"), (b"transfer-encoding", b"chunked")]
+    connection = {"type": "http", "method": "POST", "http_version": "1.1", "scheme": "http", "headers": fields}
+
+    async def receive():
+        return messages.pop(0) if messages else await asyncio.get_running_loop().create_future()
+
+    async def send(message):
+        sent.append(message)
+
+    await upstream({**connection, "raw_path": b"/", "query_string": b""}, receive, send)
+    return sent
 
 
 # --- used again, or not ---------------------------------------------------------------------------
@@ -140,28 +157,15 @@ def test_an_empty_piece_is_not_the_last_chunk():
             contents.append(request[1])
             line.send(OK)
 
-    connection = {
-        "type": "http", "method": "POST", "http_version": "1.1", "scheme": "http", "raw_path": b"/",
-        "query_string": b"",
-        "headers": [(b"host", b"a"), (b"transfer-encoding", b"chunked")],
-    }  # fmt: skip
-    pieces = [b"", b"a", b"", b"b", b""]
-    messages = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
-    sent = []
-
-    async def receive():
-        return messages.pop(0) if messages else {"type": "http.request", "body": b""}
-
-    async def send(message):
-        sent.append(message)
-
-    async def carry():
+    async def send_pieces():
+        messages = [{"type": "http.request", "body": piece, "more_body": True} for piece in (b"", b"a", b"", b"b", b"")]
         async with _upstream(configured(server.url)) as upstream:
-            await upstream(connection, receive, send)
+            sent = await carry(upstream, [*messages, {"type": "http.request", "body": b""}])
+        assert sent[0]["status"] == 200
 
     with origin(script) as server:
-        asyncio.run(carry())
-        assert (sent[0]["status"], contents[0]) == (200, b"ab")
+        asyncio.run(send_pieces())
+        assert contents[0] == b"ab"
 
 
 def test_no_connection_is_left_behind():
@@ -223,28 +227,39 @@ def test_nothing_is_left_for_an_upstream_that_does_not_read():
         assert asyncio.run(give_up()) == [0]
 
 
-def test_the_end_of_the_gateway_ends_every_connection():
-    """Who waits for an answer is told that none came, and who comes later that nothing was sent."""
-
-    async def cut_off():
-        async with _upstream(configured(server.url)) as upstream:
-            waiting = asyncio.get_running_loop().create_task(upstream._request("POST", b"/", (), None))
-            assert await asyncio.to_thread(arrived.wait, 10)
-            await upstream.close()
-            with pytest.raises(UpstreamFailed):
-                await waiting
-            with pytest.raises(UpstreamUnreachable, match="shutting down"):
-                await upstream._request("POST", b"/", (), None)
-            await upstream.close()
-
+@pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\n\r\nhello"])
+def test_the_end_of_the_gateway_ends_every_connection(begun):
+    """Who waits for an answer is told that none came, and half an answer is not passed off as whole."""
     arrived = threading.Event()
 
-    def silent(line):
-        while line.request()[0]:
-            arrived.set()
+    def script(line):
+        line.request()
+        line.send(begun)
+        arrived.set()
+        line.request()
 
-    with origin(silent) as server:
-        asyncio.run(cut_off())
+    async def cut_off():
+        sent = []
+        async with _upstream(configured(server.url)) as upstream:
+            asking = asyncio.get_running_loop().create_task(carry(upstream, [{"type": "http.request"}], sent))
+            assert await asyncio.to_thread(arrived.wait, 10)
+            for _ in range(1_000):
+                if not begun or b"hello" in [message.get("body") for message in sent]:
+                    break
+                await asyncio.sleep(0.01)
+            await upstream.close()
+            with pytest.raises(IncompleteResponse) if begun else nullcontext():
+                await asking
+            later = await carry(upstream, [{"type": "http.request"}])
+            await upstream.close()
+        return sent, later
+
+    with origin(script) as server:
+        sent, later = asyncio.run(cut_off())
+        assert sent[0]["status"] == (200 if begun else 502)
+        assert sent[-1].get("more_body", False) == bool(begun)
+        assert b"upstream-unreachable" in later[-1]["body"]
+        assert len(server.heads) == 1
 
 
 # --- silence --------------------------------------------------------------------------------------

@@ -33,13 +33,14 @@ class Client:
         gone: it left before its request was whole.
         begun: its answer has begun.
         answered: the last piece of its answer is on its way.
-        overdue: the upstream was silent for too long.
-        stay: ends when it leaves, or when the upstream is overdue.
+        given_up: why the exchange was ended before its end; empty if it was not, or because the client left.
+        overdue: that was because the upstream was silent for too long.
+        stay: ends when it leaves, or when the exchange is given up.
     """
 
     __slots__ = (
         "_deadline_s", "_is_old", "_loop", "_protected", "_receive", "_silence_s", "_watching", "answered", "begun",
-        "gone", "more", "overdue", "stay",
+        "given_up", "gone", "more", "overdue", "stay",
     )  # fmt: skip
 
     def __init__(self, receive: Receive, headers: Headers, *, protected: bool, silence_s: float) -> None:
@@ -54,6 +55,7 @@ class Client:
         for name, value in headers:
             if name == b"transfer-encoding" or (name == b"content-length" and value.strip(b" 0")):
                 self.more = True
+        self.given_up = ""
         self.begun = self.gone = self.answered = self.overdue = False
         self.stay = asyncio.timeout(None)  # a limit that is set from outside: the one way to end a block from there
 
@@ -90,16 +92,21 @@ class Client:
         """It is not the upstream who is waited for."""
         self._deadline_s = None
 
-    # --- what the timer does ----------------------------------------------------------------------
+    # --- what ends an exchange --------------------------------------------------------------------
 
     def look(self, now_s: float) -> None:
         """End `stay` if the upstream is overdue; wait for the client's leaving, if that counts and would come next."""
         if self._deadline_s is not None and now_s >= self._deadline_s:
-            self._deadline_s, self.overdue = None, True
-            self.stay.reschedule(0)
+            self.overdue = True
+            self.give_up(f"the upstream was silent for {self._silence_s:g} s")
         elif self._is_old and self._watching is None and not self.more and (self.begun or not self._protected):
             self._watching = self._loop.create_task(self._watch())
         self._is_old = True
+
+    def give_up(self, reason: str) -> None:
+        """End `stay`, for a reason that is not the client's."""
+        self._deadline_s, self.given_up = None, reason
+        self.stay.reschedule(0)
 
     def end(self) -> None:
         """The exchange is over."""
@@ -132,6 +139,11 @@ class Watch:
         """It is over."""
         self._clients.discard(client)
         client.end()
+
+    def give_up(self, reason: str) -> None:
+        """End all exchanges."""
+        for client in self._clients:
+            client.give_up(reason)
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()

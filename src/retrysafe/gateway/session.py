@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
 from retrysafe.errors import RetrysafeError
 
@@ -156,7 +157,10 @@ class _Connector(aiohttp.TCPConnector):
 def _is_in_the_middle(line: ResponseHandler) -> bool:
     """Whether an idle connection has begun to say something; a version of aiohttp that cannot tell says no."""
     parser = getattr(line, "_parser", None)
-    return parser is not None and parser.feed_eof() is not None
+    try:
+        return parser is not None and parser.feed_eof() is not None
+    except HttpProcessingError:
+        return True
 
 
 def _let_go(transport: asyncio.Transport) -> None:

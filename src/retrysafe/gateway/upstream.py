@@ -101,6 +101,7 @@ class Upstream:
 
     async def close(self) -> None:
         """End every connection; who waits for an answer is told that none came. Safe to repeat."""
+        self._watch.give_up("the gateway was shut down")
         await self._session.close()
 
     async def __call__(self, connection: Connection, receive: Receive, send: Send) -> None:
@@ -160,8 +161,10 @@ class Upstream:
         elif first:
             content = aiohttp.BytesPayload(first)
         client.hurry()
-        answer = await self._request(connection["method"], strict.target_of(connection), fields, content)
-        client.rest()
+        try:
+            answer = await self._request(connection["method"], strict.target_of(connection), fields, content)
+        finally:
+            client.rest()
         client.begun = True
         if fault := strict.answer_fault(answer.status, answer.raw_headers):
             answer.close()
@@ -192,7 +195,7 @@ class Upstream:
             client.hurry()
             try:
                 piece = await content.readany()
-            except (aiohttp.ClientError, OSError) as error:
+            except (aiohttp.ClientError, OSError, RuntimeError) as error:  # aiohttp's, if there is no connection
                 raise UpstreamFailed(f"the upstream broke off its answer ({reason(error)})") from error
             client.rest()
             over = content.at_eof()
@@ -205,13 +208,12 @@ class Upstream:
 
     async def _cut_off(self, method: str, client: Client, send: Send, operation: Operation | None) -> None:
         """The exchange was ended from outside."""
-        if not client.overdue:
+        if not client.given_up:
             _abandon(operation, "nobody waits for the answer any more")
         if client.begun:
-            reason = f"the upstream fell silent for {self._silence_s:g} s in its answer"
-            _log.warning("%s", reason)
-            _abandon(operation, reason)
-        await self._fail(f"the upstream was silent for {self._silence_s:g} s", method, client, send, operation)
+            _log.warning("%s; its answer is broken off", client.given_up)
+            _abandon(operation, client.given_up)
+        await self._fail(client.given_up, method, client, send, operation)
 
     async def _fail(self, reason: str, method: str, client: Client, send: Send, operation: Operation | None) -> None:
         """No answer came, and nobody knows what the upstream did."""
