@@ -1,4 +1,4 @@
-"""What the gateway is compared with: the plain streaming pass-through that one would write.
+"""What the gateway is compared with: a plain streaming pass-through of the same libraries.
 
 uvicorn in front, one aiohttp session behind, header fields handed on as they came, content handed on as
 it comes, and nothing else. It keeps no record of anything.

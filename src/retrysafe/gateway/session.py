@@ -1,9 +1,8 @@
 """The aiohttp session that carries requests to the upstream, and what it must be made to say.
 
 aiohttp speaks HTTP. It does not say whether a request was sent, it sends some again by itself, and it takes
-bytes for an answer that came before the question. Three hooks of its public interface mend that: a connector
-that gives away only connections that stand, and says when there is none; a middleware that ends what failed
-after that; and a response that remembers its connection.
+bytes for an answer that came before the question. Two hooks of its public interface mend that: a connector that
+gives away only connections that stand, and says when there is none; and a response that ends what fails after that.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import os
 import select
 import ssl
-from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -73,7 +71,6 @@ def open_session(*, tls: bool, connect_timeout_s: float, keepalive_s: float) -> 
         max_line_size=FIELD_BYTES_MAX,
         max_field_size=FIELD_BYTES_MAX,
         max_headers=FIELDS_MAX,
-        middlewares=(_once,),
         response_class=Answer,
     )
 
@@ -86,14 +83,34 @@ def _tls_context() -> ssl.SSLContext:
 
 
 class Answer(aiohttp.ClientResponse):
-    """An answer that can be asked whether it came to its end, or its connection broke there."""
+    """An answer that says that its request may have been sent, and whether it came to its end."""
 
     _line: ResponseHandler | None = None
+    _transport: asyncio.Transport | None = None
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
-        """Wait for the head; the connection is given back, and forgotten, as soon as the content is there."""
-        self._line = connection.protocol
-        return await super().start(connection)
+        """Wait for the head.
+
+        What fails now fails as `UpstreamFailed`. That also keeps aiohttp from sending the request again on a
+        new connection: it does that for its own exceptions only, and only these know what they mean.
+        """
+        self._line, self._transport = connection.protocol, connection.transport  # it forgets them at its end
+        try:
+            return await super().start(connection)
+        except (aiohttp.ClientError, OSError) as error:
+            raise UpstreamFailed(f"the upstream did not answer ({reason(error)})") from error
+
+    def close(self) -> None:
+        """End what did not come to its end, and its connection; a connection that was given back is left alone.
+
+        At once if there is half a request on it: its peer may never read the rest.
+        """
+        if self._transport is not None:
+            if self.connection is None and not self._transport.is_closing():
+                return
+            if self._transport.get_write_buffer_size():
+                self._transport.abort()
+        super().close()
 
     @property
     def was_reset(self) -> bool:
@@ -137,6 +154,8 @@ class _Connector(aiohttp.TCPConnector):
                 raise UpstreamUnreachable(f"no connection to the upstream ({reason(error)})") from error
             if self._is_good(connection):
                 return connection
+            if connection.transport is not None:
+                connection.transport.abort()
             connection.close()
         raise UpstreamUnreachable("the upstream speaks before it is asked")
 
@@ -148,10 +167,8 @@ class _Connector(aiohttp.TCPConnector):
         if readable is None:
             self._readable[line] = readable = select.poll()
             readable.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-        elif readable.poll(0) or _is_in_the_middle(line):
-            return False
-        connection.add_callback(partial(_let_go, transport))
-        return True
+            return True
+        return not (readable.poll(0) or transport.get_write_buffer_size() or _is_in_the_middle(line))
 
 
 def _is_in_the_middle(line: ResponseHandler) -> bool:
@@ -161,24 +178,6 @@ def _is_in_the_middle(line: ResponseHandler) -> bool:
         return parser is not None and parser.feed_eof() is not None
     except HttpProcessingError:
         return True
-
-
-def _let_go(transport: asyncio.Transport) -> None:
-    """End a connection at once that is given back with half a request on it: its peer may never read the rest."""
-    if transport.get_write_buffer_size():
-        transport.abort()
-
-
-async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Say that a request may have been sent.
-
-    It also keeps aiohttp from sending one again on a new connection: it does that for its own
-    exceptions only, and only these know what they mean.
-    """
-    try:
-        return await handler(request)
-    except (aiohttp.ClientError, OSError) as error:
-        raise UpstreamFailed(f"the upstream did not answer ({reason(error)})") from error
 
 
 def reason(error: Exception) -> str:

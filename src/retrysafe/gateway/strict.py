@@ -111,7 +111,7 @@ def answer_fault(status: int, headers: Headers) -> str | None:
             lengths.add(value.strip())
         elif name == b"transfer-encoding":
             codings.append(value.strip().lower())
-    if len(lengths) > 1 or not all(_LENGTH.fullmatch(length) for length in lengths):
+    if len(lengths) > 1 or (lengths and not _LENGTH.fullmatch(lengths.pop())):
         return "the upstream's answer has no usable Content-Length"
     if codings not in ([], [b"chunked"], [b"identity"]):
         # It was not asked for another one, which would be taken off unseen (RFC 9112 6.1).
