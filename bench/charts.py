@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-_ROW_PX, _BAR_PX, _LABEL_PX, _WIDTH_PX, _VALUE_PX, _TOP_PX = 26, 16, 250, 760, 160, 40
+_ROW_PX, _BAR_PX, _LABEL_PX, _WIDTH_PX, _VALUE_PX, _TOP_PX = 26, 16, 290, 800, 150, 40
 _STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #24292f; }
 .title { font-weight: 600; }

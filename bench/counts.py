@@ -12,7 +12,7 @@ from bench.servers import Server
 _REQUESTS = 200  # on one connection, one after the other
 _WARM_UP = 20
 RESPONSE_BYTES = 500
-_RECORDS_MIN = 5_000
+_RECORDS_MIN = 20_000
 
 
 def prepare_trips(database: Database) -> None:
@@ -47,12 +47,15 @@ def _sender(front: Server, keys: Keys) -> Callable[[], None]:
     return send
 
 
-def fill(front: Server, *, concurrency: int, seconds: int) -> int:
-    """Make records with first requests, and say how many it sent."""
+def fill(front: Server, *, concurrency: int, seconds: int) -> None:
+    """Make many records with first requests.
+
+    Raises:
+        SpoiltError: one failed.
+    """
     sent = 0
     while sent < _RECORDS_MIN:
         seen = load.fire(front.url, keys=Keys(), concurrency=concurrency, seconds=seconds)
         if seen.failed:
             raise load.SpoiltError(f"{seen.failed} of {seen.requests} requests failed")
         sent += seen.requests
-    return sent

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from itertools import count
 from pathlib import Path
@@ -45,7 +46,7 @@ class Database(Protocol):
         """For the store."""
 
     def size_bytes(self) -> int:
-        """What it takes, on disk or in memory; for a file, when no process has it open."""
+        """What it takes, on disk or in memory, when no application has it open."""
 
     def trips(self) -> int:
         """How many round trips the server has seen so far, by its own account."""
@@ -148,8 +149,11 @@ class MariadbDatabase:
 
     def size_bytes(self) -> int:
         """Pages of its tables and indexes."""
-        total = f"SELECT SUM(data_length + index_length) FROM information_schema.tables WHERE table_schema='{self._name}'"
-        return int(self._server.ask(total)[0][0])
+        sizes = self._server.ask(
+            "SELECT data_length + index_length FROM information_schema.tables WHERE table_schema = DATABASE()",
+            self._name,
+        )
+        return int(sum(size for (size,) in sizes))
 
     def trips(self) -> int:
         """Statements that clients sent."""
@@ -166,12 +170,16 @@ class Engines:
     Args:
         folder: for all data.
         slow_fsync: the shim to preload into those that are to be slow.
+
+    Attributes:
+        versions: of those that were started, by name.
     """
 
     def __init__(self, folder: Path, slow_fsync: Path) -> None:
         self._slow_fsync = slow_fsync
         self._numbers = count(1)
         self._servers: dict[tuple[Engine, bool], object] = {}
+        self.versions: dict[str, str] = {}
         self._pids: list[Callable[[], int | None]] = []
         self._ends = ExitStack()
         self._folder = folder
@@ -204,7 +212,9 @@ class Engines:
         server = self._servers.get((Engine.REDIS, False))
         if server is None:
             server = redis_servers.Server(self._folder / "redis")
-            self._keep(Engine.REDIS, server, lambda: server.process and server.process.pid, server.stop)
+            with server.client() as client:
+                self.versions["Redis"] = str(client.info("server")["redis_version"])
+            self._keep(Engine.REDIS, server, lambda: _pid(server.process), server.stop)
         assert isinstance(server, redis_servers.Server)
         return server
 
@@ -213,7 +223,9 @@ class Engines:
         if server is None:
             with _preloaded(self._slow_fsync if slow else None):
                 server = PostgresServer(DURABLE)
-            self._keep(Engine.POSTGRES, server, lambda: server.process and server.process.pid, server.remove, slow=slow)
+            with server.connect("postgres") as connection:
+                self.versions["PostgreSQL"] = connection.info.parameter_status("server_version") or ""
+            self._keep(Engine.POSTGRES, server, lambda: _pid(server.process), server.remove, slow=slow)
         assert isinstance(server, PostgresServer)
         return server
 
@@ -222,7 +234,8 @@ class Engines:
         if server is None:
             server = mariadb.Mariadb()
             server.start()
-            self._keep(Engine.MARIADB, server, lambda: server._process and server._process.pid, server.remove)  # noqa: SLF001 - its helper tells it to nobody else
+            self.versions["MariaDB"] = str(server.ask("SELECT VERSION()")[0][0])
+            self._keep(Engine.MARIADB, server, lambda: _pid(server._process), server.remove)  # noqa: SLF001 - its helper tells it to nobody else
         assert isinstance(server, mariadb.Mariadb)
         return server
 
@@ -240,6 +253,10 @@ class Engines:
         self._ends.callback(end)
 
 
+def _pid(process: subprocess.Popen[bytes] | None) -> int | None:
+    return process.pid if process else None
+
+
 @contextmanager
 def _preloaded(shim: Path | None) -> Iterator[None]:
     if shim is None:
@@ -249,5 +266,4 @@ def _preloaded(shim: Path | None) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(KeyError):
-            del os.environ["LD_PRELOAD"]
+        del os.environ["LD_PRELOAD"]

@@ -42,7 +42,7 @@ ASGI_IDEMPOTENCY_HEADER = Peer("asgi-idempotency-header", "0.2.0", besides=("red
 MOBIUS = Peer("mobius-idempotence-library", "0.2.1", "redis")
 IDEMPOTENCY_KIT = Peer("idempotency-kit", "0.5.0", "redis")
 PYIDEMPOTENT = Peer("pyidempotent", "0.1.0", "redis,fastapi")
-POWERTOOLS = Peer("aws-lambda-powertools", "3.37.0", "redis")
+POWERTOOLS = Peer("aws-lambda-powertools", "3.37.0", "redis", besides=("boto3",))  # which it imports for any store
 
 
 def python_of(peer: Peer, folder: Path) -> Path:

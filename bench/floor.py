@@ -83,7 +83,7 @@ class Floor:
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         path, query = scope["raw_path"], scope["query_string"]
         lengths = _LENGTHS.pack(len(scope["method"]), len(path), len(query), len(media), len(body))
-        request = b"".join((lengths, scope["method"].encode(), path, query, media, canonical_json(body)))
+        request = b"".join((lengths, scope["method"].encode(), path, query, media, canonical_json(body) or body))
         fingerprint = mac(self._secret, b"fingerprint" + request)
         record_id = mac(self._secret, b"record" + len(account).to_bytes(4, "big") + account + key)
         token = os.urandom(16)

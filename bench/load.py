@@ -30,15 +30,22 @@ class Keys:
 
     Attributes:
         ring: how many keys there are, used in turn; 0: each request has a key of its own.
+        quoted: whether a key is sent as a quoted string, as RFC 9651 has it, or bare.
         prefix: of each key; random, so that no two runs share a key.
     """
 
     ring: int = 0
+    quoted: bool = True
     prefix: str = field(default_factory=_new_prefix)
+
+    @property
+    def quote(self) -> str:
+        """What stands before and after a key."""
+        return '"' if self.quoted else ""
 
     def all(self) -> list[str]:
         """The keys of the ring, as post.lua spells them."""
-        return [f"{self.prefix}-{number:08d}" for number in range(1, self.ring + 1)]
+        return [f"{self.quote}{self.prefix}-{number:08d}{self.quote}" for number in range(1, self.ring + 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +74,7 @@ def fire(url: str, *, keys: Keys, concurrency: int, seconds: int) -> Load:
     """
     command = f"taskset --cpu-list {CORE} wrk --threads 1 --timeout 10s --connections {concurrency}".split()
     command += ["--duration", f"{seconds}s", "--script", str(_SCRIPT), url, "--"]
-    command += [keys.prefix, str(keys.ring), BODY.decode()]
+    command += [keys.prefix, str(keys.ring), keys.quote, BODY.decode()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if done.returncode or not lines:

@@ -65,7 +65,9 @@ class OneAtATime:
 
     def open(self, secret: bytes | None = None) -> bytes:
         """As the store does."""
-        return [store.open(secret) for store in self._stores][0]
+        first, *others = [store.open(secret) for store in self._stores]
+        assert all(other == first for other in others), "they are not on the same records"
+        return first
 
     def perform(self, transition: Transition[T]) -> T:
         """As the store does; nothing here calls it at the same time as `submit`."""

@@ -161,5 +161,3 @@ def of_peers(results: Sequence[Results]) -> str:
 def text(results: Sequence[Results]) -> str:
     """All tables."""
     return "\n\n".join(table for table in (of_targets(results), of_peers(results), of_cases(results)) if table)
-
-

@@ -64,8 +64,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=f"groups of cases, of {', '.join(Group)}; none, with --write-docs, measures nothing",
     )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="leave out groups that have been measured so often")
-    parser.add_argument("--results", type=Path, default=_KEPT_IN, help="where what was measured is kept, a file a group")
-    parser.add_argument("--write-docs", action="store_true", help="write all that is kept there into docs/benchmarks.md")
+    parser.add_argument(
+        "--results", type=Path, default=_KEPT_IN, help="where what was measured is kept, a file a group"
+    )
+    parser.add_argument(
+        "--write-docs", action="store_true", help="write all that is kept there into docs/benchmarks.md"
+    )
     parser.add_argument("--live", type=_count, default=growth.SIZES["many"], help="how many live records are many")
     parser.add_argument("--folder", type=Path, help="on the disk to measure; a temporary folder is made in it")
     return parser.parse_args(arguments)
@@ -109,7 +113,8 @@ def _group(group: Group, options: argparse.Namespace, folder: Path, machine: dic
         rounds = [_round(workshop, cases, number, of) for number in range(1, of + 1)]
     finally:
         engines.close()
-    return Results(group, machine, options.seconds, rounds, absent)
+    servers = ", ".join(f"{name} {version}" for name, version in engines.versions.items())
+    return Results(group, {**machine, "servers": servers}, options.seconds, rounds, absent)
 
 
 def _pythons(cases: Sequence[Case], folder: Path) -> tuple[dict[str, Path], dict[str, str]]:

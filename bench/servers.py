@@ -81,7 +81,7 @@ def uvicorn(factory: str, port: int, python: Path | str = sys.executable) -> lis
 
 
 @contextmanager
-def running(
+def running(  # noqa: PLR0913 - a process has many circumstances
     command: Sequence[str], port: int, *, core: int, folder: Path, settings: Mapping[str, str], strict: bool = True
 ) -> Iterator[Server]:
     """Start a server, wait until it answers, and stop it in the end.

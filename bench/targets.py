@@ -78,7 +78,13 @@ def _peer(case: str) -> Target:
     return Target(f"{case} / {base.removesuffix(', peers')}", case, base, None)
 
 
-_NAMES = {"memory": "memory store", "redis": "Redis", "postgres": "PostgreSQL", "sqlite": "SQLite", "mariadb": "MariaDB"}
+_NAMES = {
+    "memory": "memory store",
+    "redis": "Redis",
+    "postgres": "PostgreSQL",
+    "sqlite": "SQLite",
+    "mariadb": "MariaDB",
+}
 _SERVERS = ("redis", "postgres", "mariadb")
 
 TARGETS = (
@@ -107,7 +113,9 @@ TARGETS = (
     ),
     Target("SQLite, fsync +1 ms: group commit / one commit a transition", "slow disk, groups", "slow disk, singly", 15),
     Target("the same at c=256", "slow disk, groups, c=256", "slow disk, singly, c=256", None),
-    Target("PostgreSQL, fsync +1 ms: group commit / pool of 16", "slow postgres, groups", "slow postgres, pool of 16", 2.5),
+    Target(
+        "PostgreSQL, fsync +1 ms: group commit / pool of 16", "slow postgres, groups", "slow postgres, pool of 16", 2.5
+    ),
     Target("gateway over SQLite FULL, first request / pass-through", "gateway first", "pass-through", 0.55),
     Target("gateway over SQLite FULL, replay / pass-through", "gateway replay", "pass-through", 1.00),
     *(_count(f"round trips of a first request, {_NAMES[key]}", f"{key} first, trips", 2) for key in _SERVERS),
@@ -116,7 +124,13 @@ TARGETS = (
     _count("bytes a record with a response of 500 bytes, PostgreSQL", "postgres, bytes", 600),
     _count("bytes a record with a response of 500 bytes, SQLite", "sqlite, bytes", 800),
     _count("bytes a record with a response of 500 bytes, MariaDB", "mariadb, bytes", None),
-    Target("PostgreSQL, many live records / few: p50 of a first request at c=1", "many records", "few records", 1.3, Measure.P50),
+    Target(
+        "PostgreSQL, many live records / few: p50 of a first request at c=1",
+        "many records",
+        "few records",
+        1.3,
+        Measure.P50,
+    ),
     Target("the same at c=64", "many records, c=64", "few records, c=64", None, Measure.P50),
     *(_peer(case.name) for case in CASES if case.group is Group.PEERS and not case.name.startswith("bare")),
 )

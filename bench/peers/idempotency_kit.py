@@ -36,7 +36,7 @@ def framework() -> FastAPI:
     async def once(charge: Charge, key: str, account: str, slow_s: float) -> dict[str, Any]:
         receipt: dict[str, Any] = await coordinator.coordinate(
             "charge.create",
-            f"{account}:{key}",
+            f"{account}/{key}",  # a colon would be refused
             None,
             JsonResultAdapter(),
             counter.charge,
