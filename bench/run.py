@@ -41,18 +41,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, judge; returns the exit code."""
     options = _options(arguments)
     try:
-        measured = _bench(options)
+        measured, spoilt = _bench(options)
     except UnfitError as error:
         print(f"bench: {error}", file=sys.stderr)
         return UNFIT
-    except SpoiltError as error:
-        print(f"bench: spoilt: {error}", file=sys.stderr)
-        return MISSED
+    everything = [known for group in Group if (known := saved(options.results, group))]
+    measured = measured if options.only else everything
     if options.write_docs:
-        everything = [known for group in Group if (known := saved(options.results, group))]
         page.write(everything, ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "charts")
     print(f"\n{report.text(measured)}\n")
-    return _verdict(measured)
+    for group, why in spoilt.items():
+        print(f"bench: {group} is spoilt, and what it measured is lost: {why}", file=sys.stderr)
+    verdict = _verdict(measured)
+    return MISSED if spoilt else verdict
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -82,10 +83,11 @@ def _count(text: str) -> int:
     return number
 
 
-def _bench(options: argparse.Namespace) -> list[Results]:
-    """What is known of the groups that are asked for, after measuring those that are to be."""
+def _bench(options: argparse.Namespace) -> tuple[list[Results], dict[Group, str]]:
+    """What is known of the groups that are asked for, after measuring those that are to be; and what is spoilt."""
     known = {group: saved(options.results, group) for group in options.only} if options.resume else {}
     done = {group: one for group, one in known.items() if one and len(one.rounds) >= options.rounds}
+    spoilt: dict[Group, str] = {}
     wanted = [group for group in Group if group in options.only and group not in done]
     if wanted:
         _require_machine()
@@ -95,9 +97,19 @@ def _bench(options: argparse.Namespace) -> list[Results]:
             machine = describe(Path(folder))
             print("\n".join(f"{name}: {value}" for name, value in machine.items()) + "\n", flush=True)
             for group in wanted:
-                done[group] = _group(group, options, Path(folder), machine)
-                done[group].save(options.results)
-    return [done[group] for group in Group if group in done]
+                try:
+                    done[group] = _group(group, options, Path(folder), machine)
+                except SpoiltError as error:
+                    print(f"bench: {group} is spoilt: {error}", file=sys.stderr, flush=True)
+                    spoilt[group] = str(error).splitlines()[0]
+                except (
+                    RuntimeError,
+                    subprocess.CalledProcessError,
+                ) as error:  # a server's program is not here; the helper says what to install
+                    raise UnfitError(str(error)) from error
+                else:
+                    done[group].save(options.results)
+    return [done[group] for group in Group if group in done], spoilt
 
 
 def _group(group: Group, options: argparse.Namespace, folder: Path, machine: dict[str, str]) -> Results:
@@ -147,6 +159,9 @@ def _round(workshop: Workshop, cases: Sequence[Case], number: int, of: int) -> d
 
 
 def _verdict(results: Sequence[Results]) -> int:
+    if not results:
+        print("Nothing was measured.")
+        return INCONCLUSIVE
     if any(len(one.rounds) < _ROUNDS_MIN for one in results):
         print(f"Fewer than {_ROUNDS_MIN} rounds: a hint, not a result.")
     foreign = report.foreign_shares(results) or [0.0]

@@ -209,3 +209,8 @@ def test_group_that_is_measured_already_is_left_out(tmp_path, capsys):
     results(Group.MIDDLEWARE, *rounds).save(tmp_path)
     assert main(["--resume", "--only", "middleware", "--results", str(tmp_path)]) == 1
     assert "Targets missed: memory store, first request / bare." in capsys.readouterr().out
+
+
+def test_nothing_measured_is_no_success(tmp_path):
+    """Writing up what is not there proves nothing."""
+    assert main(["--only", "--results", str(tmp_path)]) == 4
