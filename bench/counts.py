@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench import load, proof
-from bench.engines import Database, PostgresDatabase
+from bench.engines import Database
 from bench.load import Keys
 from bench.servers import Server
 
@@ -15,14 +15,8 @@ RESPONSE_BYTES = 500
 _RECORDS_MIN = 20_000
 
 
-def prepare_trips(database: Database) -> None:
-    """Before anything connects."""
-    if isinstance(database, PostgresDatabase):
-        database.log_statements()
-
-
 def trips(database: Database, front: Server, *, replays: bool) -> float:
-    """Round trips of a request to the store, by the count of the store's server.
+    """Round trips of a request to the store, after `count_trips`.
 
     Asking for the count may be counted too, so that it is asked for twice first.
     """

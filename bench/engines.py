@@ -22,6 +22,7 @@ import psycopg
 
 from bench.servers import tree_cpu_s
 from tests.stores import mariadb, redis_servers
+from tests.stores.cable import Cable
 from tests.stores.postgres_server import PostgresServer
 
 DURABLE = "fsync = on\nsynchronous_commit = on\nautovacuum_naptime = 1min\n"
@@ -48,8 +49,11 @@ class Database(Protocol):
     def size_bytes(self) -> int:
         """What it takes, on disk or in memory, when no application has it open."""
 
+    def count_trips(self) -> None:
+        """From now on `trips` counts. To be called before an application has the URL."""
+
     def trips(self) -> int:
-        """How many round trips the server has seen so far, by its own account."""
+        """How many round trips there have been to the server so far."""
 
     def discard(self) -> None:
         """It is not needed any more."""
@@ -66,6 +70,10 @@ class NoServer:
         """The file, with its log."""
         assert self._file is not None, "nothing outlives the process"
         return sum(path.stat().st_size for path in self._file.parent.glob(f"{self._file.name}*"))
+
+    def count_trips(self) -> None:
+        """There is no server."""
+        raise NotImplementedError
 
     def trips(self) -> int:
         """There is no server."""
@@ -86,6 +94,9 @@ class RedisDatabase:
     def size_bytes(self) -> int:
         """What its allocator has given out."""
         return int(self._info("memory")["used_memory"])
+
+    def count_trips(self) -> None:
+        """The server always does."""
 
     def trips(self) -> int:
         """Reads from the sockets of clients: however many commands come in one, it is one trip."""
@@ -116,8 +127,8 @@ class PostgresDatabase:
         assert row is not None
         return int(row[0])
 
-    def log_statements(self) -> None:
-        """From now on `trips` counts; for connections that are made from now on."""
+    def count_trips(self) -> None:
+        """Connections that are made from now on have their statements logged."""
         self._administer(f"ALTER DATABASE {self._name} SET log_statement = 'all'")
 
     def trips(self) -> int:
@@ -143,9 +154,15 @@ class MariadbDatabase:
 
     def __init__(self, server: mariadb.Mariadb, name: str) -> None:
         self._server, self._name = server, name
-        address = server.database(name)
-        login = f"{quote(address.user)}:{quote(address.password)}"
-        self.url = f"mysql://{login}@{address.host}:{address.port}/{name}"
+        self._address = server.database(name)
+        self._cable: Cable | None = None
+
+    @property
+    def url(self) -> str:
+        """For the store; by way of the cable, if there is one."""
+        login = f"{quote(self._address.user)}:{quote(self._address.password)}"
+        port = self._cable.port if self._cable else self._address.port
+        return f"mysql://{login}@{self._address.host}:{port}/{self._name}"
 
     def size_bytes(self) -> int:
         """Pages of its tables and indexes."""
@@ -155,12 +172,19 @@ class MariadbDatabase:
         )
         return int(sum(size for (size,) in sizes))
 
+    def count_trips(self) -> None:
+        """By a cable: the server's `Questions` counts each statement of a text, which goes as one question."""
+        self._cable = Cable(self._address.port)
+
     def trips(self) -> int:
-        """Statements that clients sent."""
-        return int(self._server.ask("SHOW GLOBAL STATUS LIKE 'Questions'")[0][1])
+        """Questions that went through the cable, with however many statements each."""
+        assert self._cable is not None, "nothing is counted"
+        return int(self._cable.queries)
 
     def discard(self) -> None:
         """With all that is in it."""
+        if self._cable:
+            self._cable.close()
         self._server.ask(f"DROP DATABASE `{self._name}`")
 
 

@@ -115,7 +115,7 @@ class Workshop:
         )
 
     def _trips(self, case: Case, folder: Path, database: Database) -> Count:
-        counts.prepare_trips(database)
+        database.count_trips()
         with self._serving(case, folder, database) as place:
             return Count(counts.trips(database, place.front, replays=case.replays))
 
