@@ -11,7 +11,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-_PACKAGES = ("uvicorn", "uvloop", "httptools", "aiohttp", "http-sf")
+_PACKAGES = ("uvicorn", "uvloop", "httptools", "fastapi", "aiohttp", "asyncpg", "asyncmy", "hiredis", "http-sf")
 _SYNCS = 200
 
 
