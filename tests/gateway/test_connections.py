@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 from contextlib import nullcontext, suppress
+from typing import Any
 
 import pytest
 import trustme
@@ -239,7 +240,7 @@ def test_the_end_of_the_gateway_ends_every_connection(begun):
         line.request()
 
     async def cut_off():
-        sent = []
+        sent: list[dict[str, Any]] = []
         async with _upstream(configured(server.url)) as upstream:
             asking = asyncio.get_running_loop().create_task(carry(upstream, [{"type": "http.request"}], sent))
             assert await asyncio.to_thread(arrived.wait, 10)
