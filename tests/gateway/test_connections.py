@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 from contextlib import nullcontext, suppress
+from typing import Any
 
 import pytest
 import trustme
@@ -16,7 +17,6 @@ from retrysafe.errors import IncompleteResponse
 from retrysafe.gateway.app import _upstream
 from retrysafe.gateway.session import FIELD_BYTES_MAX, FIELDS_MAX, UpstreamFailed, open_session
 from retrysafe.protocol.policy import Policy
-from retrysafe.server.capture import Message
 from tests.gateway.origin import OK, answering, origin
 from tests.gateway.serving import before, call, configured, converse, gateway, keyed
 
@@ -240,7 +240,7 @@ def test_the_end_of_the_gateway_ends_every_connection(begun):
         line.request()
 
     async def cut_off():
-        sent: list[Message] = []
+        sent: list[dict[str, Any]] = []
         async with _upstream(configured(server.url)) as upstream:
             asking = asyncio.get_running_loop().create_task(carry(upstream, [{"type": "http.request"}], sent))
             assert await asyncio.to_thread(arrived.wait, 10)
