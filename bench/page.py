@@ -88,12 +88,13 @@ def _when(results: Sequence[Results]) -> str:
         share = f"{statistics.median(shares):.1%}" if shares else ""
         date, disk = one.machine["date"], one.machine["disk"]
         number = f", machine {machines.index(_machine(one)) + 1}" if len(machines) > 1 else ""
-        lines.append(f"| {one.group} | {len(one.rounds)}, {one.seconds} | {share} | {date}{number} | {disk} |")
+        filled = f", {one.machine['filled']}" if one.machine["filled"] else ""
+        lines.append(f"| {one.group}{filled} | {len(one.rounds)}, {one.seconds} | {share} | {date}{number} | {disk} |")
     return "\n".join(lines)
 
 
 def _machine(one: Results) -> str:
-    return "; ".join(value for name, value in one.machine.items() if name not in {"date", "disk", "servers"})
+    return "; ".join(value for name, value in one.machine.items() if name not in {"date", "disk", "servers", "filled"})
 
 
 def _pictures(results: Sequence[Results]) -> dict[str, tuple[str, str]]:

@@ -129,7 +129,8 @@ def _group(group: Group, options: argparse.Namespace, folder: Path, machine: dic
     finally:
         engines.close()
     servers = ", ".join(f"{name} {version}" for name, version in engines.versions.items())
-    return Results(group, {**machine, "servers": servers}, options.seconds, rounds, absent)
+    filled = f"{options.live:,} live records" if group is Group.GROWTH else ""
+    return Results(group, {**machine, "servers": servers, "filled": filled}, options.seconds, rounds, absent)
 
 
 def _pythons(cases: Sequence[Case], folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
