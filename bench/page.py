@@ -128,7 +128,7 @@ def _of_peers(results: Sequence[Results]) -> list[Bar]:
             label=one.name,
             value=one.first,
             kind="bar" if one.ours else "wrong" if one.wrong or one.failed else "other",
-            note="" if not (one.wrong or one.failed) else "failed a check",
+            note="failed a check" if one.wrong else f"{one.failed:.0%} of requests failed" if one.failed else "",
         )
         for one in standings(results)
         if one.first is not None
