@@ -31,7 +31,7 @@ from enum import Enum
 from typing import Any, Protocol, TypeVar
 
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
-from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, Purge, Read, Transition
+from retrysafe.protocol.effects import ClaimIfAbsent, Read, Transition
 from retrysafe.stores.contract import Pending
 from retrysafe.value import value
 
@@ -79,7 +79,7 @@ class Session(Protocol):
         """Do all of these or none, in one statement; answer them in order. Raises what `judge` understands.
 
         Args:
-            transitions: of one kind, on different records, sorted by record; at most one `Purge`.
+            transitions: of one kind, on different records, sorted by record; one, if it is on many records.
         """
 
     def judge(self, error: Exception) -> Verdict:
@@ -115,16 +115,13 @@ _SHARED = (ClaimIfAbsent, Read)
 
 
 def record_of(transition: Any) -> bytes:
-    """The record that a transition is on; a purge, which is on many, stands for one of its own."""
-    if isinstance(transition, Purge):
-        return b""
-    claim = getattr(transition, "claim", None)
-    record_id: bytes = transition.record_id if claim is None else claim.record_id
+    """The record that a transition is on; those on many records share one of their own, and so go one by one."""
+    record_id: bytes = getattr(getattr(transition, "claim", transition), "record_id", b"")
     return record_id
 
 
 def _size_bytes(transition: Transition[Any]) -> int:
-    return len(transition.response) if isinstance(transition, CompleteIfHeld) else 0
+    return sum(len(getattr(transition, name, b"")) for name in ("response", "seen_response"))
 
 
 def take(waiting: deque[C]) -> list[list[list[C]]]:
