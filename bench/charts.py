@@ -62,7 +62,7 @@ def chart(title: str, bars: Sequence[Bar]) -> str:
 def _line(bar: Bar, top: int, scale: float) -> list[str]:
     middle, width = top + _BAR_PX - 3, max(1.0, bar.value * scale)
     value = f"{bar.value:.2f}" if bar.value < 10 else f"{bar.value:.1f}"
-    note = f"{value} {bar.note}".strip()
+    note = ", ".join(part for part in (value, bar.target and f"target {bar.target:g}", bar.note) if part)
     end = max(width, (bar.target or 0.0) * scale) + _LABEL_PX + 6
     lines = [
         f'<text x="{_LABEL_PX - 8}" y="{middle}" text-anchor="end">{escape(bar.label)}</text>',

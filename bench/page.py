@@ -88,12 +88,13 @@ def _when(results: Sequence[Results]) -> str:
         share = f"{statistics.median(shares):.1%}" if shares else ""
         date, disk = one.machine["date"], one.machine["disk"]
         number = f", machine {machines.index(_machine(one)) + 1}" if len(machines) > 1 else ""
-        lines.append(f"| {one.group} | {len(one.rounds)}, {one.seconds} | {share} | {date}{number} | {disk} |")
+        filled = f", {one.machine['filled']}" if one.machine["filled"] else ""
+        lines.append(f"| {one.group}{filled} | {len(one.rounds)}, {one.seconds} | {share} | {date}{number} | {disk} |")
     return "\n".join(lines)
 
 
 def _machine(one: Results) -> str:
-    return "; ".join(value for name, value in one.machine.items() if name not in {"date", "disk", "servers"})
+    return "; ".join(value for name, value in one.machine.items() if name not in {"date", "disk", "servers", "filled"})
 
 
 def _pictures(results: Sequence[Results]) -> dict[str, tuple[str, str]]:
@@ -127,7 +128,7 @@ def _of_peers(results: Sequence[Results]) -> list[Bar]:
             label=one.name,
             value=one.first,
             kind="bar" if one.ours else "wrong" if one.wrong or one.failed else "other",
-            note="" if not (one.wrong or one.failed) else "failed a check",
+            note="failed a check" if one.wrong else f"{one.failed:.0%} of requests failed" if one.failed else "",
         )
         for one in standings(results)
         if one.first is not None

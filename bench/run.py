@@ -31,6 +31,7 @@ _ROUNDS_MIN = 5
 _FOREIGN_MAX = 0.1  # of the machine; beyond it, ratios follow the neighbours
 _PACKAGES = {"wrk": "wrk", "gcc": "gcc libc6-dev", "taskset": "util-linux"}
 _KEPT_IN = ROOT / "build" / "bench"
+_PAGE = ROOT / "docs" / "benchmarks.md"
 
 
 class UnfitError(Exception):
@@ -40,6 +41,8 @@ class UnfitError(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, judge; returns the exit code."""
     options = _options(arguments)
+    if options.write_docs:
+        page.inserted(_PAGE.read_text(encoding="utf-8"), "")  # before half an hour is spent
     try:
         measured, spoilt = _bench(options)
     except UnfitError as error:
@@ -48,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     everything = [known for group in Group if (known := saved(options.results, group))]
     measured = measured if options.only else everything
     if options.write_docs:
-        page.write(everything, ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "charts")
+        page.write(everything, _PAGE, _PAGE.with_name("charts"))
     print(f"\n{report.text(measured)}\n")
     for group, why in spoilt.items():
         print(f"bench: {group} is spoilt, and what it measured is lost: {why}", file=sys.stderr)
@@ -126,7 +129,8 @@ def _group(group: Group, options: argparse.Namespace, folder: Path, machine: dic
     finally:
         engines.close()
     servers = ", ".join(f"{name} {version}" for name, version in engines.versions.items())
-    return Results(group, {**machine, "servers": servers}, options.seconds, rounds, absent)
+    filled = f"{options.live:,} live records" if group is Group.GROWTH else ""
+    return Results(group, {**machine, "servers": servers, "filled": filled}, options.seconds, rounds, absent)
 
 
 def _pythons(cases: Sequence[Case], folder: Path) -> tuple[dict[str, Path], dict[str, str]]:

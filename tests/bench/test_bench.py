@@ -20,7 +20,7 @@ from bench.targets import TARGETS, Measure, Target
 from tests.gateway.processes import until
 
 NAMES = {case.name: case for case in CASES}
-MACHINE = {"processor": "one", "date": "2026-01-01", "disk": "quick", "servers": ""}
+MACHINE = {"processor": "one", "date": "2026-01-01", "disk": "quick", "servers": "", "filled": ""}
 
 
 @contextmanager
