@@ -113,7 +113,7 @@ class Mariadb:
             user=USER,
             password=PASSWORD,
             database=database,
-            **{"autocommit": True} | options,
+            **{"autocommit": True, "ssl_disabled": True} | options,  # to look for certificates takes its time
         )
 
     def ask(self, text, database=None):
@@ -157,9 +157,11 @@ def address_of(folder):
 class ManualMysqlStore(MysqlStore):
     """A store whose clock is a row in its database, which is put to the test's time before each transition."""
 
-    def __init__(self, clock, folder, **options):
+    def __init__(self, clock, folder, port=None, **options):
         address = address_of(folder)
-        super().__init__(address, clock_sql="SELECT now_ms FROM test_clock", **options)
+        super().__init__(
+            replace(address, port=port or address.port), clock_sql="SELECT now_ms FROM test_clock", **options
+        )
         self._clock = clock
         self._shown_ms = None
         self._moving = threading.Lock()

@@ -101,11 +101,11 @@ class MysqlStore:
         future.set_exception(self._not_open())
         return future
 
-    def missing_migrations(self) -> Sequence[Migration]:
+    def missing_migrations(self) -> tuple[Migration, ...]:
         """The migrations that the database has not gone through; nothing is made or changed."""
         return self._visit(lambda wire, _: missing(self._name, wire, self._migrations))
 
-    def migrate(self) -> Sequence[Migration]:
+    def migrate(self) -> tuple[Migration, ...]:
         """Go through every migration, those after a deployment too; answered by those that were missing."""
         last = len(self._migrations)
         return self._visit(lambda wire, _: bring_up_to_date(self._name, wire, self._migrations, last))

@@ -172,7 +172,7 @@ def check(name: str, matched: Result, rows: Result, migrations: int) -> None:
 # --- the schema ---------------------------------------------------------------------------------
 
 
-async def missing(name: str, conversation: Conversation, migrations: Sequence[Migration]) -> Sequence[Migration]:
+async def missing(name: str, conversation: Conversation, migrations: Sequence[Migration]) -> tuple[Migration, ...]:
     """Those of the migrations that the database has not gone through, each with what says that it is done.
 
     Args:
@@ -191,12 +191,12 @@ async def missing(name: str, conversation: Conversation, migrations: Sequence[Mi
         rows = ()
     gone, must_know = cast(Rows, rows)[0] if rows else (0, 0)
     _refuse_newer(name, must_know, len(migrations))
-    return [_completed(migrations, migration) for migration in migrations[gone:]]
+    return tuple(_completed(migrations, migration) for migration in migrations[gone:])
 
 
 async def bring_up_to_date(
     name: str, conversation: Conversation, migrations: Sequence[Migration], last: int
-) -> Sequence[Migration]:
+) -> tuple[Migration, ...]:
     """Go through what is missing up to a migration; answered by that.
 
     Of processes that start together one does. A lock by name says which, because what makes tables commits.
@@ -243,8 +243,8 @@ async def make_ready(name: str, conversation: Conversation, said: Mapping[str, s
     return await _agree(conversation, given)
 
 
-def _until(last: int, migrations: Sequence[Migration]) -> Sequence[Migration]:
-    return [migration for migration in migrations if migration.number <= last]
+def _until(last: int, migrations: Sequence[Migration]) -> tuple[Migration, ...]:
+    return tuple(migration for migration in migrations if migration.number <= last)
 
 
 def _completed(migrations: Sequence[Migration], migration: Migration) -> Migration:

@@ -159,13 +159,13 @@ _CLAIM = (
 
 _RECORDS = f"SELECT record_id, {_NOW_OF_RECORD}, {sql.COLUMNS} FROM retrysafe_records WHERE record_id IN ({{}})"
 
-_COUNTED_AT_ONCE = 5_000
+COUNTED_AT_ONCE = 5_000  # records
 
 _RESPONSES = _placed(sql.RESPONSES)
 _RECORD_COUNTS = (
     "SELECT route, state, COUNT(*), SUM(size_bytes), MIN(claimed_at_ms), MAX(record_id)"
     " FROM (SELECT record_id, route, state, COALESCE(LENGTH(response), 0) AS size_bytes, claimed_at_ms"
-    f" FROM retrysafe_records WHERE record_id > {{}} ORDER BY record_id LIMIT {_COUNTED_AT_ONCE}) AS some_records"
+    " FROM retrysafe_records WHERE record_id > {} ORDER BY record_id LIMIT {}) AS some_records"
     " GROUP BY route, state"
 )
 _ANSWER_COUNTS = _placed(sql.ANSWER_COUNTS)
@@ -305,7 +305,7 @@ def _take_stats(days: int, time: str) -> Plan[list[Any]]:
     now_ms = int(cast(Rows, now)[0][0])
     groups: dict[tuple[str, str], tuple[int, int, int]] = {}
     after = b""
-    while portion := cast(Rows, (yield _RECORD_COUNTS.format(literal(after)))[0]):
+    while portion := cast(Rows, (yield _RECORD_COUNTS.format(literal(after), COUNTED_AT_ONCE))[0]):
         for route, state, records, size_bytes, oldest_ms, _ in portion:
             before = groups.get((route.decode(), state), (0, 0, oldest_ms))
             groups[route.decode(), state] = before[0] + records, before[1] + size_bytes, min(before[2], oldest_ms)

@@ -93,11 +93,11 @@ class PostgresStore:
             future.set_exception(error)
             return future
 
-    def missing_migrations(self) -> Sequence[Migration]:
+    def missing_migrations(self) -> tuple[Migration, ...]:
         """The migrations that the schema has not gone through, as they are for it; nothing is made or changed."""
         return self._visit(lambda session: missing(session, self._migrations))
 
-    def migrate(self) -> Sequence[Migration]:
+    def migrate(self) -> tuple[Migration, ...]:
         """Go through every migration, those after a deployment too; answered by those that were missing."""
         return self._visit(lambda session: bring_up_to_date(session, self._migrations, len(self._migrations)))
 

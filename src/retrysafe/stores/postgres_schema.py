@@ -27,7 +27,9 @@ _THERE = (
 _MADE_MEANWHILE = ("23505", "42P06", "42P07", "40001", "40P01")
 
 
-async def missing(session: PostgresSession, migrations: Sequence[Migration], locking: str = "") -> Sequence[Migration]:
+async def missing(
+    session: PostgresSession, migrations: Sequence[Migration], locking: str = ""
+) -> tuple[Migration, ...]:
     """Those of the migrations that the schema has not gone through, completed; nothing is changed.
 
     Args:
@@ -40,10 +42,13 @@ async def missing(session: PostgresSession, migrations: Sequence[Migration], loc
         Exception: what `session.judge` understands.
     """
     gone = await _gone_through(session, locking)
-    return [_completed(session, migrations, migration, anew=gone is None) for migration in migrations[gone or 0 :]]
+    those = migrations[gone or 0 :]
+    return tuple(_completed(session, migrations, migration, anew=gone is None) for migration in those)
 
 
-async def bring_up_to_date(session: PostgresSession, migrations: Sequence[Migration], last: int) -> Sequence[Migration]:
+async def bring_up_to_date(
+    session: PostgresSession, migrations: Sequence[Migration], last: int
+) -> tuple[Migration, ...]:
     """Go through what is missing up to a migration. Of processes that start together, one does; the rest find it done.
 
     Args:
@@ -85,7 +90,7 @@ async def agree(session: PostgresSession, given: bytes | None) -> bytes:
     raise StoreUnavailable(f"{session.place.name}: no secret could be agreed on; try again")
 
 
-async def _upgrade(session: PostgresSession, migrations: Sequence[Migration], last: int) -> Sequence[Migration]:
+async def _upgrade(session: PostgresSession, migrations: Sequence[Migration], last: int) -> tuple[Migration, ...]:
     """Go through what is missing, in one transaction."""
     statements = session.place.statements
     await session.script("BEGIN")
@@ -103,8 +108,8 @@ async def _upgrade(session: PostgresSession, migrations: Sequence[Migration], la
     return those
 
 
-def _until(last: int, migrations: Sequence[Migration]) -> Sequence[Migration]:
-    return [migration for migration in migrations if migration.number <= last]
+def _until(last: int, migrations: Sequence[Migration]) -> tuple[Migration, ...]:
+    return tuple(migration for migration in migrations if migration.number <= last)
 
 
 async def _gone_through(session: PostgresSession, locking: str) -> int | None:

@@ -173,7 +173,9 @@ def _ends(state: State, won: list[Event]) -> set[State | None]:
         reached: State | None = state
         for number, event in enumerate(order):
             # What came first has moved the dates or the token: after a new claim comes nobody, else only an owner.
-            follows = number == 0 or (GUARDS[event] is Guard.HELD and order[number - 1] not in NEW)
+            # Only an exchanged response has moved neither.
+            owned = GUARDS[event] is Guard.HELD and order[number - 1] not in NEW
+            follows = number == 0 or owned or order[number - 1] is Event.RESEAL
             if (reached, event) not in TABLE or not follows:
                 break
             reached = TABLE[reached, event]

@@ -25,7 +25,17 @@ from retrysafe.protocol.effects import ClaimIfAbsent, Purge, Purged, Read, Trans
 from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard
 from retrysafe.stores.contract import Store
 from retrysafe.testing.clock import ManualClock
-from retrysafe.testing.subject import COLOURS, KEEP_MS, LEASE_MS, LIFETIME_MS, MakeStore, token, transition_of
+from retrysafe.testing.subject import (
+    COLOURS,
+    KEEP_MS,
+    LEASE_MS,
+    LIFETIME_MS,
+    RESEALED,
+    RESPONSE,
+    MakeStore,
+    token,
+    transition_of,
+)
 
 RECORDS = 2
 BATCHES_MAX = 10
@@ -44,6 +54,7 @@ class Known:
     lapses_ms: int = 0
     expires_ms: int = 0
     forget_ms: int = 0
+    resealed: bool = False
 
     def after(self, event: Event, seen: bytes, now_ms: int, new_token: bytes = b"") -> Known:
         """What an event makes of it: the table, its guards, and the dates that they ask about. Itself if refused."""
@@ -60,7 +71,9 @@ class Known:
             if event is Event.RENEW:
                 return known
             return replace(known, token=new_token, attempt=self.attempt + 1)
-        if state is State.EXPIRED or event is Event.RESEAL:
+        if event is Event.RESEAL:  # a second time, the response is another than the one that was seen
+            return self if self.resealed else replace(self, resealed=True)
+        if state is State.EXPIRED:
             return replace(self, state=state)
         if state is State.COMPLETED:
             expires_ms = now_ms + LIFETIME_MS
@@ -186,7 +199,8 @@ class StoreMachine(RuleBasedStateMachine):
                 assert (record.state, record.token, record.attempt) == (known.state, known.token, known.attempt)
                 assert record.forget_at_ms == known.forget_ms
                 assert record.expires_at_ms == (known.expires_ms or None)
-                assert (record.response is not None) == (known.state is State.COMPLETED)
+                response = RESEALED if known.resealed else RESPONSE
+                assert record.response == (response if known.state is State.COMPLETED else None)
                 assert (record.settled_at_ms is None) == (known.state is State.IN_PROGRESS)
 
     def _purge(self, store: Store) -> Purged:

@@ -44,6 +44,7 @@ LIFETIME_MS = 86_400_000
 KEEP_MS = 30 * 86_400_000  # the `forget_after_ms` of every transition
 FINGERPRINT = b"\x01" + bytes(32)
 RESPONSE = bytes(range(256)) * 2
+RESEALED = RESPONSE[::-1]  # the bytes that `RESPONSE` is exchanged for
 
 # How long to wait until the guard of an event can hold, whenever before that the record was made.
 WAIT_MS = dict.fromkeys(Guard, 0) | {
@@ -274,7 +275,7 @@ def transition_of(event: Event, claim: Claim) -> Transition[Any]:  # noqa: C901 
         case Event.ABANDON:
             return MarkUnknownIfLapsed(record_id, seen, KEEP_MS)
         case Event.RESEAL:
-            return ReplaceResponseIfSame(record_id, seen, RESPONSE, RESPONSE)
+            return ReplaceResponseIfSame(record_id, seen, RESPONSE, RESEALED)
         case Event.EXPIRE:
             return Purge()
         case Event.FORGET:
