@@ -11,6 +11,7 @@ import signal
 import threading
 
 import pytest
+import uvloop
 
 from retrysafe.errors import StoreError, StoreUnavailable
 from retrysafe.model import State
@@ -203,7 +204,7 @@ def test_tasks_that_are_cancelled_mix_nothing_up(way, redis_server):
             await asyncio.gather(*tasks, return_exceptions=True)
             return claims, await asyncio.gather(*(one.store.submit(Read(claim.record_id)) for claim in claims))
 
-        claims, found = one._runner.run(storm())
+        claims, found = one.run(storm())
         assert [one.record.token for one in found] == [claim.token for claim in claims], seed
 
 
@@ -302,13 +303,27 @@ def test_a_closed_store_finishes_what_was_begun(redis_server):
     assert [one.record.token for one in asyncio.run(run())] == [claim.token for claim in claims]
 
 
+def test_uvloop(redis_server):
+    """The event loop that most servers run on does as the standard one does, to its end."""
+    store = RedisStore(place_of(f"redis://{redis_server.address}"))
+    store.open()
+    claims = [claiming() for _ in range(100)]
+
+    async def run():
+        return await asyncio.gather(*map(store.submit, claims))
+
+    for _ in range(2):
+        assert [one.record.token for one in uvloop.run(run())] == [claim.token for claim in claims]
+    store.close()
+
+
 def test_many_threads_and_loops_share_a_store(redis_server):
     """Each loop has its connection, each thread takes one from the pool, and all see the same records."""
     store = RedisStore(place_of(f"redis://{redis_server.address}"))
     store.open()
     claim = claiming()
     store.perform(claim)
-    seen = []
+    seen: list[bytes] = []
 
     async def loop():
         found = await asyncio.gather(*(store.submit(claim) for _ in range(50)))

@@ -126,6 +126,10 @@ class Table:
         answer = self._conditional("update_item", SENT_MAX, key, Key=marshalled({KEY: key}), **arguments)
         return answer if isinstance(answer, Refused) else None
 
+    def add(self, key: bytes, arguments: dict[str, Any]) -> None:
+        """Add to the numbers of an item, which is made if there is none. Sent once: it would not recognise itself."""
+        self._call("update_item", 1, Key=marshalled({KEY: key}), **arguments)
+
     def delete(self, key: bytes, arguments: dict[str, Any]) -> Refused | Item:
         """Delete an item on a condition; the item as it was. Sent once."""
         wanted = {"Key": marshalled({KEY: key}), "ReturnValues": "ALL_OLD", **arguments}

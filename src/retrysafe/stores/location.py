@@ -107,13 +107,10 @@ def _mysql(url: str, parts: SplitResult, options: dict[str, str]) -> Store:
 
 
 def _redis(url: str) -> Store:
-    try:
-        store = import_module("retrysafe.stores.redis")
-    except ModuleNotFoundError as missing:
-        raise ConfigurationError([f'redis:// needs {missing.name}: pip install "retrysafe[redis]"']) from missing
+    """Imported when it is wanted: it needs the libraries of its extra."""
     place = import_module("retrysafe.stores.redis_place").place_of(url)
-    opened: Store = store.RedisStore(place)
-    return opened
+    store: Store = import_module("retrysafe.stores.redis").RedisStore(place)
+    return store
 
 
 def _dynamodb(url: str, table: str, options: dict[str, str]) -> Store:

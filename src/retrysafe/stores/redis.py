@@ -17,7 +17,7 @@ from retrysafe.stores.contract import Pending
 from retrysafe.stores.plan import AgreeOnSecret
 from retrysafe.stores.redis_client import AsyncClient, BlockingClient
 from retrysafe.stores.redis_place import Client, RedisPlace
-from retrysafe.stores.redis_plan import Layout, plan_of
+from retrysafe.stores.redis_plan import Layout, held, plan_of
 from retrysafe.stores.redis_scripts import SERVER_CLOCK, Scripts
 from retrysafe.stores.redis_wire import Lane
 
@@ -51,6 +51,10 @@ class RedisStore:
             self._closed = False
         self._blocking.check()
         return self.perform(AgreeOnSecret(secret))
+
+    def is_in_use(self) -> bool:
+        """Whether there is a secret: some application has opened the store before."""
+        return self._blocking.run(held(self._layout))
 
     def perform(self, transition: Transition[T]) -> T:
         """Do one transition on this thread."""
