@@ -152,7 +152,14 @@ class AsyncClient:
         """Begin a plan; the future gets what it comes to."""
         task = self._loop.create_task(self._run(plan, future), name="retrysafe: ask redis")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            """Leave nobody waiting, not even for a task that was cancelled before its first step."""
+            self._tasks.discard(task)
+            if not future.done():
+                future.set_exception(in_doubt(self._place.name, "the event loop is ending"))
+
+        task.add_done_callback(ended)
 
     def close(self) -> None:
         """Finish what was begun, then let go of every connection. On the loop's own thread."""
@@ -174,9 +181,6 @@ class AsyncClient:
                 answer = await self._drive(plan)
         except StoreError as error:
             future.set_exception(error)
-        except asyncio.CancelledError:
-            future.set_exception(in_doubt(self._place.name, "the event loop is ending"))
-            raise
         except Exception as error:  # noqa: BLE001 - who waits must be told
             failure = StoreError(f"an answer that no server gives: {type(error).__name__}")
             failure.__cause__ = error
