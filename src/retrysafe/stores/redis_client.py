@@ -11,10 +11,11 @@ import threading
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, TypeVar, cast
 
-from retrysafe.errors import ConfigurationError, StoreError, StoreUnusable
+from retrysafe.errors import StoreError, StoreUnusable
 from retrysafe.stores.redis_errors import DEMOTED, in_doubt, refused, unreachable
 from retrysafe.stores.redis_place import OVERRIDE, Kind, RedisPlace
 from retrysafe.stores.redis_plan import RECORDS_A_PAGE, Call, Keys, Page, Plan, Reads, Step, Wait
+from retrysafe.stores.url import lacking
 
 try:
     import redis
@@ -28,7 +29,7 @@ try:
     from redis.exceptions import MaxConnectionsError, NoScriptError, RedisClusterException, RedisError
     from redis.retry import Retry
 except ModuleNotFoundError as missing:
-    raise ConfigurationError([f'redis:// needs {missing.name}: pip install "retrysafe[redis]"']) from missing
+    raise lacking("redis", missing) from missing
 
 T = TypeVar("T")
 

@@ -17,15 +17,16 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, assert_never, cast
 
-from retrysafe.errors import ConfigurationError, StoreError
+from retrysafe.errors import StoreError
 from retrysafe.stores.redis_errors import DEMOTED, NOT_LOADED, code_of, in_doubt, refused, unreachable
 from retrysafe.stores.redis_place import RedisPlace
 from retrysafe.stores.redis_plan import RECORDS_A_PAGE, Call, Keys, Page, Plan, Reads, Step, Wait
+from retrysafe.stores.url import lacking
 
 try:
     import hiredis
 except ModuleNotFoundError as missing:
-    raise ConfigurationError([f'redis:// needs {missing.name}: pip install "retrysafe[redis]"']) from missing
+    raise lacking("redis", missing) from missing
 
 _FAREWELL_S = 1.0
 
