@@ -33,6 +33,7 @@ from retrysafe.stores.migrations import Migration
 from retrysafe.stores.plan import AgreeOnSecret
 from retrysafe.stores.sqlite_file import Identity, SqliteFile, migrations
 from retrysafe.stores.sqlite_session import Session, refused
+from retrysafe.stores.url import StoreUrl
 
 _LOG = logging.getLogger("retrysafe.stores.sqlite")
 
@@ -276,3 +277,18 @@ def _after_fork() -> None:
 
 atexit.register(_stop_all)
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+
+def store_of(url: StoreUrl) -> SqliteStore:
+    """The store that a URL names.
+
+    Args:
+        url: `sqlite:///relative.db` or `sqlite:////absolute/path.db`, with `?force=true` for a file on a network
+            file system that only one host ever opens.
+    """
+    path = url.path[1:]
+    url.refuse(url.authority, "a relative path has three slashes before it, an absolute one four")
+    url.refuse(not path, "it names no file")
+    force = url.flag("force")
+    url.refuse_rest()
+    return SqliteStore(path, force=force)
