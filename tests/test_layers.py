@@ -28,6 +28,7 @@ PLANTED = [
     ("drivers-mysql", "stores/mysql.py", "import pymysql"),
     ("drivers-postgres", "stores/memory.py", "import asyncpg"),
     ("dynamodb", "stores/memory.py", "import boto3"),
+    ("redis", "stores/memory.py", "import hiredis"),
     ("extras", "server/asgi.py", "import starlette"),
 ]
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from retrysafe.model import Claim
 from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, Read, Transition
 from retrysafe.stores.redis import RedisStore
 from retrysafe.stores.redis_place import place_of
 from retrysafe.testing.subject import FINGERPRINT, KEEP_MS, LEASE_MS, token
+
+T = TypeVar("T")
 
 WAYS = ("blocking", "lean", "redis-py")
 
@@ -46,12 +48,16 @@ class Caller:
 
     def together(self, transitions: Sequence[Transition[Any]]) -> list[Any]:
         """All at once, to their answers or errors."""
-        assert self._runner is not None, "for event loops"
 
         async def run() -> list[Any]:
             return await asyncio.gather(*map(self.store.submit, transitions), return_exceptions=True)
 
-        return self._runner.run(run())
+        return self.run(run())
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """On the caller's event loop."""
+        assert self._runner is not None, "for event loops"
+        return self._runner.run(coroutine)
 
     async def _submit(self, transition: Transition[Any]) -> Any:
         return await self.store.submit(transition)

@@ -94,7 +94,6 @@ class Server:
         (self.folder / "server.conf").write_text("\n".join([*lines, ""]), "utf-8")
         self._command = [str(program), str(self.folder / "server.conf"), *kind]
         self._password = options.get("requirepass")
-        self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
     @property
@@ -105,12 +104,11 @@ class Server:
     def start(self) -> None:
         """Start it, again on the same data, and wait until it answers."""
         log = (self.folder / "log").open("ab")
-        self.process = subprocess.Popen(self._command, stdout=log, stderr=log, cwd=self.folder)
+        self.process: subprocess.Popen[bytes] = subprocess.Popen(self._command, stdout=log, stderr=log, cwd=self.folder)
         log.close()
         until(self._answers, f"{self._command} answers; its log: {(self.folder / 'log').read_text()[-2000:]}")
 
     def _answers(self) -> bool:
-        assert self.process is not None
         assert self.process.poll() is None, (self.folder / "log").read_text()[-2_000:]
         try:
             with self.client() as client:
@@ -120,8 +118,8 @@ class Server:
 
     def client(self, **options: Any) -> redis.Redis:
         """A client of its own for a test."""
-        options = {"password": self._password, "protocol": 2} | options
-        return redis.Redis(host="127.0.0.1", port=self.port, single_connection_client=True, **options)
+        given: dict[str, Any] = {"password": self._password, "protocol": 2} | options
+        return redis.Redis(host="127.0.0.1", port=self.port, single_connection_client=True, **given)
 
     def ask(self, *command: object) -> Any:
         """One command."""
@@ -136,13 +134,12 @@ class Server:
 
     def kill(self) -> None:
         """As a crash: no time to write anything."""
-        assert self.process is not None
         self.process.kill()
         self.process.wait()
 
     def stop(self) -> None:
         """End it."""
-        if self.process is not None and self.process.poll() is None:
+        if self.process.poll() is None:
             self.process.terminate()
             self.process.wait(PATIENCE_S)
 
@@ -160,7 +157,11 @@ def server(folder: Path, **options: Any) -> Iterator[Server]:
 @contextmanager
 def cluster(folder: Path, program: Path = PROGRAM) -> Iterator[list[Server]]:
     """Three primaries that serve all slots."""
-    settings = {"cluster-enabled": "yes", "cluster-node-timeout": 5_000, "cluster-require-full-coverage": "yes"}
+    settings: dict[str, Any] = {
+        "cluster-enabled": "yes",
+        "cluster-node-timeout": 5_000,
+        "cluster-require-full-coverage": "yes",
+    }
     nodes: list[Server] = []
     try:
         nodes += [Server(folder, program=program, **settings)]
@@ -170,8 +171,7 @@ def cluster(folder: Path, program: Path = PROGRAM) -> Iterator[list[Server]]:
         for node, first, after in zip(nodes, bounds, bounds[1:], strict=False):
             node.ask("CLUSTER", "ADDSLOTSRANGE", first, after - 1)
             node.ask("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
-        for node in nodes:
-            until(lambda node=node: _is_whole(node), "every node knows all three")
+        until(lambda: all(map(_is_whole, nodes)), "every node knows all three")
         yield nodes
     finally:
         for node in nodes:
@@ -208,10 +208,10 @@ def sentinels(folder: Path, program: Path = PROGRAM) -> Iterator[tuple[Server, S
 
 def _follows(replica: Server) -> bool:
     with replica.client() as client:
-        return client.info("replication")["master_link_status"] == "up"
+        return bool(client.info("replication")["master_link_status"] == "up")
 
 
 def _sees_all(sentinel: Server) -> bool:
     with sentinel.client() as client:
         (state,) = client.sentinel_masters().values()
-    return state["num-other-sentinels"] == 2 and state["num-slaves"] == 1
+    return bool(state["num-other-sentinels"] == 2 and state["num-slaves"] == 1)

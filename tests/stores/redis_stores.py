@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import redis
 
-from retrysafe.protocol.effects import Purge, Transition
+from retrysafe.protocol.effects import CountAnswers, ListResponses, Purge, TakeStats, Transition
 from retrysafe.stores.plan import AgreeOnSecret
 from retrysafe.stores.redis import RedisStore
 from retrysafe.stores.redis_place import RedisPlace, place_of
@@ -94,8 +94,10 @@ class TimedStore(RedisStore):
         if isinstance(transition, AgreeOnSecret):
             return
         with self._writing:
-            if isinstance(transition, Purge):
+            if isinstance(transition, Purge | ListResponses):
                 tags = [tag for prefix, tag in self._written if prefix == self._prefix]
+            elif isinstance(transition, CountAnswers | TakeStats):
+                tags = ["answers"]
             else:
                 claim: Any = getattr(transition, "claim", transition)
                 tags = [claim.record_id.hex()[:8]]

@@ -12,10 +12,11 @@ from retrysafe.model import Record, State
 from retrysafe.protocol import effects
 from retrysafe.protocol.states import Event, sources, target
 from retrysafe.stores import dynamodb, dynamodb_items, dynamodb_table
-from retrysafe.stores.dynamodb_items import CHANGES, COMPLETE_IN_PARTS, PURGE
+from retrysafe.stores.dynamodb_items import CHANGES, COMPLETE_IN_PARTS, PURGE, RESEALS
 
-EVERY = [*CHANGES.values(), COMPLETE_IN_PARTS, *PURGE]
-OWN = {"write_id", "dated_at_ms", "forget_at_s", "parts", "parts_id"}
+EVERY = [*CHANGES.values(), COMPLETE_IN_PARTS, *RESEALS.values(), *PURGE]
+OWN = {"write_id", "dated_at_ms", "forget_at_s", "parts", "parts_id", "response_bytes", "response_head"}
+MANY = {effects.Purge, effects.ListResponses, effects.CountAnswers, effects.TakeStats}
 
 
 @pytest.mark.parametrize("change", EVERY, ids=lambda change: change.event)
@@ -45,7 +46,7 @@ def test_every_event_has_its_change():
     assert {change.event for change in EVERY} == set(Event) - {Event.CLAIM}
     kinds = [kind for kind in vars(effects).values() if isinstance(kind, type) and is_dataclass(kind)]
     transitions = {kind for kind in kinds if issubclass(kind, effects.Transition)}
-    assert {*CHANGES, effects.ClaimIfAbsent, effects.Read, effects.Purge} == transitions
+    assert {*CHANGES, *MANY, effects.ClaimIfAbsent, effects.Read} == transitions
 
 
 def test_attributes_are_those_of_a_record():

@@ -11,6 +11,7 @@ import signal
 import threading
 
 import pytest
+import uvloop
 
 from retrysafe.errors import StoreError, StoreUnavailable
 from retrysafe.model import State
@@ -203,7 +204,7 @@ def test_tasks_that_are_cancelled_mix_nothing_up(way, redis_server):
             await asyncio.gather(*tasks, return_exceptions=True)
             return claims, await asyncio.gather(*(one.store.submit(Read(claim.record_id)) for claim in claims))
 
-        claims, found = one._runner.run(storm())
+        claims, found = one.run(storm())
         assert [one.record.token for one in found] == [claim.token for claim in claims], seed
 
 
@@ -302,13 +303,27 @@ def test_a_closed_store_finishes_what_was_begun(redis_server):
     assert [one.record.token for one in asyncio.run(run())] == [claim.token for claim in claims]
 
 
+def test_uvloop(redis_server):
+    """The event loop that most servers run on does as the standard one does, to its end."""
+    store = RedisStore(place_of(f"redis://{redis_server.address}"))
+    store.open()
+    claims = [claiming() for _ in range(100)]
+
+    async def run():
+        return await asyncio.gather(*map(store.submit, claims))
+
+    for _ in range(2):
+        assert [one.record.token for one in uvloop.run(run())] == [claim.token for claim in claims]
+    store.close()
+
+
 def test_many_threads_and_loops_share_a_store(redis_server):
     """Each loop has its connection, each thread takes one from the pool, and all see the same records."""
     store = RedisStore(place_of(f"redis://{redis_server.address}"))
     store.open()
     claim = claiming()
     store.perform(claim)
-    seen = []
+    seen: list[bytes] = []
 
     async def loop():
         found = await asyncio.gather(*(store.submit(claim) for _ in range(50)))
@@ -348,3 +363,29 @@ def test_answers_that_went_astray_are_noticed(redis_server):
         redis_server.ask("COPY", their_key, mine_key, "REPLACE")
         with pytest.raises(StoreError, match="not about the record"):
             one.do(Read(mine.record_id))
+
+
+@pytest.mark.parametrize("client", ["lean", "redis-py"])
+@pytest.mark.parametrize("turns", range(6))
+def test_a_loop_may_end_in_the_turn_of_a_submission(client, turns, redis_server):
+    """Whichever turn is the last, the task that waits comes to an end, and so does the loop."""
+    store = RedisStore(place_of(f"redis://{redis_server.address}?client={client}"))
+    store.open()
+
+    async def use():
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await store.submit(claiming())
+
+    async def main():
+        tasks.append(asyncio.create_task(use()))
+        for _ in range(2):
+            await asyncio.sleep(0)
+
+    tasks = []
+    ending = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
+    ending.start()
+    ending.join(30)
+    assert not ending.is_alive()
+    assert tasks[0].done()
+    store.close()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
-from retrysafe.protocol.effects import CompleteIfHeld, DiscardIfHeld, Read
+from retrysafe.protocol.effects import CompleteIfHeld, DiscardIfHeld, Purge, Read
 from retrysafe.testing.subject import KEEP_MS, LIFETIME_MS, RESPONSE
 from tests.stores.redis_callers import WAYS, caller, claim_of, claiming
 from tests.stores.redis_proxy import proxy
@@ -213,19 +215,48 @@ def certificate(tmp_path_factory):
     return cert, key
 
 
+def _tls(certificate):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    return context
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_tls(way, certificate, one_server):
-    """A server whose certificate the authority vouches for is believed; another is not, and nothing is sent to it."""
-    cert, key = certificate
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(cert, key)
-    with proxy(one_server.port, context) as network:
-        with caller(way, f"rediss://127.0.0.1:{network.port}?ca={cert}") as one:
-            claim = claiming()
-            assert one.do(claim).record.token == claim.token
-            network.cut()
-            until(lambda: "done" in _said(one, claim), "it is connected again")
+    """A server whose certificate the authority vouches for is believed, and reconnected to."""
+    with (
+        proxy(one_server.port, _tls(certificate)) as network,
+        caller(way, f"rediss://127.0.0.1:{network.port}?ca={certificate[0]}") as one,
+    ):
+        claim = claiming()
+        assert one.do(claim).record.token == claim.token
+        network.cut()
+        until(lambda: "done" in _said(one, claim), "it is connected again")
+
+
+@pytest.mark.parametrize("way", WAYS[:2])
+def test_a_certificate_that_nobody_vouches_for(way, certificate, one_server):
+    """Whoever cannot prove who it is, is sent nothing."""
+    with proxy(one_server.port, _tls(certificate)) as network:
         before = one_server.calls()
         with caller(way, f"rediss://127.0.0.1:{network.port}", opened=False) as one:
             assert "CERTIFICATE_VERIFY_FAILED" in _said(one, claiming()).upper()
         assert one_server.calls().get("evalsha") == before.get("evalsha")
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "redis.md"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_permissions_on_the_page_are_enough(way, one_server):
+    """A user with what docs/how-to/redis.md lists can do all that a store does."""
+    listed = PAGE.read_text("utf-8").partition("access control lists. It needs")[2].partition("for a cluster")[0]
+    allowed = re.findall(r"[~+][a-z|:*]+", listed)
+    one_server.ask("ACL", "SETUSER", "shop", "on", ">pass", "resetkeys", "nocommands", *allowed)
+    with caller(way, f"redis://shop:pass@{one_server.address}/1?wait=1&wait_timeout=20ms") as one:
+        claim = claiming()
+        with pytest.raises(StoreUnavailable, match="0 of the 1 replicas"):
+            one.do(claim)
+        assert one.do(CompleteIfHeld(claim_of(claim), RESPONSE, LIFETIME_MS, KEEP_MS))
+        assert one.do(Read(claim.record_id)).record.response == RESPONSE
+        one.do(Purge())

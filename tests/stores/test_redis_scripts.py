@@ -18,6 +18,7 @@ from retrysafe.protocol.effects import (
     MarkUnknownIfLapsed,
     ReleaseIfHeld,
     RenewIfHeld,
+    ReplaceResponseIfSame,
     TakeOverIfLapsed,
 )
 from retrysafe.protocol.states import Event, sources, target
@@ -40,6 +41,7 @@ SCRIPTS = {
     Event.DISCARD: CHANGES[DiscardIfHeld],
     Event.GIVE_UP: CHANGES[MarkUnknownIfHeld],
     Event.ABANDON: CHANGES[MarkUnknownIfLapsed],
+    Event.RESEAL: CHANGES[ReplaceResponseIfSame],
     Event.FORGET: CHANGES[ForgetIfOver],
 }
 

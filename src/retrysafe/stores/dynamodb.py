@@ -25,37 +25,64 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from retrysafe.errors import StoreError, StoreUnavailable
-from retrysafe.model import Found
-from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, Purge, Purged, Read, Transition
+from retrysafe.model import Found, State
+from retrysafe.protocol.effects import (
+    ANSWER_DAYS_KEPT,
+    DAY_MS,
+    AnswerCount,
+    ClaimIfAbsent,
+    CompleteIfHeld,
+    CountAnswers,
+    ListResponses,
+    Purge,
+    Purged,
+    Read,
+    ReplaceResponseIfSame,
+    ResponsesPage,
+    Stats,
+    StoredHead,
+    TakeStats,
+    Transition,
+)
 from retrysafe.protocol.states import Event
+from retrysafe.stores.census import Census
 from retrysafe.stores.clock import Clock
 from retrysafe.stores.contract import Pending
 from retrysafe.stores.dynamodb_clock import ServiceClock
 from retrysafe.stores.dynamodb_items import (
+    CENSUS,
     CHANGES,
     COMPLETE_IN_PARTS,
+    COUNT,
     DUE,
+    HEADS,
     INLINE_BYTES_MAX,
     KEY,
     META,
     PURGE,
+    RESEALS,
     Change,
     Item,
     Value,
+    answers_key,
     bytes_of,
+    count_of,
     cut,
     dated_at_ms,
     first_item,
     id_of,
     kept_until,
     keys_of,
+    marshalled,
     mentioned,
+    number,
     part_keys,
     record_of,
     values_of,
 )
 from retrysafe.stores.dynamodb_table import Refused, Session, Table
 from retrysafe.stores.memory import allowed
+from retrysafe.stores.url import StoreUrl
 
 T = TypeVar("T")
 
@@ -183,8 +210,16 @@ class DynamoStore:
                 return self._found(record_id, self._table.read(record_id), self._now())
             case CompleteIfHeld(response=response) if len(response) > INLINE_BYTES_MAX:
                 return self._complete_in_parts(transition)
+            case ReplaceResponseIfSame():
+                return self._replace(transition)
             case Purge(batch_max):
                 return self._purge(batch_max)
+            case ListResponses():
+                return self._list_responses(transition)
+            case CountAnswers(counts):
+                return self._count_answers(counts)
+            case TakeStats(days):
+                return self._take_stats(days)
             case _:
                 change = CHANGES[type(transition)]
                 return self._move(change, id_of(transition), lambda now_ms: values_of(transition, now_ms))
@@ -203,6 +238,14 @@ class DynamoStore:
 
     def _found(self, record_id: bytes, item: Item | None, now_ms: int) -> Found | None:
         """An item as a record, with its parts, and the time: never before it was written."""
+        whole = self._whole(record_id, item)
+        if whole is None:
+            return None
+        item, response = whole
+        return Found(record_of(item, response), max(now_ms, dated_at_ms(item)))
+
+    def _whole(self, record_id: bytes, item: Item | None) -> tuple[Item, bytes | None] | None:
+        """An item, or what has become of it meanwhile, and what its parts have; None if it has none."""
         for _ in range(LOOKS_MAX):
             if item is None:
                 return None
@@ -214,8 +257,7 @@ class DynamoStore:
                 break  # somebody deleted what is ours: what is left is no response that anybody would take for one
         if item is None:
             return None
-        response = b"".join(bytes_of(piece, "response") or b"" for piece in pieces if piece) if pieces else None
-        return Found(record_of(item, response), max(now_ms, dated_at_ms(item)))
+        return item, b"".join(bytes_of(piece, "response") or b"" for piece in pieces if piece) if pieces else None
 
     def _move(self, change: Change, record_id: bytes, values: Callable[[int], dict[str, Value]]) -> bool:
         """Write what an event writes if it may happen; did it?
@@ -249,19 +291,41 @@ class DynamoStore:
 
     def _complete_in_parts(self, complete: CompleteIfHeld) -> bool:
         """The parts first, then the record that refers to them; never one that refers to what is not there."""
+        parts = self._put_parts(complete.response, self._now() + complete.lifetime_ms)
+        return self._refer_to(parts, COMPLETE_IN_PARTS, complete, {})
+
+    def _put_parts(self, response: bytes, end_ms: int) -> dict[str, Value]:
+        """A response in items of its own, until so long after its end; how a record refers to them."""
         parts_id = secrets.token_bytes(16)
-        pieces = cut(complete.response)
-        keys = keys_of(parts_id, len(pieces))
-        end_ms = self._now() + complete.lifetime_ms
-        for key, piece in zip(keys, pieces, strict=True):
+        pieces = cut(response)
+        for key, piece in zip(keys_of(parts_id, len(pieces)), pieces, strict=True):
             self._table.put(kept_until(end_ms + PART_GRACE_MS) | {KEY: key, "response": piece})
+        return {"parts_id": parts_id, "parts": len(pieces)}
 
-        def values(now_ms: int) -> dict[str, Value]:
-            return values_of(complete, now_ms) | {"parts_id": parts_id, "parts": len(keys)}
+    def _refer_to(
+        self, parts: dict[str, Value], change: Change, transition: Transition[bool], seen: dict[str, Value]
+    ) -> bool:
+        """Let a record refer to parts that are there; if it does not come to that, they go."""
+        kept = self._move(change, id_of(transition), lambda now_ms: values_of(transition, now_ms) | parts | seen)
+        if not kept and parts:
+            self._remove(part_keys(marshalled(parts)))
+        return kept
 
-        kept = self._move(COMPLETE_IN_PARTS, complete.claim.record_id, values)
-        if not kept:
-            self._remove(keys)
+    def _replace(self, replace: ReplaceResponseIfSame) -> bool:
+        """Exchange what was seen for other bytes: where either is in parts, by the name of these."""
+        item = self._table.read(replace.record_id)
+        whole = self._whole(replace.record_id, item)
+        if whole is None:
+            return False
+        item, in_parts = whole
+        if replace.seen_response != (bytes_of(item, "response") if in_parts is None else in_parts):
+            return False
+        large = len(replace.response) > INLINE_BYTES_MAX
+        parts = self._put_parts(replace.response, number(item, "expires_at_ms") or 0) if large else {}
+        seen: dict[str, Value] = {} if in_parts is None else {"seen_parts_id": bytes_of(item, "parts_id")}
+        kept = self._refer_to(parts, RESEALS[in_parts is not None, large], replace, seen)
+        if kept:
+            self._remove(part_keys(item))
         return kept
 
     def _remove(self, keys: Sequence[bytes]) -> None:
@@ -294,7 +358,7 @@ class DynamoStore:
     def _purge_one(self, item: Item, now_ms: int) -> Event | None:
         """Do to an item what is due; what that was, None if nothing was or somebody else did it."""
         key = bytes(item[KEY]["B"])
-        if "state" not in item:  # a part that nobody refers to any more
+        if "state" not in item:  # a part that nobody refers to any more, or the answers of a day long over
             self._remove([key])
             return None
         record = record_of(item, None)
@@ -305,6 +369,48 @@ class DynamoStore:
                     self._remove(part_keys(item))
                 return change.event if happened else None
         return None
+
+    # --- many records -----------------------------------------------------------------------------
+
+    def _list_responses(self, wish: ListResponses) -> ResponsesPage:
+        """As many items as responses are wanted are looked at, of which some have none."""
+        start = marshalled({KEY: wish.after}) if wish.after else None
+        heads = mentioned({}, **HEADS) | {"Limit": wish.batch_max}
+        items, following = self._table.page(heads, start)
+        found = ((bytes_of(item, KEY), bytes_of(item, "response_head")) for item in items)
+        responses = tuple(StoredHead(record_id, head) for record_id, head in found if record_id and head)
+        return ResponsesPage(responses, bytes_of(following, KEY) if following else None)
+
+    def _count_answers(self, counts: Sequence[AnswerCount]) -> bool:
+        """One request for each route; when one fails, those before it have counted."""
+        day = self._now() // DAY_MS
+        for count in counts:
+            adding = mentioned(count_of(count, day), UpdateExpression=COUNT)
+            self._table.add(answers_key(day, count.route), adding)
+        return True
+
+    def _take_stats(self, days: int) -> Stats:
+        """Look at the whole table, without its responses."""
+        now_ms = self._now()
+        first_day = now_ms // DAY_MS - min(days, ANSWER_DAYS_KEPT) + 1
+        census = Census()
+        start: Item | None = None
+        while True:
+            items, start = self._table.page(mentioned({}, **CENSUS), start)
+            for item in items:
+                _count(census, item, first_day)
+            if start is None:
+                return census.stats(now_ms)
+
+
+def _count(census: Census, item: Item, first_day: int) -> None:
+    route, day = item["route"]["S"], number(item, "day")
+    if day is None:
+        claimed_at_ms, size_bytes = number(item, "claimed_at_ms") or 0, number(item, "response_bytes") or 0
+        census.add_record(route, State(item["state"]["S"]), claimed_at_ms, size_bytes)
+    elif day >= first_day:
+        recorded, replayed = number(item, "recorded") or 0, number(item, "replayed") or 0
+        census.add_answers(route, recorded=recorded, replayed=replayed)
 
 
 def _settle(future: asyncio.Future[Any], outcome: Any) -> None:
@@ -323,3 +429,18 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def store_of(url: StoreUrl) -> DynamoStore:
+    """The store that a URL names.
+
+    Args:
+        url: `dynamodb://TABLE`, with `region=`, `endpoint_url=`, and `create=false` if the table must be there already.
+    """
+    url.refuse("@" in url.authority, "boto3 takes credentials from its own places")
+    url.refuse(not url.authority or url.path.strip("/"), "it names one table")
+    create = url.flag("create", default=True)
+    region, endpoint_url = url.option("region"), url.option("endpoint_url")
+    url.refuse("@" in (endpoint_url or ""), "endpoint_url has credentials in it")
+    url.refuse_rest()
+    return DynamoStore(url.authority, region=region, endpoint_url=endpoint_url, create=create)

@@ -1,12 +1,14 @@
 """The items of the DynamoDB store, and the conditional writes that move them, built once from `protocol.states`.
 
-One table with one key, `record_id`, holds three kinds of items:
+One table with one key, `record_id`, holds four kinds of items:
 
-* a record, under its 32 bytes: the attributes of `retrysafe.model.Record`, and four of the store's own.
+* a record, under its 32 bytes: the attributes of `retrysafe.model.Record`, and some of the store's own.
   `dated_at_ms` is when it was last written, so that nothing is dated before it. `write_id` says by which
   request, so that one that is sent again after a lost reply recognises itself. `forget_at_s` is when the
-  service may delete it by itself. `parts` and `parts_id` say where a response is that is not in the item.
+  service may delete it by itself. `parts` and `parts_id` say where a response is that is not in the item;
+  `response_bytes` and `response_head` what people who look at many records want of it.
 * a part of such a response, under 18 bytes: what `parts_id` says, and its number.
+* the answers of one route on one day, under `answers_key`.
 * what belongs to the whole store, under `META`.
 
 No state is written here by hand: what a write requires and where it leads are the table's. Names in an
@@ -16,6 +18,7 @@ expressions mention, because the service refuses any other.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -23,6 +26,10 @@ from typing import Any, NamedTuple, cast
 
 from retrysafe.model import Record, State
 from retrysafe.protocol.effects import (
+    ANSWER_DAYS_KEPT,
+    DAY_MS,
+    STORED_HEAD_BYTES,
+    AnswerCount,
     ClaimIfAbsent,
     ClaimIfRetryable,
     CompleteIfHeld,
@@ -32,6 +39,7 @@ from retrysafe.protocol.effects import (
     MarkUnknownIfLapsed,
     ReleaseIfHeld,
     RenewIfHeld,
+    ReplaceResponseIfSame,
     TakeOverIfLapsed,
     Transition,
 )
@@ -44,6 +52,7 @@ Item = Mapping[str, Mapping[str, Any]]
 
 KEY = "record_id"
 META = b"retrysafe"
+_ANSWERS = b"answers"
 
 # A failed claim pays for the whole item that it found, a kilobyte at a time and from a budget that one key
 # soon exhausts; reading a part pays for four kilobytes at a time. So an item keeps only what is small.
@@ -71,6 +80,7 @@ class Change(NamedTuple):
 _GUARDS = {
     Guard.HELD: "#token = :token",
     Guard.SEEN: "#token = :seen_token",
+    Guard.SAME: "#token = :seen_token AND #response = :seen_response",
     Guard.LAPSED: "#token = :seen_token AND #lease_until_ms <= :now_ms",
     Guard.FORGETTABLE: "#token = :seen_token AND #forget_at_ms <= :now_ms",
     Guard.LIFETIME_OVER: "#token = :seen_token AND #expires_at_ms <= :now_ms",
@@ -84,9 +94,15 @@ def _may(event: Event) -> str:
     return "#state IN ({})".format(", ".join(f":{state}" for state in sources(event)))
 
 
-def _change(event: Event, writes: str = "", removes: str = "") -> Change:
-    """Move a record if the table, the guard of `event` and its own date allow it: it is never dated back."""
-    condition = f"{_may(event)} AND {_GUARDS[GUARDS[event]]} AND #dated_at_ms <= :now_ms"
+def _change(event: Event, writes: str = "", removes: str = "", *, seen_in_parts: bool = False) -> Change:
+    """Move a record if the table, the guard of `event` and its own date allow it: it is never dated back.
+
+    What is in parts is never changed: two responses with the same `parts_id` are the same.
+    """
+    guard = _GUARDS[GUARDS[event]]
+    if seen_in_parts:
+        guard = guard.replace("#response = :seen_response", "#parts_id = :seen_parts_id")
+    condition = f"{_may(event)} AND {guard} AND #dated_at_ms <= :now_ms"
     after = target(event)
     if after is None:
         return Change(event, condition, "")
@@ -100,6 +116,9 @@ _LEASE = f"#lease_until_ms = :lease_until_ms, {_KEPT}"
 _NEW_CLAIM = f"#token = :token, #attempt = #attempt + :one, #claimed_at_ms = :now_ms, {_LEASE}"
 _SETTLED = f"#settled_at_ms = :now_ms, {_KEPT}"
 _COMPLETED = f"#expires_at_ms = :expires_at_ms, {_SETTLED}"
+_SHOWN = "#response_bytes = :response_bytes, #response_head = :response_head"
+_INLINE = f"#response = :response, {_SHOWN}"
+_IN_PARTS = f"#parts = :parts, #parts_id = :parts_id, {_SHOWN}"
 
 CLAIM = f"attribute_not_exists(#{KEY})"
 
@@ -107,15 +126,24 @@ CHANGES: dict[type[Transition[Any]], Change] = {
     TakeOverIfLapsed: _change(Event.TAKE_OVER, _NEW_CLAIM, "#settled_at_ms"),
     ClaimIfRetryable: _change(Event.RECLAIM, _NEW_CLAIM, "#settled_at_ms"),
     RenewIfHeld: _change(Event.RENEW, _LEASE),
-    CompleteIfHeld: _change(Event.COMPLETE, f"#response = :response, {_COMPLETED}"),
+    CompleteIfHeld: _change(Event.COMPLETE, f"{_INLINE}, {_COMPLETED}"),
     ReleaseIfHeld: _change(Event.RELEASE, _SETTLED),
     DiscardIfHeld: _change(Event.DISCARD),
     MarkUnknownIfHeld: _change(Event.GIVE_UP, _SETTLED),
     MarkUnknownIfLapsed: _change(Event.ABANDON, _SETTLED),
+    ReplaceResponseIfSame: _change(Event.RESEAL, _INLINE, "#parts, #parts_id"),
     ForgetIfOver: _change(Event.FORGET),
 }
 
-COMPLETE_IN_PARTS = _change(Event.COMPLETE, f"#parts = :parts, #parts_id = :parts_id, {_COMPLETED}")
+COMPLETE_IN_PARTS = _change(Event.COMPLETE, f"{_IN_PARTS}, {_COMPLETED}")
+
+RESEALS: dict[tuple[bool, bool], Change] = {
+    (False, False): CHANGES[ReplaceResponseIfSame],
+    (False, True): _change(Event.RESEAL, _IN_PARTS, "#response"),
+    (True, False): _change(Event.RESEAL, _INLINE, "#parts, #parts_id", seen_in_parts=True),
+    (True, True): _change(Event.RESEAL, _IN_PARTS, "#response", seen_in_parts=True),
+}
+"""How a response is exchanged: the one that was seen is in parts, the other is to be."""
 
 # --- purging -------------------------------------------------------------------------------------
 
@@ -124,9 +152,38 @@ DUE = f"#forget_at_ms <= :now_ms OR ({_may(Event.EXPIRE)} AND #expires_at_ms <= 
 # What a purge does to a record that is due, the first that may be. To abandon keeps the date: it is over then too.
 PURGE = (
     _change(Event.FORGET),
-    _change(Event.EXPIRE, removes="#response, #parts, #parts_id"),
+    _change(Event.EXPIRE, removes="#response, #parts, #parts_id, #response_bytes, #response_head"),
     _change(Event.ABANDON, "#settled_at_ms = :now_ms"),
 )
+
+
+# --- looking at many ------------------------------------------------------------------------------
+
+_COUNTED = ("state", "route", "claimed_at_ms", "response_bytes", "day", "recorded", "replayed")
+
+CENSUS = {
+    "ProjectionExpression": ", ".join(f"#{name}" for name in _COUNTED),
+    "FilterExpression": "attribute_exists(#state) OR attribute_exists(#day)",
+}
+HEADS = {
+    "ProjectionExpression": f"#{KEY}, #response_head",
+    "FilterExpression": "attribute_exists(#response_head)",
+}
+COUNT = (
+    "SET #route = :route, #day = :day, #forget_at_ms = :forget_at_ms, #forget_at_s = :forget_at_s"
+    " ADD #recorded :recorded, #replayed :replayed"
+)
+
+
+def answers_key(day: int, route: str) -> bytes:
+    """The key of the answers of one route on one day: 31 bytes, which no record and no part has."""
+    return _ANSWERS + day.to_bytes(8) + hashlib.sha256(route.encode()).digest()[:16]
+
+
+def count_of(count: AnswerCount, day: int) -> dict[str, Value]:
+    """What `COUNT` mentions, for answers of a day."""
+    kept = kept_until((day + ANSWER_DAYS_KEPT) * DAY_MS)
+    return kept | {"route": count.route, "day": day, "recorded": count.recorded, "replayed": count.replayed}
 
 
 # --- requests ------------------------------------------------------------------------------------
@@ -171,9 +228,12 @@ def values_of(transition: Transition[Any], now_ms: int) -> dict[str, Value]:
     values: dict[str, Value] = {"now_ms": now_ms, "one": 1}
     if claim := getattr(transition, "claim", None):
         values["token"] = claim.token
-    for name in ("token", "seen_token", "response"):
+    for name in ("token", "seen_token", "response", "seen_response"):
         if hasattr(transition, name):
             values[name] = getattr(transition, name)
+    if (response := values.get("response")) is not None:
+        assert isinstance(response, bytes), "a response is bytes"
+        values |= {"response_bytes": len(response), "response_head": response[:STORED_HEAD_BYTES]}
     end_ms = now_ms + getattr(transition, "lease_ms", 0) + getattr(transition, "lifetime_ms", 0)
     values["lease_until_ms"] = values["expires_at_ms"] = end_ms
     return values | kept_until(end_ms + getattr(transition, "forget_after_ms", 0))
@@ -199,6 +259,7 @@ def first_item(claim: ClaimIfAbsent, now_ms: int) -> tuple[Record, dict[str, Val
         expires_at_ms=None,
         forget_at_ms=lease_until_ms + claim.forget_after_ms,
         response=None,
+        route=claim.route,
     )
     attributes: dict[str, Value] = {name: getattr(record, name) for name in _ATTRIBUTES}
     attributes["state"] = record.state.value
@@ -246,6 +307,7 @@ def record_of(item: Item, response: bytes | None) -> Record:
         expires_at_ms=number(item, "expires_at_ms"),
         forget_at_ms=int(item["forget_at_ms"]["N"]),
         response=bytes_of(item, "response") if response is None else response,
+        route=item["route"]["S"],
     )
 
 

@@ -15,15 +15,14 @@ from retrysafe.errors import ConfigurationError, StoreError, StoreUnavailable, S
 from retrysafe.stores.contract import agree_on_secret
 from retrysafe.stores.dynamodb_clock import ServiceClock
 from retrysafe.stores.dynamodb_items import CLAIM, KEY, META, Item, Value, bytes_of, marshalled, mentioned, number
+from retrysafe.stores.url import lacking
 
 try:
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 except ModuleNotFoundError as missing:
-    raise ConfigurationError(
-        [f'the DynamoDB store needs {missing.name}: pip install "retrysafe[dynamodb]"']
-    ) from missing
+    raise lacking("dynamodb", missing) from missing
 
 Session: TypeAlias = boto3.Session
 
@@ -125,6 +124,10 @@ class Table:
         """Change an item on a condition; what it writes has to say by which request."""
         answer = self._conditional("update_item", SENT_MAX, key, Key=marshalled({KEY: key}), **arguments)
         return answer if isinstance(answer, Refused) else None
+
+    def add(self, key: bytes, arguments: dict[str, Any]) -> None:
+        """Add to the numbers of an item, which is made if there is none. Sent once: it would not recognise itself."""
+        self._call("update_item", 1, Key=marshalled({KEY: key}), **arguments)
 
     def delete(self, key: bytes, arguments: dict[str, Any]) -> Refused | Item:
         """Delete an item on a condition; the item as it was. Sent once."""

@@ -249,6 +249,7 @@ class Lane:
         self._waiting.append(_Awaited(transition, future))
         if self._running is None:  # in a context of its own, which keeps nothing of the first request alive
             self._running = self._loop.create_task(self._run(), context=contextvars.Context())
+            self._running.add_done_callback(self._never_began)
         return future
 
     async def close(self) -> None:
@@ -272,6 +273,12 @@ class Lane:
             raise
         finally:
             self._running = None
+
+    def _never_began(self, task: asyncio.Task[None]) -> None:
+        """Leave nobody waiting for a task that was cancelled before its first step: it did nothing at all."""
+        if self._running is task:
+            self._running = None
+            self._fail((), asyncio.CancelledError())
 
     async def _until_the_end(self) -> AsyncGenerator[None, None]:
         """Lets go of the connection when the loop ends: a loop that ends closes its asynchronous generators."""
@@ -309,11 +316,11 @@ def _stopped(error: BaseException) -> StoreError:
 class _Blocked(Call):
     """A transition that a thread waits for; it may be woken to lead before there is an answer."""
 
-    __slots__ = ("_outcome", "_woken", "answered")
+    __slots__ = ("_outcome", "_woken", "answered", "leads")
 
     def __init__(self, transition: Transition[Any]) -> None:
         super().__init__(transition)
-        self.answered = False
+        self.answered = self.leads = False
         self._outcome: Any = None
         self._woken = threading.Lock()  # the lightest thing that one thread can wait for and another set
         self._woken.acquire()
@@ -321,13 +328,14 @@ class _Blocked(Call):
     def wait(self) -> None:
         self._woken.acquire()
 
-    def wake(self) -> None:
+    def lead(self) -> None:
+        self.leads = True
         self._woken.release()
 
     def answer(self, outcome: Any) -> None:
         if not self.answered:
             self._outcome, self.answered = outcome, True
-            self.wake()
+            self._woken.release()
 
     def outcome(self) -> Any:
         if isinstance(self._outcome, StoreError):
@@ -358,11 +366,15 @@ class ThreadLane:
             if self._closed:
                 raise StoreUnavailable("the store was closed in this moment; nothing was done")
             self._waiting.append(call)
-            leads, self._led = not self._led, True
-        if not leads:
-            call.wait()
-        if not call.answered:
-            self._lead()
+            call.leads, self._led = not self._led, True
+        try:
+            if not call.leads:
+                call.wait()
+            if not call.answered:
+                self._lead()
+        except BaseException:
+            self._withdraw(call)
+            raise
         answer: T = call.outcome()
         return answer
 
@@ -375,9 +387,10 @@ class ThreadLane:
 
     def _lead(self) -> None:
         """Write one batch, in which the leader's own transition is the first."""
-        with self._turn:
-            batches = take(self._waiting)
+        batches: list[list[list[_Blocked]]] = []
         try:
+            with self._turn:
+                batches = take(self._waiting)
             finished(_carry_all(self._session, batches, _sleep))
         except BaseException as error:
             self._session.drop()
@@ -386,11 +399,22 @@ class ThreadLane:
             raise
         finally:
             with self._turn:
-                if self._waiting:
-                    self._waiting[0].wake()
-                else:
-                    self._led = False
-                    self._turn.notify_all()
+                self._hand_over()
+
+    def _withdraw(self, call: _Blocked) -> None:
+        """Take back what a signal interrupted while it waited: nobody would be there if it were to lead."""
+        with self._turn:
+            if call in self._waiting:
+                self._waiting.remove(call)
+                if call.leads:
+                    self._hand_over()
+
+    def _hand_over(self) -> None:
+        if self._waiting:
+            self._waiting[0].lead()
+        else:
+            self._led = False
+            self._turn.notify_all()
 
 
 def finished(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -444,6 +468,8 @@ class Lanes:
             return future
         pair = self._loops.get(loop)
         if pair is None:
+            for gone in [known for known in list(self._loops) if known.is_closed()]:  # without a word to its generators
+                self._forget(gone)
             pair = self._loops[loop] = (self._lane(loop), self._lane(loop))
         return pair[_waits_for_rows(transition)].submit(transition)
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-from retrysafe.errors import ConfigurationError, StoreUnavailable
+from retrysafe.errors import StoreUnavailable
 from retrysafe.protocol.effects import Transition
 from retrysafe.stores.contract import Pending
 from retrysafe.stores.lanes import Lanes, finished
@@ -29,11 +29,12 @@ from retrysafe.stores.mysql_server import (
 )
 from retrysafe.stores.mysql_session import MysqlSession, Terms, Wire
 from retrysafe.stores.mysql_sql import CLOCK
+from retrysafe.stores.url import StoreUrl, lacking
 
 try:
     from retrysafe.stores import mysql_asyncmy, mysql_pymysql
 except ModuleNotFoundError as error:
-    raise ConfigurationError([f'a mysql:// store needs {error.name}: pip install "retrysafe[mysql]"']) from error
+    raise lacking("mysql", error) from error
 
 T = TypeVar("T")
 
@@ -135,3 +136,19 @@ class MysqlStore:
     async def _prepare(self, wire: Wire, said: Mapping[str, str], secret: bytes | None) -> bytes:
         await bring_up_to_date(self._name, wire, self._migrations, due(self._migrations))
         return await make_ready(self._name, wire, said, secret)
+
+
+def store_of(url: StoreUrl) -> MysqlStore:
+    """The store that a URL names.
+
+    Args:
+        url: `mysql://user:password@host:port/database`, with `?tls=true`, and `&tls_ca=FILE` if the system does not
+            trust the server's certificate.
+    """
+    port, database = url.port(3306), url.path[1:]
+    url.refuse(not url.host or not url.user, "it names no user or no host")
+    url.refuse(not database or "/" in database, "it names no database")
+    tls, tls_ca = url.flag("tls"), url.option("tls_ca")
+    url.refuse(tls_ca and not tls, "tls_ca is of use with tls=true")
+    url.refuse_rest()
+    return MysqlStore(Address(url.host, port, url.user, url.password, database, tls, tls_ca))

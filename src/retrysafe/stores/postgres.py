@@ -11,23 +11,28 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
-
 from retrysafe.errors import ConfigurationError, StoreUnavailable
 from retrysafe.protocol.effects import Transition
 from retrysafe.stores.contract import Pending
 from retrysafe.stores.lanes import CONFLICTS_MAX, Lanes, Then, finished
 from retrysafe.stores.migrations import Migration, due, migrations_of
-from retrysafe.stores.postgres_asyncpg import AsyncpgSession
-from retrysafe.stores.postgres_psycopg import LoopSession, ThreadSession
 from retrysafe.stores.postgres_schema import agree, bring_up_to_date, missing
 from retrysafe.stores.postgres_session import Place, PostgresSession
 from retrysafe.stores.postgres_sql import SERVER_CLOCK, Statements
+from retrysafe.stores.url import StoreUrl, lacking
+
+try:
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+
+    from retrysafe.stores.postgres_asyncpg import AsyncpgSession
+    from retrysafe.stores.postgres_psycopg import LoopSession, ThreadSession
+except ModuleNotFoundError as error:
+    raise lacking("postgres", error) from error
 
 T = TypeVar("T")
 
-OPTIONS = ("host", "sslmode", "sslrootcert", "sslcert", "sslkey")
+_OPTIONS = ("host", "sslmode", "sslrootcert", "sslcert", "sslkey")
 """What may stand in the URL for the drivers, because both of them understand it."""
 
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
@@ -154,3 +159,18 @@ def _address(url: str) -> str:
     if not all(number.isdigit() for number in port.split(",")):
         raise ConfigurationError(["the port in the store's URL postgresql://... is no number"])
     return f"{host}:{port}/{parts.get('dbname', '')}"
+
+
+def store_of(url: StoreUrl) -> PostgresStore:
+    """The store that a URL names.
+
+    Args:
+        url: `postgresql://user:password@host:port/database`, with `?schema=name` for where the tables are,
+            `portable=true` for other engines that speak this protocol, and what docs/how-to/postgres.md lists of
+            the options of libpq.
+    """
+    url.refuse(url.authority.count("@") > 1, "an @ in a user or a password is written %40")
+    schema, portable = url.option("schema"), url.flag("portable")
+    passed_on = {name: given for name in _OPTIONS if (given := url.option(name)) is not None}
+    url.refuse_rest()
+    return PostgresStore(url.only_with(passed_on), schema="retrysafe" if schema is None else schema, portable=portable)

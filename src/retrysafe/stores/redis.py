@@ -16,10 +16,11 @@ from retrysafe.protocol.effects import Transition
 from retrysafe.stores.contract import Pending
 from retrysafe.stores.plan import AgreeOnSecret
 from retrysafe.stores.redis_client import AsyncClient, BlockingClient
-from retrysafe.stores.redis_place import Client, RedisPlace
-from retrysafe.stores.redis_plan import Layout, plan_of
+from retrysafe.stores.redis_place import Client, RedisPlace, place_of
+from retrysafe.stores.redis_plan import Layout, held, plan_of
 from retrysafe.stores.redis_scripts import SERVER_CLOCK, Scripts
 from retrysafe.stores.redis_wire import Lane
+from retrysafe.stores.url import StoreUrl
 
 T = TypeVar("T")
 
@@ -51,6 +52,10 @@ class RedisStore:
             self._closed = False
         self._blocking.check()
         return self.perform(AgreeOnSecret(secret))
+
+    def is_in_use(self) -> bool:
+        """Whether there is a secret: some application has opened the store before."""
+        return self._blocking.run(held(self._layout))
 
     def perform(self, transition: Transition[T]) -> T:
         """Do one transition on this thread."""
@@ -90,3 +95,8 @@ class RedisStore:
 
     def _is_closed(self) -> StoreUnavailable:
         return StoreUnavailable(f"{self.name} is closed; open it before it is used")
+
+
+def store_of(url: StoreUrl) -> RedisStore:
+    """The store that a URL names; `redis_place.place_of` has its rules."""
+    return RedisStore(place_of(url.text))

@@ -11,21 +11,25 @@ import threading
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, TypeVar, cast
 
-import redis
-import redis.asyncio
-import redis.asyncio.cluster
-import redis.asyncio.sentinel
-import redis.cluster
-import redis.sentinel
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
-from redis.exceptions import MaxConnectionsError, NoScriptError, RedisClusterException, RedisError
-from redis.retry import Retry
-
 from retrysafe.errors import StoreError, StoreUnusable
 from retrysafe.stores.redis_errors import DEMOTED, in_doubt, refused, unreachable
 from retrysafe.stores.redis_place import OVERRIDE, Kind, RedisPlace
-from retrysafe.stores.redis_plan import RECORDS_A_PAGE, Call, Keys, Page, Plan, Step, Wait
+from retrysafe.stores.redis_plan import RECORDS_A_PAGE, Call, Keys, Page, Plan, Reads, Step, Wait
+from retrysafe.stores.url import lacking
+
+try:
+    import redis
+    import redis.asyncio
+    import redis.asyncio.cluster
+    import redis.asyncio.sentinel
+    import redis.cluster
+    import redis.sentinel
+    from redis.asyncio.retry import Retry as AsyncRetry
+    from redis.backoff import NoBackoff
+    from redis.exceptions import MaxConnectionsError, NoScriptError, RedisClusterException, RedisError
+    from redis.retry import Retry
+except ModuleNotFoundError as missing:
+    raise lacking("redis", missing) from missing
 
 T = TypeVar("T")
 
@@ -57,7 +61,11 @@ class BlockingClient:
         client = self._client()
         if not self._place.replicas:
             return self._drive(client, plan)
-        with client.client() as alone:  # replicas are counted for the writes of one connection
+        try:
+            alone = client.client()  # replicas are counted for the writes of one connection
+        except _FAILURES as error:
+            raise failure_of(self._place.name, error) from error
+        with alone:
             return self._drive(alone, plan)
 
     def check(self) -> None:
@@ -113,6 +121,8 @@ class BlockingClient:
             return None, failure_of(self._place.name, error)
 
     def _do(self, client: Any, step: Step) -> Any:
+        if isinstance(step, Reads):
+            return _whole(_pipeline(client, step).execute(raise_on_error=False))
         command, where = _command(client, step)
         try:
             answer = client.execute_command(*command, **where)
@@ -143,7 +153,14 @@ class AsyncClient:
         """Begin a plan; the future gets what it comes to."""
         task = self._loop.create_task(self._run(plan, future), name="retrysafe: ask redis")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            """Leave nobody waiting, not even for a task that was cancelled before its first step."""
+            self._tasks.discard(task)
+            if not future.done():
+                future.set_exception(in_doubt(self._place.name, "the event loop is ending"))
+
+        task.add_done_callback(ended)
 
     def close(self) -> None:
         """Finish what was begun, then let go of every connection. On the loop's own thread."""
@@ -165,9 +182,6 @@ class AsyncClient:
                 answer = await self._drive(plan)
         except StoreError as error:
             future.set_exception(error)
-        except asyncio.CancelledError:
-            future.set_exception(in_doubt(self._place.name, "the event loop is ending"))
-            raise
         except Exception as error:  # noqa: BLE001 - who waits must be told
             failure = StoreError(f"an answer that no server gives: {type(error).__name__}")
             failure.__cause__ = error
@@ -178,7 +192,12 @@ class AsyncClient:
     async def _drive(self, plan: Plan[Any]) -> Any:
         if not self._place.replicas:
             return await self._drive_through(self._client, plan)
-        async with self._client.client() as alone:  # replicas are counted for the writes of one connection
+        alone = self._client.client()  # replicas are counted for the writes of one connection
+        try:
+            await alone.initialize()
+        except _FAILURES as error:
+            raise failure_of(self._place.name, error) from error
+        async with alone:
             return await self._drive_through(alone, plan)
 
     async def _drive_through(self, client: Any, plan: Plan[Any]) -> Any:
@@ -202,6 +221,8 @@ class AsyncClient:
     async def _do(self, client: Any, step: Step) -> Any:
         if self._place.kind is Kind.CLUSTER:
             await client.initialize()
+        if isinstance(step, Reads):
+            return _whole(await _pipeline(client, step).execute(raise_on_error=False))
         command, where = _command(client, step)
         try:
             answer = await client.execute_command(*command, **where)
@@ -226,7 +247,22 @@ class AsyncClient:
 # --- steps and their answers ----------------------------------------------------------------------
 
 
-def _command(client: Any, step: Step) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+def _pipeline(client: Any, reads: Reads) -> Any:
+    pipeline = client.pipeline(transaction=False)
+    for command in reads.commands:
+        pipeline.execute_command(*command)
+    return pipeline
+
+
+def _whole(answers: list[Any]) -> list[Any]:
+    """All answers, or the first failure."""
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return answers
+
+
+def _command(client: Any, step: Call | Wait | Page) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
     """The command of a step, and the node that it is for if it does not say so itself."""
     match step:
         case Call(script, keys, arguments):
@@ -240,7 +276,7 @@ def _command(client: Any, step: Step) -> tuple[tuple[Any, ...], Mapping[str, Any
             return ("SCAN", position, "MATCH", pattern, "COUNT", RECORDS_A_PAGE), where
 
 
-def _answer(client: Any, step: Step, answer: Any) -> Any:
+def _answer(client: Any, step: Call | Wait | Page, answer: Any) -> Any:
     if not isinstance(step, Page):
         return answer
     position, keys = answer

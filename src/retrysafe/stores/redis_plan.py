@@ -2,27 +2,40 @@
 
 An executor runs a plan: it performs each step and sends the answer back in, or throws the `StoreError`
 that the step came to; the plan returns the answer of its transition. Every transition is one `Call`;
-only a claim that is to be on replicas, a claim on a full server, a purge and the secret take more.
+only a claim that is to be on replicas, a claim on a full server, the secret, and what looks at many records
+take more.
 """
 
 from __future__ import annotations
 
+import binascii
 import struct
+import threading
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from retrysafe.errors import StoreError, StoreUnavailable
 from retrysafe.model import Found, Record, State
 from retrysafe.protocol.effects import (
+    ANSWER_DAYS_KEPT,
+    DAY_MS,
+    STORED_HEAD_BYTES,
     ClaimIfAbsent,
     ClaimIfRetryable,
+    CountAnswers,
+    ListResponses,
     Purge,
     Purged,
     Read,
+    ResponsesPage,
+    Stats,
+    StoredHead,
     TakeOverIfLapsed,
+    TakeStats,
     Transition,
 )
+from retrysafe.stores.census import Census
 from retrysafe.stores.contract import agree_on_secret
 from retrysafe.stores.plan import AgreeOnSecret
 from retrysafe.stores.redis_errors import StoreFull
@@ -31,6 +44,9 @@ from retrysafe.stores.redis_scripts import IDENTITY_BYTES, LAYOUT, LETTERS, Scri
 T = TypeVar("T")
 
 RECORDS_A_PAGE = 500
+
+Cursor = tuple[int, int]
+"""Which of the primaries, and where on it."""
 
 
 class Call(NamedTuple):
@@ -52,18 +68,57 @@ class Page(NamedTuple):
     """Some of the keys that match; answered by a `Keys`. The first page has no cursor."""
 
     pattern: bytes
-    cursor: Any
+    cursor: Cursor | None
 
 
 class Keys(NamedTuple):
     """A page of keys, and the cursor of the next page; None after the last."""
 
     keys: Sequence[bytes]
-    cursor: Any
+    cursor: Cursor | None
 
 
-Step = Call | Wait | Page
+class Reads(NamedTuple):
+    """Commands that read, each one key; all of them in one round trip; answered by a list of what they answer."""
+
+    commands: Sequence[tuple[str | bytes | int, ...]]
+
+
+Step = Call | Wait | Page | Reads
 Plan = Generator[Step, Any, T]
+
+
+class Told:
+    """The latest time that this process was told about the records of each slot, all of which one server has.
+
+    A server's clock may step back; given this, its scripts go on from here. Records of other slots may be on another
+    server, whose clock says nothing about these.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._told_ms: dict[int, int] = {}
+
+    def of(self, record_id: bytes) -> int:
+        """In milliseconds; 0 if nothing was told yet."""
+        return self._told_ms.get(_slot(record_id), 0)
+
+    def learn(self, record_id: bytes, now_ms: int) -> None:
+        """A server has told the time with an answer about this record."""
+        slot = _slot(record_id)
+        with self._lock:
+            self._told_ms[slot] = max(self._told_ms.get(slot, 0), now_ms)
+
+
+_SLOTS = 16_384
+
+
+def _slot(record_id: bytes) -> int:
+    """That of the keys of a record, as a cluster counts: by their hash tag."""
+    return binascii.crc_hqx(record_id[:_TAG_BYTES].hex().encode(), 0) % _SLOTS
+
+
+_TAG_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +130,25 @@ class Layout:
         scripts: of the transitions.
         replicas: how many must have a claim before it counts.
         wait_ms: how long they may take.
+        told: what time it was.
     """
 
     prefix: str
     scripts: Scripts
     replicas: int = 0
     wait_ms: int = 1_000
+    told: Told = field(default_factory=Told)
+
+    def about(self, record_id: bytes) -> tuple[bytes, int]:
+        """What every script about a record is given first."""
+        return record_id[:IDENTITY_BYTES], self.told.of(record_id)
 
     def keys(self, record_id: bytes) -> tuple[bytes, bytes]:
         """The key of a record and that of its response. They share a hash tag: the id's first eight digits,
         by which the log names a record too.
         """
         digits = record_id.hex()
-        key = f"{self.prefix}:{{{digits[:8]}}}{digits[8:]}".encode()
+        key = f"{self.prefix}:{{{digits[: 2 * _TAG_BYTES]}}}{digits[2 * _TAG_BYTES :]}".encode()
         return key, key + _RESPONSE
 
     def record_id(self, key: bytes) -> bytes | None:
@@ -105,13 +166,31 @@ class Layout:
         return f"{self.prefix}:secret".encode()
 
     @property
+    def answers_key(self) -> bytes:
+        """What the keys of the days begin with, on which answers are counted; they share a hash tag."""
+        return f"{self.prefix}:{{answers}}".encode()
+
+    def day_key(self, day: int) -> bytes:
+        """The key of the counts of one day, by its number since 1970."""
+        return self.answers_key + str(day).encode()
+
+    @property
     def pattern(self) -> bytes:
         """What matches the key of every record, as `SCAN` understands it."""
         literal = "".join(f"\\{letter}" if letter in "*?[]\\^" else letter for letter in self.prefix)
         return f"{literal}:{{*".encode()
 
+    @property
+    def responses_pattern(self) -> bytes:
+        """What matches the key of every response."""
+        return self.pattern + _RESPONSE
+
 
 _RESPONSE = b":response"
+_ANSWERS = b"answers "  # in the place of a record's identity: what is asked is about none
+_RECORDED, _REPLAYED = b"recorded ", b"replayed "  # and then the route
+_KINDS = {_RECORDED: "recorded", _REPLAYED: "replayed"}
+_CURSOR = struct.Struct(">HQ")
 _RECORD = struct.Struct(">" + "".join(LAYOUT.values()))
 _STATES = {letter.encode(): state for state, letter in LETTERS.items()}
 
@@ -127,6 +206,12 @@ def plan_of(transition: Transition[Any], layout: Layout) -> Plan[Any]:
             return _claim_again(transition, layout)
         case Purge():
             return _purge(transition, layout)
+        case ListResponses():
+            return _list_responses(transition, layout)
+        case CountAnswers():
+            return _count_answers(transition, layout)
+        case TakeStats():
+            return _take_stats(transition, layout)
         case AgreeOnSecret():
             return _agree(transition, layout)
         case _:
@@ -135,8 +220,7 @@ def plan_of(transition: Transition[Any], layout: Layout) -> Plan[Any]:
 
 def _claim(claim: ClaimIfAbsent, layout: Layout) -> Plan[Found]:
     """A server whose memory is full takes no claim, and replays all the same."""
-    record_id = claim.record_id
-    values = (record_id[:IDENTITY_BYTES], claim.token, claim.fingerprint, claim.lease_ms, claim.forget_after_ms)
+    record_id, values = _values(claim, layout)
     try:
         answer = yield Call(layout.scripts.claim, layout.keys(record_id), values)
     except StoreFull as full:
@@ -144,16 +228,15 @@ def _claim(claim: ClaimIfAbsent, layout: Layout) -> Plan[Found]:
         if standing is None:
             raise StoreFull(str(full)) from full
         return standing
-    found = _found(answer, record_id)
+    found = _found(answer, record_id, layout)
     if layout.replicas and found.record.token == claim.token:
         yield from _replicated(layout)
     return found
 
 
 def _read(record_id: bytes, layout: Layout) -> Plan[Found | None]:
-    call = Call(layout.scripts.read, layout.keys(record_id), (record_id[:IDENTITY_BYTES],))
-    answer = yield call
-    return _found(answer, record_id) if len(_own(answer, record_id)) > 2 else None
+    answer = yield Call(layout.scripts.read, layout.keys(record_id), layout.about(record_id))
+    return _found(answer, record_id, layout) if len(_own(answer, record_id)) > 2 else None
 
 
 def _claim_again(claim: TakeOverIfLapsed | ClaimIfRetryable, layout: Layout) -> Plan[bool]:
@@ -165,7 +248,7 @@ def _claim_again(claim: TakeOverIfLapsed | ClaimIfRetryable, layout: Layout) -> 
 
 def _compare_and_set(transition: Transition[bool], layout: Layout) -> Plan[bool]:
     """All conditions stand in the one script: it says whether it took effect."""
-    record_id, values = _values(transition)
+    record_id, values = _values(transition, layout)
     answer = yield Call(layout.scripts.changes[type(transition)], layout.keys(record_id), values)
     if isinstance(answer, bytes) and answer[:-1] == values[0]:
         return answer[-1:] == b"1"
@@ -192,9 +275,9 @@ def _purge(purge: Purge, layout: Layout) -> Plan[Purged]:
             if record_id is None:
                 continue
             acting = max(counts[b"f"], counts[b"e"]) < purge.batch_max
-            identity = record_id[:IDENTITY_BYTES]
-            answer = yield Call(layout.scripts.purge, layout.keys(record_id), (identity, b"1" if acting else b"0"))
-            if not isinstance(answer, bytes) or answer[:IDENTITY_BYTES] != identity:
+            given = (*layout.about(record_id), b"1" if acting else b"0")
+            answer = yield Call(layout.scripts.purge, layout.keys(record_id), given)
+            if not isinstance(answer, bytes) or answer[:IDENTITY_BYTES] != record_id[:IDENTITY_BYTES]:
                 raise _astray(answer)
             due = answer[IDENTITY_BYTES:]
             more |= due == b"a"  # abandoned now, forgotten next time
@@ -204,6 +287,87 @@ def _purge(purge: Purge, layout: Layout) -> Plan[Purged]:
         cursor = page.cursor
         if cursor is None:
             return Purged(counts[b"e"], counts[b"f"], more=more)
+
+
+# --- many records ---------------------------------------------------------------------------------
+
+
+def _list_responses(wish: ListResponses, layout: Layout) -> Plan[ResponsesPage]:
+    """Pages of the server's until there are enough. A response is on two of them only while the server changes the
+    size of its tables.
+    """
+    cursor = _CURSOR.unpack(wish.after) if wish.after else None
+    responses: list[StoredHead] = []
+    while len(responses) < wish.batch_max:
+        page: Keys = yield Page(layout.responses_pattern, cursor)
+        named = {key: layout.record_id(key.removesuffix(_RESPONSE)) for key in page.keys}
+        found = [(record_id, key) for key, record_id in named.items() if record_id is not None]
+        heads = yield Reads([("GETRANGE", key, 0, STORED_HEAD_BYTES - 1) for _, key in found])
+        responses += [StoredHead(record_id, head) for (record_id, _), head in zip(found, heads, strict=True) if head]
+        cursor = page.cursor
+        if cursor is None:
+            return ResponsesPage(tuple(responses), None)
+    return ResponsesPage(tuple(responses), _CURSOR.pack(*cursor) if cursor else None)
+
+
+def _count_answers(wish: CountAnswers, layout: Layout) -> Plan[bool]:
+    """The day is asked for first, because its key has to be named beforehand; all counts are added in one step."""
+    _, now_ms = yield from _about_answers(Call(layout.scripts.now, (layout.answers_key,), (_ANSWERS,)))
+    day = now_ms // DAY_MS
+    values: list[bytes | int] = [_ANSWERS, (day + ANSWER_DAYS_KEPT) * DAY_MS - now_ms]
+    for count in wish.counts:
+        values += [_RECORDED + count.route.encode(), count.recorded, _REPLAYED + count.route.encode(), count.replayed]
+    yield from _about_answers(Call(layout.scripts.count, (layout.day_key(day),), values))
+    return True
+
+
+def _take_stats(wish: TakeStats, layout: Layout) -> Plan[Stats]:
+    _, now_ms = yield from _about_answers(Call(layout.scripts.now, (layout.answers_key,), (_ANSWERS,)))
+    census = Census()
+    yield from _count_records(census, layout)
+    today = now_ms // DAY_MS
+    days = [layout.day_key(today - before) for before in range(min(wish.days, ANSWER_DAYS_KEPT))]
+    _, counts = yield from _about_answers(Call(layout.scripts.counts, days, (_ANSWERS,)))
+    for day in counts:
+        for name, number in zip(day[::2], day[1::2], strict=True):
+            kind, route = name[: len(_RECORDED)], name[len(_RECORDED) :].decode()
+            census.add_answers(route, **{_KINDS[kind]: int(number)})
+    return census.stats(now_ms)
+
+
+def _count_records(census: Census, layout: Layout) -> Plan[None]:
+    """Every record, once: a server may show one twice while it changes the size of its tables."""
+    seen: set[bytes] = set()
+    cursor = None
+    while True:
+        page: Keys = yield Page(layout.pattern, cursor)
+        named = {record_id: key for key in page.keys if (record_id := layout.record_id(key)) is not None}
+        new = {record_id: key for record_id, key in named.items() if record_id not in seen}
+        seen.update(new)
+        answers = yield Reads([one for key in new.values() for one in (("GET", key), ("STRLEN", key + _RESPONSE))])
+        for record_id, value, size_bytes in zip(new, answers[::2], answers[1::2], strict=True):
+            if value is not None:
+                record = _record(value, record_id, None)
+                census.add_record(record.route, record.state, record.claimed_at_ms, size_bytes)
+        cursor = page.cursor
+        if cursor is None:
+            return
+
+
+def _about_answers(call: Call) -> Plan[Any]:
+    answer = yield call
+    if answer[: len(_ANSWERS)] != _ANSWERS and answer[:1] != [_ANSWERS]:
+        raise _astray(answer)
+    return answer
+
+
+def held(layout: Layout) -> Plan[bool]:
+    """Whether there is a secret: an application has used the store already."""
+    kept = yield Call(layout.scripts.keep, (layout.secret_key,), (b"",))
+    return kept is not None
+
+
+# --- what belongs to the store as a whole ---------------------------------------------------------
 
 
 def _agree(wish: AgreeOnSecret, layout: Layout) -> Plan[bytes]:
@@ -227,16 +391,20 @@ def _parted(kept: bytes | None) -> tuple[bytes | None, bytes | None]:
     return kept[:_CHECK_BYTES], kept[_CHECK_BYTES:] or None
 
 
-def _values(transition: Transition[Any]) -> tuple[bytes, tuple[Any, ...]]:
+# --- records as the scripts give them -------------------------------------------------------------
+
+
+def _values(transition: Transition[Any], layout: Layout) -> tuple[bytes, tuple[Any, ...]]:
     """The id of the record, and what its script is given."""
     claim: Any = getattr(transition, "claim", transition)
     record_id: bytes = claim.record_id
     names = _ARGUMENTS[type(transition)]
     given = [claim.token if name == "token" else getattr(transition, name) for name in names]
-    return record_id, (record_id[:IDENTITY_BYTES], *given)
+    return record_id, (*layout.about(record_id), *given)
 
 
-_ARGUMENTS = {kind: arguments(kind) for kind in Scripts().changes}
+_KINDS_OF_ONE: tuple[type[Transition[Any]], ...] = (ClaimIfAbsent, *Scripts().changes)
+_ARGUMENTS = {kind: arguments(kind) for kind in _KINDS_OF_ONE}
 
 
 def _own(answer: Any, record_id: bytes) -> list[Any]:
@@ -246,18 +414,23 @@ def _own(answer: Any, record_id: bytes) -> list[Any]:
     return answer
 
 
-def _found(answer: Any, record_id: bytes) -> Found:
+def _found(answer: Any, record_id: bytes, layout: Layout) -> Found:
     _, now_ms, value, response = _own(answer, record_id)
-    _, letter, identity, token, attempt, created, claimed, _, lease, settled, expires, forget = _RECORD.unpack_from(
-        value
-    )
+    layout.told.learn(record_id, now_ms)
+    return Found(_record(value, record_id, response), now_ms)
+
+
+def _record(value: bytes, record_id: bytes, response: bytes | None) -> Record:
+    parts = _RECORD.unpack_from(value)
+    _, letter, identity, token, attempt, created, claimed, _, lease, settled, expires, forget, fingerprint = parts
     if identity != record_id[:IDENTITY_BYTES]:
         raise _astray(value)
-    record = Record(
+    route_at = _RECORD.size + fingerprint
+    return Record(
         state=_STATES[letter],
         token=token,
         attempt=attempt,
-        fingerprint=value[_RECORD.size :],
+        fingerprint=value[_RECORD.size : route_at],
         created_at_ms=created,
         claimed_at_ms=claimed,
         lease_until_ms=lease,
@@ -265,8 +438,8 @@ def _found(answer: Any, record_id: bytes) -> Found:
         expires_at_ms=expires or None,
         forget_at_ms=forget,
         response=response,
+        route=value[route_at:].decode(),
     )
-    return Found(record, now_ms)
 
 
 def _astray(answer: Any) -> StoreError:

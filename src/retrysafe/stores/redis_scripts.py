@@ -5,24 +5,30 @@ its guard) and the state that it leads to are the table's; only what else it wri
 
 A record is two strings under one hash tag, so that a cluster keeps them on one node:
 
-* the record, `LAYOUT` and then the fingerprint: small, kept until it may be forgotten;
+* the record, `LAYOUT` and then the fingerprint and the route: small, kept until it may be forgotten;
 * the response, beside it only while the record is completed: kept for the lifetime.
 
-Redis deletes both by itself, at the end of those times. That is garbage collection and decides nothing:
+Redis deletes both by itself, a little after those times. That is garbage collection and decides nothing:
 what a script is to decide, it decides by the instants in the record.
 
-Time is the server's. It may step back; so a record's time is never before its last write.
+Time is the server's. It may step back; so a record's time is never before its last write, and for one process
+never before what the server told it about records of the same slot.
 
 Every answer begins with the identity of the record that was asked about, so that an answer that went
 astray is noticed (`redis_plan`).
 
+Answers are counted in a hash for each day, under one hash tag: a field for each route and kind of answer.
+The server deletes it when the day is long over.
+
 `#!lua` makes a server refuse a script on a replica, and, without `allow-oom`, when its memory is full,
-before the script runs. Only what begins a claim is refused then: a handler that has run can settle.
+before the script runs. What begins a claim is refused then, and what is not about a handler that has run:
+that can settle.
 """
 
 from __future__ import annotations
 
 import hashlib
+import struct
 from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
@@ -38,16 +44,18 @@ from retrysafe.protocol.effects import (
     Read,
     ReleaseIfHeld,
     RenewIfHeld,
+    ReplaceResponseIfSame,
     TakeOverIfLapsed,
     Transition,
 )
 from retrysafe.protocol.states import GUARDS, Event, Guard, sources, target
 
-SERVER_CLOCK = "(function() local t = redis.call('TIME') return t[1] * 1000 + math.floor(t[2] / 1000) end)()"
+SERVER_CLOCK = "(function(t) return t[1] * 1000 + math.floor(t[2] / 1000) end)(redis.call('TIME'))"
 
 VERSION = 1
 NEWER = "RETRYSAFENEWER"
 IDENTITY_BYTES = 8
+GRACE_MS = 60_000  # how much later than it may a server deletes: what is kept for 0 ms must still be seen once
 
 # How the parts of a record are packed: the same for Python's `struct` as for Lua's, but for the lengths of strings.
 # An instant that there is none of is 0.
@@ -64,8 +72,17 @@ LAYOUT: dict[str, str] = {
     "settled_at_ms": "Q",
     "expires_at_ms": "Q",
     "forget_at_ms": "Q",
+    "fingerprint_bytes": "H",
 }
-_IN_LUA = {"B": "B", "c": "c1", f"{IDENTITY_BYTES}s": f"c{IDENTITY_BYTES}", "16s": "c16", "I": "I4", "Q": "I8"}
+_IN_LUA = {
+    "B": "B",
+    "c": "c1",
+    f"{IDENTITY_BYTES}s": f"c{IDENTITY_BYTES}",
+    "16s": "c16",
+    "H": "H",
+    "I": "I4",
+    "Q": "I8",
+}
 _FORMAT = ">" + "".join(_IN_LUA[kind] for kind in LAYOUT.values())
 
 LETTERS: dict[State, str] = {state: state.value[0] for state in State}
@@ -74,6 +91,7 @@ LETTERS: dict[State, str] = {state: state.value[0] for state in State}
 _GUARDS = {
     Guard.HELD: "record.token == token",
     Guard.SEEN: "record.token == seen_token",
+    Guard.SAME: "record.token == seen_token and redis.call('GET', KEYS[2]) == seen_response",
     Guard.LAPSED: "record.token == seen_token and record.lease_until_ms <= now_ms",
     Guard.FORGETTABLE: "record.token == seen_token and record.forget_at_ms <= now_ms",
     Guard.LIFETIME_OVER: "record.expires_at_ms > 0 and record.expires_at_ms <= now_ms",
@@ -104,11 +122,14 @@ class Scripts:
         self.read = Script(_READ.replace(_CLOCK, clock))
         self.purge = Script(_PURGE.replace(_CLOCK, clock))
         self.keep = Script(_KEEP)
+        self.now = Script(_NOW.replace(_CLOCK, clock))
+        self.count = Script(_COUNT)
+        self.counts = Script(_COUNTS)
         self.changes = {kind: Script(text.replace(_CLOCK, clock)) for kind, text in _CHANGES.items()}
 
 
 def arguments(kind: type[Transition[Any]]) -> tuple[str, ...]:
-    """The names of what a script of this transition is given after the identity, in order."""
+    """The names of what a script of this transition is given after the identity and the time told, in order."""
     names = [part.name for part in fields(cast(Any, kind)) if part.name != "record_id"]
     return tuple("token" if name == "claim" else name for name in names)
 
@@ -121,22 +142,32 @@ _PARTS = ", ".join(f"record.{name}" for name in LAYOUT)
 _LUA_VALUES = f"struct.pack('{_FORMAT}', {_PARTS})"
 
 
-def _head(names: tuple[str, ...], flags: str = _SETTLES) -> str:
-    """Its arguments as names, and the record as a table if there is one."""
+def _at(part: str) -> int:
+    """Where a part of a record begins, as Lua counts."""
+    before = [kind for name, kind in LAYOUT.items() if list(LAYOUT).index(name) < list(LAYOUT).index(part)]
+    return struct.calcsize(">" + "".join(before)) + 1
+
+
+_TIME_OF_THE_RECORD = f"now_ms = math.max(now_ms, (struct.unpack('>{_IN_LUA['Q']}', value, {_at('written_at_ms')})))"
+_UNPACKED = f"{_PARTS} = struct.unpack('{_FORMAT}', value)"
+
+
+def _head(names: tuple[str, ...], flags: str = _SETTLES, unpacked: str = _UNPACKED) -> str:
+    """Its arguments as names, and the record as a table if there is one and it is wanted."""
     lines = [f"#!lua{flags}", "local identity = ARGV[1]"]
-    for position, name in enumerate(names, 2):
+    for position, name in enumerate(names, 3):
         given = f"ARGV[{position}]"
         lines.append(f"local {name} = {f'tonumber({given})' if name.endswith('_ms') else given}")
     return (
         "\n".join(lines)
         + f"""
-local now_ms = {_CLOCK}
+local now_ms = math.max({_CLOCK}, tonumber(ARGV[2]))
 local value = redis.call('GET', KEYS[1])
 local record = {{}}
 if value then
   if string.byte(value) ~= {VERSION} then return redis.error_reply('{NEWER} record') end
-  {_PARTS} = struct.unpack('{_FORMAT}', value)
-  now_ms = math.max(now_ms, record.written_at_ms)
+  {unpacked}
+  {_TIME_OF_THE_RECORD}
 end
 """
     )
@@ -144,12 +175,14 @@ end
 
 _ANSWER_RECORD = f"""
 local response = false
-if record.state == '{LETTERS[State(target(Event.COMPLETE) or "")]}' then response = redis.call('GET', KEYS[2]) end
+if string.sub(value, {_at("state")}, {_at("state")}) == '{LETTERS[State(target(Event.COMPLETE) or "")]}' then
+  response = redis.call('GET', KEYS[2])
+end
 return {{identity, now_ms, value, response}}
 """
 
-_STORE = "value = {values} .. fingerprint redis.call('SET', KEYS[1], value, {expiry})"
-_AS_LONG_AS_KEPT = "'PX', math.max(1, record.forget_at_ms - now_ms)"
+_STORE = "value = {values} .. rest redis.call('SET', KEYS[1], value, {expiry})"
+_AS_LONG_AS_KEPT = f"'PX', math.max(0, record.forget_at_ms - now_ms) + {GRACE_MS}"
 _AS_IT_WAS = "'KEEPTTL'"
 
 
@@ -166,17 +199,23 @@ def _move(event: Event, writes: str = "", expiry: str = _AS_LONG_AS_KEPT) -> str
         return "redis.call('DEL', KEYS[1], KEYS[2])"
     store = _STORE.format(values=_LUA_VALUES, expiry=expiry)
     return f"""
-local fingerprint = string.sub(value, struct.size('{_FORMAT}') + 1)
+local rest = string.sub(value, struct.size('{_FORMAT}') + 1)
 record.state = '{LETTERS[after]}' record.written_at_ms = now_ms
 {writes}
 {store}"""
 
 
-def _compare_and_set(kind: type[Transition[Any]], event: Event, writes: str = "", flags: str = _SETTLES) -> str:
+def _compare_and_set(
+    kind: type[Transition[Any]],
+    event: Event,
+    writes: str = "",
+    flags: str = _SETTLES,
+    expiry: str = _AS_LONG_AS_KEPT,
+) -> str:
     """Move the record if the table and the guard of `event` allow it."""
     return f"""{_head(arguments(kind), flags)}
 if not value or not ({_may(event)} and {_GUARDS[GUARDS[event]]}) then return identity .. '0' end
-{_move(event, writes)}
+{_move(event, writes, expiry)}
 return identity .. '1'
 """
 
@@ -188,23 +227,25 @@ _NEW_CLAIM = f"""
 record.token = token record.attempt = record.attempt + 1 record.claimed_at_ms = now_ms record.settled_at_ms = 0
 {_LEASE}"""
 _SETTLED = "record.settled_at_ms = now_ms record.forget_at_ms = now_ms + forget_after_ms"
-_COMPLETED = """
+_COMPLETED = f"""
 record.settled_at_ms = now_ms record.expires_at_ms = now_ms + lifetime_ms
 record.forget_at_ms = record.expires_at_ms + forget_after_ms
-redis.call('SET', KEYS[2], response, 'PX', math.max(1, lifetime_ms))"""
+redis.call('SET', KEYS[2], response, 'PX', lifetime_ms + {GRACE_MS})"""
+_RESEALED = f"redis.call('SET', KEYS[2], response, {_AS_IT_WAS})"
 
-_CLAIM = f"""{_head(arguments(ClaimIfAbsent), _CLAIMS)}
+_CLAIM = f"""{_head(arguments(ClaimIfAbsent), _CLAIMS, unpacked="")}
 if not value then
   record.version = {VERSION} record.state = '{LETTERS[State(target(Event.CLAIM) or "")]}'
   record.identity = identity record.token = token record.attempt = 1
   record.created_at_ms = now_ms record.claimed_at_ms = now_ms record.written_at_ms = now_ms
-  record.settled_at_ms = 0 record.expires_at_ms = 0
+  record.settled_at_ms = 0 record.expires_at_ms = 0 record.fingerprint_bytes = #fingerprint
+  local rest = fingerprint .. route
   {_LEASE}
   {_STORE.format(values=_LUA_VALUES, expiry=_AS_LONG_AS_KEPT)}
 end
 {_ANSWER_RECORD}"""
 
-_READ = f"""{_head(arguments(Read))}
+_READ = f"""{_head(arguments(Read), unpacked="")}
 if not value then return {{identity, now_ms}} end
 {_ANSWER_RECORD}"""
 
@@ -217,6 +258,7 @@ _CHANGES: dict[type[Transition[Any]], str] = {
     DiscardIfHeld: _compare_and_set(DiscardIfHeld, Event.DISCARD),
     MarkUnknownIfHeld: _compare_and_set(MarkUnknownIfHeld, Event.GIVE_UP, _SETTLED),
     MarkUnknownIfLapsed: _compare_and_set(MarkUnknownIfLapsed, Event.ABANDON, _SETTLED),
+    ReplaceResponseIfSame: _compare_and_set(ReplaceResponseIfSame, Event.RESEAL, _RESEALED, _CLAIMS, _AS_IT_WAS),
     ForgetIfOver: _compare_and_set(ForgetIfOver, Event.FORGET),
 }
 
@@ -245,5 +287,24 @@ if ARGV[1] ~= '' then redis.call('SET', KEYS[1], ARGV[1], 'NX') end
 return redis.call('GET', KEYS[1])
 """
 
-_KNOWN = {*LAYOUT, "fingerprint", "response"} - {"version", "identity", "written_at_ms"}
+# The time, where it is not about a record.
+_NOW = f"""#!lua flags=allow-oom
+return {{ARGV[1], {_CLOCK}}}
+"""
+
+# Add to the counts of one day, which are kept for so many milliseconds: fields, each with its number.
+_COUNT = """#!lua
+for position = 3, #ARGV, 2 do redis.call('HINCRBY', KEYS[1], ARGV[position], ARGV[position + 1]) end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return ARGV[1] .. '1'
+"""
+
+# The counts of these days, each as fields and numbers in turn.
+_COUNTS = """#!lua flags=allow-oom
+local days = {}
+for position, key in ipairs(KEYS) do days[position] = redis.call('HGETALL', key) end
+return {ARGV[1], days}
+"""
+
+_KNOWN = {*LAYOUT, "fingerprint", "response", "route"} - {"version", "identity", "written_at_ms", "fingerprint_bytes"}
 assert {part.name for part in fields(Record)} == _KNOWN, "a record has a part that is not packed"

@@ -13,16 +13,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol, assert_never
-
-import hiredis
+from typing import Any, Protocol, assert_never, cast
 
 from retrysafe.errors import StoreError
 from retrysafe.stores.redis_errors import DEMOTED, NOT_LOADED, code_of, in_doubt, refused, unreachable
 from retrysafe.stores.redis_place import RedisPlace
-from retrysafe.stores.redis_plan import RECORDS_A_PAGE, Call, Keys, Page, Plan, Step, Wait
+from retrysafe.stores.redis_plan import RECORDS_A_PAGE, Call, Keys, Page, Plan, Reads, Step, Wait
+from retrysafe.stores.url import lacking
+
+try:
+    import hiredis
+except ModuleNotFoundError as missing:
+    raise lacking("redis", missing) from missing
 
 _FAREWELL_S = 1.0
 
@@ -89,8 +93,7 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one, and not derived from it
 
     def data_received(self, data: bytes) -> None:
         """Hand every whole answer to whoever waits for it."""
@@ -199,6 +202,7 @@ class Lane:
         if self._wire is None:
             if self._connecting is None:
                 self._connecting = self.loop.create_task(self._connect(), name="retrysafe: connect to redis")
+                self._connecting.add_done_callback(self._never_began)
         elif not self._wire.paused:
             queue, self._queue = self._queue, []
             self._wire.send(queue)
@@ -218,16 +222,25 @@ class Lane:
             failure = error
         except TimeoutError:
             failure = unreachable(self._place.name, f"no answer within {self._place.timeout_ms} ms")
-        except (OSError, UnicodeError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the callers are to hear it
             failure = unreachable(self._place.name, error)
         finally:
             self._connecting = None
             if failure is None:
                 self.flush_soon()
             else:
-                queue, self._queue = self._queue, []
-                for asked in queue:
-                    asked.failed(failure_of_your_own(failure))
+                self._fail(failure)
+
+    def _never_began(self, task: asyncio.Task[None]) -> None:
+        """Leave nobody waiting for a task that was cancelled before its first step."""
+        if self._connecting is task:
+            self._connecting = None
+            self._fail(unreachable(self._place.name, "this event loop is ending"))
+
+    def _fail(self, failure: StoreError) -> None:
+        queue, self._queue = self._queue, []
+        for asked in queue:
+            asked.failed(failure_of_your_own(failure))
 
     async def _connected(self) -> Wire:
         place, timeout_s = self._place, self._place.timeout_ms / 1_000
@@ -278,30 +291,31 @@ class Job:
         step = self._step
         if isinstance(step, Call):
             return _packed("EVALSHA", step.script.sha, len(step.keys), *step.keys, *step.arguments)
-        assert isinstance(step, Page), "replicas are waited for in common"
-        return _packed("SCAN", step.cursor or 0, "MATCH", step.pattern, "COUNT", RECORDS_A_PAGE)
+        assert isinstance(step, Page), "replicas are waited for in common, and reads are many"
+        _, position = step.cursor or (0, 0)
+        return _packed("SCAN", position, "MATCH", step.pattern, "COUNT", RECORDS_A_PAGE)
 
     def answered(self, answer: Any) -> None:
         """Go on with the plan."""
         if isinstance(answer, hiredis.ReplyError):
-            self._refused(str(answer))
+            self.refused(str(answer))
         elif isinstance(self._step, Page):
-            cursor, keys = answer
-            self.advance(Keys(keys, int(cursor) or None))
+            position, keys = answer
+            self.advance(Keys(keys, (0, int(position)) if int(position) else None))
         else:
             self.advance(answer)
 
     def failed(self, error: StoreError) -> None:
         """Let the plan know; it may know another way."""
-        self._go_on(lambda: self._plan.throw(error))
+        self._go_on(self._plan.throw, error)
 
     def advance(self, answer: Any) -> None:
         """Give the plan an answer and do its next step."""
-        self._go_on(lambda: self._plan.send(answer))
+        self._go_on(self._plan.send, answer)
 
-    def _go_on(self, resume: Any) -> None:
+    def _go_on(self, resume: Callable[[Any], Step], with_this: Any) -> None:
         try:
-            self._step = resume()
+            self._step = resume(with_this)
         except StopIteration as end:
             self._future.set_result(end.value)
         except StoreError as error:
@@ -320,12 +334,15 @@ class Job:
                 self._lane.ask(self)
             case Wait():
                 self._lane.ask_replicas(self, step)
+            case Reads(commands):
+                _Reading(self, len(commands)).begin(self._lane, commands)
             case None:
                 raise AssertionError("a plan yields steps")
             case _:
                 assert_never(step)
 
-    def _refused(self, said: str) -> None:
+    def refused(self, said: str) -> None:
+        """The server said no."""
         code = code_of(said)
         if code == NOT_LOADED and isinstance(self._step, Call) and not self._reloaded:
             self._reloaded = True
@@ -351,6 +368,55 @@ class _Load:
 
     def failed(self, error: StoreError) -> None:
         """Nothing depends on it."""
+
+
+class _Reading:
+    """Reads of one job, whose answers it gets together, or the first failure."""
+
+    def __init__(self, job: Job, number: int) -> None:
+        self._job = job
+        self._answers: list[Any] = [None] * number
+        self._left = number
+        self._failed = False
+
+    def begin(self, lane: Lane, commands: Sequence[tuple[str | bytes | int, ...]]) -> None:
+        if not commands:
+            self._job.advance([])
+        for place, command in enumerate(commands):
+            lane.ask(_ReadOne(self, place, command))
+
+    def answered(self, place: int, answer: Any) -> None:
+        self._answers[place] = answer
+        self._left -= 1
+        if not self._left and not self._failed:
+            refusal = next((one for one in self._answers if isinstance(one, hiredis.ReplyError)), None)
+            if refusal is None:
+                self._job.advance(self._answers)
+            else:
+                self._job.refused(str(refusal))
+
+    def failed(self, error: StoreError) -> None:
+        if not self._failed:
+            self._failed = True
+            self._job.failed(error)
+
+
+class _ReadOne:
+    """One of several reads."""
+
+    def __init__(self, reading: _Reading, place: int, command: tuple[str | bytes | int, ...]) -> None:
+        self._reading = reading
+        self._place = place
+        self._command = command
+
+    def packed(self) -> bytes:
+        return _packed(*self._command)
+
+    def answered(self, answer: Any) -> None:
+        self._reading.answered(self._place, answer)
+
+    def failed(self, error: StoreError) -> None:
+        self._reading.failed(error)
 
 
 class _Waits:
