@@ -16,7 +16,7 @@ import pytest
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
 from retrysafe.model import Claim, State
 from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, DiscardIfHeld, Read, RenewIfHeld
-from retrysafe.stores import postgres_asyncpg, postgres_psycopg
+from retrysafe.stores import postgres_session
 from retrysafe.stores.lanes import finished
 from retrysafe.stores.postgres import PostgresStore
 from retrysafe.stores.postgres_psycopg import ThreadSession
@@ -147,8 +147,7 @@ def test_a_server_that_is_away_is_unavailable_and_comes_back(colour):
 @pytest.mark.parametrize("through", ["directly", "a pooler"])
 def test_a_server_that_hangs_is_given_up(colour, monkeypatch, through):
     """A server that does not answer, and does not hang up either, is waited for so long and not for ever."""
-    for module in (postgres_asyncpg, postgres_psycopg):
-        monkeypatch.setattr(module, "ANSWER_S", 0.3)
+    monkeypatch.setattr(postgres_session, "ANSWER_S", 0.3)
     with own_server() as hanging, opened(hanging.url()) as store, hanging.connect() as other:
         store._place.pooled = through == "a pooler"
         colour.do(store, claiming())
@@ -347,7 +346,7 @@ def test_a_locked_row_fails_alone(colour):
     """Of a batch in which somebody has one row locked, the others are settled."""
     with opened(server().url()) as store, server().connect() as handler:
         claims = [claiming() for _ in range(MANY)]
-        colour.race(store, claims)
+        colour.race([store], claims)
         with handler.transaction():
             handler.execute(
                 f"SELECT FROM {store._place.statements.records} WHERE record_id = %s FOR UPDATE", [claims[0].record_id]
@@ -390,7 +389,7 @@ def test_many_clients_behind_few_connections(colour):
         stores = [PostgresStore(store._place.url, schema=store._place.statements.schema.strip('"')) for _ in range(8)]
         for one in stores:
             one.open()
-        found = [found for one in stores for found in colour.race(one, claims[:8])]
+        found = [found for one in stores for found in colour.race([one], claims[:8])]
         assert len({one.record.token for one in found}) == 1
         assert colour.do(stores[0], DiscardIfHeld(Claim(record_id, found[0].record.token, 1)))
         for one in stores:

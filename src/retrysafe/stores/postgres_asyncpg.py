@@ -12,7 +12,7 @@ from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]  # has no annotations
 
-from retrysafe.stores.postgres_session import ANSWER_S, CONNECT_S, PostgresSession
+from retrysafe.stores.postgres_session import CONNECT_S, PostgresSession
 
 
 class AsyncpgSession(PostgresSession):
@@ -42,7 +42,7 @@ class AsyncpgSession(PostgresSession):
 
     async def script(self, text: str) -> None:
         """Do statements that have no values."""
-        await self._connection.execute(text, timeout=ANSWER_S)
+        await self._connection.execute(text, timeout=self.answer_s)
 
     async def close(self) -> None:
         """Take leave of the server."""

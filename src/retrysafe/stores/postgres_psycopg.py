@@ -133,8 +133,9 @@ class LoopSession(_PsycopgSession):
 
 
 def _typed(values: Sequence[Any]) -> Sequence[Any]:
-    """Arrays of numbers as bigint[], however small they are: or a statement would be prepared anew for each size."""
-    return [
-        [Int8(item) for item in value] if isinstance(value, list) and value and isinstance(value[0], int) else value
-        for value in values
-    ]
+    """Numbers as bigint, however small they are: or a statement would be prepared anew for each size."""
+    return [[_wide(item) for item in value] if isinstance(value, list) else _wide(value) for value in values]
+
+
+def _wide(value: Any) -> Any:
+    return Int8(value) if isinstance(value, int) else value
