@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from retrysafe.errors import StoreUnavailable
+from retrysafe.errors import ConfigurationError, StoreUnavailable
 from retrysafe.stores.contract import HasSchema, Store
 from retrysafe.stores.location import open_store
+from retrysafe.stores.memory import MemoryStore
 
 
 @contextmanager
@@ -22,9 +23,12 @@ def opened(url: str, secret: bytes | None) -> Iterator[tuple[Store, bytes]]:
         secret: the operator's, if the applications have one.
 
     Raises:
+        ConfigurationError: it is the memory of this process, in which nothing can be.
         StoreError: it is not there, cannot be reached, or must not be used.
     """
     store = open_store(url)
+    if isinstance(store, MemoryStore):
+        raise ConfigurationError(["memory:// is the records of one process alone; name the store of the applications"])
     try:
         if isinstance(store, HasSchema) and any(missing.number == 1 for missing in store.missing_migrations()):
             raise StoreUnavailable(f"{store.name} is not there, and was not made; check the URL of the store")

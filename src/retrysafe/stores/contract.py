@@ -35,7 +35,7 @@ are written in batches: never on the path of a request. What `TakeStats` counts 
 counted; each record is counted as it once was. Counts that a reply was lost of are not sent again.
 
 **Schema.** A store with tables keeps `HasSchema`: migrations before a deployment only add, so that the last
-release runs on; `open` goes through them. Steps after it are an operator's.
+release runs on; `open` goes through them. Those after it are an operator's.
 
 **The secret** of stored key digests belongs to the records: other secret, other digests, and every key
 would look new. So the store keeps it, or, when the operator gives one, a digest of it, and refuses
