@@ -12,6 +12,7 @@ import pytest
 
 from retrysafe.model import Claim
 from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld
+from retrysafe.stores.contract import HasSchema
 from retrysafe.stores.location import open_store
 from tests.doors.connections import ask, protected
 from tests.doors.handlers import Shop
@@ -110,7 +111,7 @@ def test_purge(url):
     store.close()
     forgotten = 0
 
-    def all_gone() -> bool:  # a service that tells whole seconds may be one behind for the next process
+    def all_gone():  # a service that tells whole seconds may be one behind for the next process
         nonlocal forgotten
         result = command("purge", "--json", "--store", url)
         assert (result.exit_code, result.stderr) == (0, "")
@@ -158,6 +159,7 @@ def test_what_is_printed_makes_the_table(url, service):
             getattr(client, step[0].replace("-", "_"))(**json.loads(given))
     client.close()
     store = open_store(f"{url}&create=false")
+    assert isinstance(store, HasSchema)
     assert store.missing_migrations() == ()
     store.open()
     table = boto3.client("dynamodb", region_name="eu-central-1", endpoint_url=service.url)

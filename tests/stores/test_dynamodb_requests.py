@@ -467,7 +467,7 @@ def test_an_exchange_on_nothing(shelf):
 
 
 def test_looking_at_many_goes_through_every_page(shelf):
-    """Some megabytes of responses are several pages of the service's: every record is counted, every response listed."""
+    """Some megabytes are several pages of the service's: every record is counted, and every response is listed."""
     for _ in range(12):
         shelf.record_id = secrets.token_bytes(32)
         assert shelf.store.perform(CompleteIfHeld(shelf.claim(), bytes(PART_BYTES), LIFETIME_MS, KEEP_MS))

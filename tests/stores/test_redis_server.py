@@ -76,7 +76,7 @@ def test_a_server_that_knows_no_script(way, one_server):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_looking_at_many_records(way, one_server):
-    """A census and a list find all that is there, of this prefix alone, in pages; a response that is gone is no harm."""
+    """A census and a list find all that is there, of this prefix alone; a response that is gone is no harm."""
     with caller(way, f"redis://{one_server.address}?prefix=shop[a]*") as one:
         with caller("blocking", f"redis://{one_server.address}?prefix=shopa") as neighbour:
             neighbour.do(claiming())
@@ -112,7 +112,7 @@ def test_bytes_of_a_record(one_server):
 
 
 def test_how_long_the_server_keeps_what(one_server):
-    """A claim for its lease and thirty days, a response for its lifetime, a tombstone for thirty days more; and a minute."""
+    """A claim for its lease and thirty days, a response for its lifetime, a tombstone for thirty days; and a minute."""
     with caller("blocking", f"redis://{one_server.address}") as one:
         claim = claiming()
         one.do(claim)

@@ -380,7 +380,6 @@ class DynamoStore:
                 return change.event if happened else None
         return None
 
-
     # --- many records -----------------------------------------------------------------------------
 
     def _list_responses(self, wish: ListResponses) -> ResponsesPage:

@@ -74,7 +74,15 @@ LAYOUT: dict[str, str] = {
     "forget_at_ms": "Q",
     "fingerprint_bytes": "H",
 }
-_IN_LUA = {"B": "B", "c": "c1", f"{IDENTITY_BYTES}s": f"c{IDENTITY_BYTES}", "16s": "c16", "H": "H", "I": "I4", "Q": "I8"}
+_IN_LUA = {
+    "B": "B",
+    "c": "c1",
+    f"{IDENTITY_BYTES}s": f"c{IDENTITY_BYTES}",
+    "16s": "c16",
+    "H": "H",
+    "I": "I4",
+    "Q": "I8",
+}
 _FORMAT = ">" + "".join(_IN_LUA[kind] for kind in LAYOUT.values())
 
 LETTERS: dict[State, str] = {state: state.value[0] for state in State}
