@@ -1,12 +1,15 @@
 """The application that everything is compared with: raw ASGI, no framework, a handler that does nothing.
 
 It reads the content of a POST and answers 201 with 200 bytes of JSON. GET answers how many times the
-handler ran, so that a run can prove that first requests ran it and replays did not.
+handler ran, so that a run can prove that first requests ran it and replays did not. A POST to /slow takes
+50 ms, so that duplicates meet a first request that is still in flight.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -15,7 +18,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
-ANSWER_BYTES = 200
+SLOW_PATH, SLOW_S = "/slow", 0.05
+ANSWER_BYTES = int(os.environ.get("BENCH_ANSWER_BYTES", "200"))
 
 
 def padded(document: dict[str, Any], size_bytes: int) -> bytes:
@@ -42,12 +46,14 @@ class Bare:
         elif scope["method"] == "GET":
             await self._answer(send, 200, str(self.runs).encode())
         else:
-            await self._charge(receive, send)
+            await self._charge(scope, receive, send)
 
-    async def _charge(self, receive: Receive, send: Send) -> None:
+    async def _charge(self, scope: Message, receive: Receive, send: Send) -> None:
         self.runs += 1
         while (await receive()).get("more_body", False):
             pass
+        if scope["path"] == SLOW_PATH:
+            await asyncio.sleep(SLOW_S)
         await self._answer(send, 201, ANSWER)
 
     @staticmethod

@@ -1,41 +1,91 @@
-"""What is measured, and what the ratios of it must reach."""
+"""What is measured."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
 
+from bench.engines import Engine
+from bench.environments import (
+    ASGI_IDEMPOTENCY_HEADER,
+    IDEMKIT,
+    IDEMPOTENCY_KIT,
+    MOBIUS,
+    POWERTOOLS,
+    PYIDEMPOTENT,
+    Peer,
+)
+
 RING = 1_000  # keys that replays go round: many more than connections, so that no two wait for one key
 
 
-class Door(StrEnum):
-    """What stands in front of the application; the value is what uvicorn serves."""
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What stands in front of the application.
 
-    BARE = "bench.bare:bare"
-    MEMORY = "bench.protected:memory"
-    SQLITE = "bench.protected:sqlite"
-    ONE_COMMIT = "bench.protected:sqlite_one_commit"
-    PASS_THROUGH = "bench.passthrough:passthrough"  # noqa: S105  (no password)
-    GATEWAY = "retrysafe serve"
+    Attributes:
+        factory: what uvicorn serves; empty for the gateway, which serves itself.
+        engine: where its records are.
+        protects: whether requests through it are safe to retry.
+        apart: whether the application runs in a process of its own behind it.
+        peer: the package, if it is not ours.
+    """
 
-    @property
-    def protects(self) -> bool:
-        """Whether requests through it are safe to retry."""
-        return self not in (Door.BARE, Door.PASS_THROUGH)
+    factory: str
+    engine: Engine = Engine.NONE
+    protects: bool = True
+    apart: bool = False
+    peer: Peer | None = None
 
-    @property
-    def apart(self) -> bool:
-        """Whether the application runs in a process of its own behind it."""
-        return self in (Door.PASS_THROUGH, Door.GATEWAY)
+
+BARE = Door("bench.bare:bare", protects=False)
+BARE_FASTAPI = Door("bench.framework:fastapi", protects=False)
+FLOOR = Door("bench.floor:floor")
+PASS_THROUGH = Door("bench.passthrough:passthrough", protects=False, apart=True)
+GATEWAY = Door("", Engine.SQLITE, apart=True)
+SINGLY = Door("bench.protected:singly", Engine.SQLITE)
+POOL = Door("bench.protected:pool", Engine.POSTGRES)
+MEMORY, SQLITE, REDIS, POSTGRES, MARIADB = (
+    Door("bench.protected:raw", engine)
+    for engine in (Engine.MEMORY, Engine.SQLITE, Engine.REDIS, Engine.POSTGRES, Engine.MARIADB)
+)
+FASTAPI_SQLITE, FASTAPI_REDIS, FASTAPI_POSTGRES = (
+    Door("bench.protected:framework", engine) for engine in (Engine.SQLITE, Engine.REDIS, Engine.POSTGRES)
+)
+PEERS = {
+    "idemkit, raw": Door("bench.peers.idemkit:raw", Engine.REDIS, peer=IDEMKIT),
+    "asgi-idempotency-header, raw": Door(
+        "bench.peers.asgi_idempotency_header:raw", Engine.REDIS, peer=ASGI_IDEMPOTENCY_HEADER
+    ),
+    "mobius, FastAPI": Door("bench.peers.mobius:framework", Engine.REDIS, peer=MOBIUS),
+    "idempotency-kit, FastAPI": Door("bench.peers.idempotency_kit:framework", Engine.REDIS, peer=IDEMPOTENCY_KIT),
+    "pyidempotent, FastAPI": Door("bench.peers.pyidempotent:framework", Engine.REDIS, peer=PYIDEMPOTENT),
+    "powertools, FastAPI": Door("bench.peers.powertools:framework", Engine.REDIS, peer=POWERTOOLS),
+    "idemkit on PostgreSQL, raw": Door("bench.peers.idemkit:raw", Engine.POSTGRES, peer=IDEMKIT),
+}
 
 
 class Group(StrEnum):
     """Cases that can be run without the others."""
 
     MIDDLEWARE = "middleware"
+    SERVERS = "servers"
+    FRAMEWORK = "framework"
     LATENCY = "latency"
+    CROWD = "crowd"
     COMMIT = "commit"
     GATEWAY = "gateway"
+    COUNTS = "counts"
+    GROWTH = "growth"
+    PEERS = "peers"
+
+
+class Work(StrEnum):
+    """How a case is measured."""
+
+    LOAD = "load"
+    TRIPS = "round trips a request"
+    SIZE = "bytes a record"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,76 +96,92 @@ class Case:
         name: unique.
         group: what it is measured with.
         door: what stands in front of the application.
+        work: how it is measured.
         replays: whether requests go round a ring of recorded keys; else each has a new key.
         concurrency: connections, each with one request at a time.
-        slow_fsync: whether each fsync of the server takes 1 ms more.
+        slow_fsync: whether each fsync of who writes takes 1 ms more.
         seconds_min: how long it must be measured at least; many times what one answer takes.
+        may_fail: failed answers are counted, and do not spoil it.
+        live: records that are there before: one of the sizes in `bench.growth`, else none.
     """
 
     name: str
     group: Group
     door: Door
+    work: Work = Work.LOAD
     replays: bool = False
     concurrency: int = 64
     slow_fsync: bool = False
     seconds_min: int = 1
+    may_fail: bool = False
+    live: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A ratio of two cases of the same round, and the bound that its median must keep.
+def _pair(group: Group, name: str, door: Door, **more: bool) -> tuple[Case, Case]:
+    """First requests, and replays."""
+    return (
+        Case(f"{name} first", group, door, may_fail=more.get("may_fail", False)),
+        Case(f"{name} replay", group, door, replays=True, may_fail=more.get("may_fail", False)),
+    )
 
-    Attributes:
-        what: for people.
-        case, base: names of cases; the ratio is case over base.
-        latency: the ratio of their p50, which must be at most the bound; else of their rates, at least.
-        bound: None for information.
-    """
 
-    what: str
-    case: str
-    base: str
-    bound: float | None
-    latency: bool = False
+def _crowd(name: str, door: Door) -> Case:
+    return Case(f"{name} c=256", Group.CROWD, door, concurrency=256, may_fail=True)
 
-    def kept(self, ratio: float) -> bool:
-        """Whether that ratio keeps the bound."""
-        if self.bound is None:
-            return True
-        return ratio <= self.bound if self.latency else ratio >= self.bound
+
+def _trips(name: str, door: Door) -> tuple[Case, Case]:
+    return (
+        Case(f"{name} first, trips", Group.COUNTS, door, Work.TRIPS),
+        Case(f"{name} replay, trips", Group.COUNTS, door, Work.TRIPS, replays=True),
+    )
 
 
 CASES = (
-    Case("bare", Group.MIDDLEWARE, Door.BARE),
-    Case("memory first", Group.MIDDLEWARE, Door.MEMORY),
-    Case("memory replay", Group.MIDDLEWARE, Door.MEMORY, replays=True),
-    Case("sqlite first", Group.MIDDLEWARE, Door.SQLITE),
-    Case("sqlite replay", Group.MIDDLEWARE, Door.SQLITE, replays=True),
-    Case("bare c=1", Group.LATENCY, Door.BARE, concurrency=1),
-    Case("memory c=1", Group.LATENCY, Door.MEMORY, concurrency=1),
-    Case("sqlite c=1", Group.LATENCY, Door.SQLITE, concurrency=1),
-    Case("slow disk, groups", Group.COMMIT, Door.SQLITE, slow_fsync=True),
-    Case("slow disk, singly", Group.COMMIT, Door.ONE_COMMIT, slow_fsync=True),
-    Case("slow disk, groups, c=256", Group.COMMIT, Door.SQLITE, concurrency=256, slow_fsync=True),
-    Case("slow disk, singly, c=256", Group.COMMIT, Door.ONE_COMMIT, concurrency=256, slow_fsync=True, seconds_min=6),
-    Case("pass-through", Group.GATEWAY, Door.PASS_THROUGH),
-    Case("gateway first", Group.GATEWAY, Door.GATEWAY),
-    Case("gateway replay", Group.GATEWAY, Door.GATEWAY, replays=True),
+    Case("bare", Group.MIDDLEWARE, BARE),
+    *_pair(Group.MIDDLEWARE, "floor", FLOOR),
+    *_pair(Group.MIDDLEWARE, "memory", MEMORY),
+    *_pair(Group.MIDDLEWARE, "sqlite", SQLITE),
+    Case("bare, servers", Group.SERVERS, BARE),
+    *_pair(Group.SERVERS, "redis", REDIS),
+    *_pair(Group.SERVERS, "postgres", POSTGRES),
+    *_pair(Group.SERVERS, "mariadb", MARIADB),
+    Case("bare fastapi", Group.FRAMEWORK, BARE_FASTAPI),
+    Case("fastapi redis first", Group.FRAMEWORK, FASTAPI_REDIS),
+    Case("fastapi postgres first", Group.FRAMEWORK, FASTAPI_POSTGRES),
+    Case("fastapi sqlite first", Group.FRAMEWORK, FASTAPI_SQLITE),
+    Case("bare c=1", Group.LATENCY, BARE, concurrency=1),
+    Case("memory c=1", Group.LATENCY, MEMORY, concurrency=1),
+    Case("redis c=1", Group.LATENCY, REDIS, concurrency=1),
+    Case("postgres c=1", Group.LATENCY, POSTGRES, concurrency=1),
+    Case("sqlite c=1", Group.LATENCY, SQLITE, concurrency=1),
+    _crowd("memory", MEMORY),
+    _crowd("redis", REDIS),
+    _crowd("postgres", POSTGRES),
+    _crowd("sqlite", SQLITE),
+    _crowd("mariadb", MARIADB),
+    Case("slow disk, groups", Group.COMMIT, SQLITE, slow_fsync=True),
+    Case("slow disk, singly", Group.COMMIT, SINGLY, slow_fsync=True),
+    Case("slow disk, groups, c=256", Group.COMMIT, SQLITE, concurrency=256, slow_fsync=True),
+    Case("slow disk, singly, c=256", Group.COMMIT, SINGLY, concurrency=256, slow_fsync=True, seconds_min=6),
+    Case("slow postgres, groups", Group.COMMIT, POSTGRES, slow_fsync=True),
+    Case("slow postgres, pool of 16", Group.COMMIT, POOL, slow_fsync=True),
+    Case("pass-through", Group.GATEWAY, PASS_THROUGH),
+    *_pair(Group.GATEWAY, "gateway", GATEWAY),
+    *_trips("redis", REDIS),
+    *_trips("postgres", POSTGRES),
+    *_trips("mariadb", MARIADB),
+    Case("redis, bytes", Group.COUNTS, REDIS, Work.SIZE),
+    Case("postgres, bytes", Group.COUNTS, POSTGRES, Work.SIZE),
+    Case("sqlite, bytes", Group.COUNTS, SQLITE, Work.SIZE),
+    Case("mariadb, bytes", Group.COUNTS, MARIADB, Work.SIZE),
+    Case("few records", Group.GROWTH, POSTGRES, concurrency=1, live="few"),
+    Case("many records", Group.GROWTH, POSTGRES, concurrency=1, live="many"),
+    Case("few records, c=64", Group.GROWTH, POSTGRES, live="few"),
+    Case("many records, c=64", Group.GROWTH, POSTGRES, live="many"),
+    Case("bare, peers", Group.PEERS, BARE),
+    Case("bare fastapi, peers", Group.PEERS, BARE_FASTAPI),
+    *_pair(Group.PEERS, "retrysafe, raw", REDIS),
+    *_pair(Group.PEERS, "retrysafe, FastAPI", FASTAPI_REDIS),
+    *_pair(Group.PEERS, "retrysafe on PostgreSQL, raw", POSTGRES),
+    *(case for name, door in PEERS.items() for case in _pair(Group.PEERS, name, door, may_fail=True)),
 )
-
-TARGETS = (
-    Target("memory store, first request / bare", "memory first", "bare", 0.50),
-    Target("memory store, replay / bare", "memory replay", "bare", 0.50),
-    Target("SQLite FULL, first request / bare", "sqlite first", "bare", 0.31),
-    Target("SQLite FULL, replay / bare", "sqlite replay", "bare", 0.50),
-    Target("p50 at c=1, memory store, first request / bare", "memory c=1", "bare c=1", None, latency=True),
-    Target("p50 at c=1, SQLite FULL, first request / bare", "sqlite c=1", "bare c=1", 7.5, latency=True),
-    Target("fsync +1 ms: group commit / one commit a transition", "slow disk, groups", "slow disk, singly", 15.0),
-    Target("the same at c=256", "slow disk, groups, c=256", "slow disk, singly, c=256", None),
-    Target("gateway over SQLite FULL, first request / pass-through", "gateway first", "pass-through", 0.55),
-    Target("gateway over SQLite FULL, replay / pass-through", "gateway replay", "pass-through", 1.00),
-)
-
-# A first request is two transitions, so with an fsync of at least 1 ms each, one by one, there are
-# fewer than this many in a second. More would mean that the store does not wait for the disk.
-FIRST_PER_SECOND_SINGLY_MAX = 500

@@ -11,7 +11,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-_PACKAGES = ("uvicorn", "uvloop", "httptools", "aiohttp", "http-sf")
+_PACKAGES = ("uvicorn", "uvloop", "httptools", "fastapi", "aiohttp", "asyncpg", "asyncmy", "hiredis", "http-sf")
 _SYNCS = 200
 
 
@@ -21,9 +21,9 @@ def describe(folder: Path) -> dict[str, str]:
         "processor": f"{_field('/proc/cpuinfo', 'model name')}, {os.cpu_count()} cores",
         "memory": f"{int(_field('/proc/meminfo', 'MemTotal').split()[0]) // (1 << 20)} GiB",
         "system": f"{_field('/etc/os-release', 'PRETTY_NAME', '=')}, Linux {platform.release()}",
-        "python": f"{platform.python_version()}, SQLite {sqlite3.sqlite_version}",
+        "python": f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}",
         "packages": ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES),
-        "wrk": _output("wrk", "--version").split()[1],
+        "wrk": f"wrk {_output('wrk', '--version').split()[1]}",
         "disk": f"{_output('stat', '--file-system', '--format=%T', str(folder)).strip()}, "
         f"write and fdatasync of 4 KiB {sync_us(folder):.0f} us p50",
         "date": time.strftime("%Y-%m-%d", time.gmtime()),

@@ -1,6 +1,6 @@
 -- Requests for wrk: POST /charges, each with an Idempotency-Key.
 --
--- Arguments, after "--": the prefix of the keys, how many keys there are, the body.
+-- Arguments, after "--": the prefix of the keys, how many keys there are, what quotes them, the body.
 -- With 0 keys each request has a new one; with N, requests go round a ring of N keys.
 -- One thread only: the counter is the thread's own, so two threads would send the same keys.
 --
@@ -16,12 +16,12 @@ function init(args)
    local headers = {
       ["Content-Type"] = "application/json",
       ["X-Account-Id"] = "acct_1",
-      ["Idempotency-Key"] = '"' .. PLACE .. '"',
+      ["Idempotency-Key"] = args[3] .. PLACE .. args[3],
    }
    for name, value in pairs(wrk.headers) do
       headers[name] = value
    end
-   local text = wrk.format("POST", "/charges", headers, args[3])
+   local text = wrk.format("POST", "/charges", headers, args[4])
    local first, last = text:find(PLACE, 1, true)
    head, tail = text:sub(1, first - 1), text:sub(last + 1)
 end

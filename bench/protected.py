@@ -1,4 +1,4 @@
-"""The same application, protected: what the middleware costs, store by store."""
+"""The same applications, protected by the store that `BENCH_STORE` names."""
 
 from __future__ import annotations
 
@@ -12,71 +12,91 @@ from bench.bare import App, Bare
 from retrysafe.asgi import IdempotencyMiddleware
 from retrysafe.protocol.effects import Transition
 from retrysafe.stores.contract import Pending, Store
-from retrysafe.stores.sqlite import SqliteStore
+from retrysafe.stores.location import open_store
 
 T = TypeVar("T")
 SCOPE = "header:X-Account-Id"
+POOL = 16
 
 
-def memory() -> App:
-    """Records in this process."""
-    return IdempotencyMiddleware(Bare(), store="memory://", scope=SCOPE)
+def raw() -> App:
+    """Raw ASGI, all defaults."""
+    return IdempotencyMiddleware(Bare(), store=_url(), scope=SCOPE)
 
 
-def sqlite() -> App:
-    """Records in the file `BENCH_DATABASE`, durable before they are answered."""
-    return IdempotencyMiddleware(Bare(), store=f"sqlite:///{_database()}", scope=SCOPE)
+def framework() -> App:
+    """FastAPI, all defaults."""
+    from bench.framework import fastapi  # noqa: PLC0415 - other cases are served without loading it
+
+    app = fastapi()
+    app.add_middleware(IdempotencyMiddleware, store=_url(), scope=SCOPE)
+    return app
 
 
-def sqlite_one_commit() -> App:
-    """The same file and store, which is never given a transition before it has committed the last one."""
-    return IdempotencyMiddleware(Bare(), store=OneAtATime(SqliteStore(_database())), scope=SCOPE)
+def singly() -> App:
+    """The same store, which is never given a transition before it has committed the last one."""
+    return IdempotencyMiddleware(Bare(), store=OneAtATime([open_store(_url())]), scope=SCOPE)
 
 
-def _database() -> str:
-    return os.environ["BENCH_DATABASE"]
+def pool() -> App:
+    """As many stores on one database as a common pool has connections, each doing one transition at a time."""
+    return IdempotencyMiddleware(Bare(), store=OneAtATime([open_store(_url()) for _ in range(POOL)]), scope=SCOPE)
+
+
+def _url() -> str:
+    return os.environ["BENCH_STORE"]
 
 
 class OneAtATime:
-    """A store that cannot commit two transitions together, because it never has two of them.
+    """Stores on the same records, none of which commits two transitions together, as it never has two of them.
 
     It is what group commit is compared with. For one event loop.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._waiting: deque[Callable[[], None]] = deque()
-        self._busy = False
+    def __init__(self, stores: list[Store]) -> None:
+        self._stores = stores
+        self._idle = list(stores)
+        self._waiting: deque[Callable[[Store], None]] = deque()
 
     @property
     def name(self) -> str:
         """The store's own."""
-        return self._store.name
+        return self._stores[0].name
 
     def open(self, secret: bytes | None = None) -> bytes:
         """As the store does."""
-        return self._store.open(secret)
+        first, *others = [store.open(secret) for store in self._stores]
+        assert all(other == first for other in others), "they are not on the same records"
+        return first
 
     def perform(self, transition: Transition[T]) -> T:
         """As the store does; nothing here calls it at the same time as `submit`."""
-        return self._store.perform(transition)
+        return self._stores[0].perform(transition)
 
     def close(self) -> None:
         """As the store does."""
-        self._store.close()
+        for store in self._stores:
+            store.close()
 
     def submit(self, transition: Transition[T]) -> asyncio.Future[T]:
-        """Give the transition to the store when all that came before it have been answered."""
+        """Give the transition to a store that has answered all that it was given."""
         answer: Pending[T] = Pending()
-        self._waiting.append(lambda: self._store.submit(transition).add_done_callback(_hand_on(answer, self._next)))
-        if not self._busy:
+
+        def give(store: Store) -> None:
+            store.submit(transition).add_done_callback(_hand_on(answer, lambda: self._idle_again(store)))
+
+        self._waiting.append(give)
+        if self._idle:
             self._next()
         return answer
 
+    def _idle_again(self, store: Store) -> None:
+        self._idle.append(store)
+        if self._waiting:
+            self._next()
+
     def _next(self) -> None:
-        self._busy = bool(self._waiting)
-        if self._busy:
-            self._waiting.popleft()()
+        self._waiting.popleft()(self._idle.pop())
 
 
 def _hand_on(answer: asyncio.Future[T], then: Callable[[], None]) -> Callable[[asyncio.Future[T]], Any]:

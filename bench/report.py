@@ -1,23 +1,21 @@
-"""The table that people read, and the same for machines."""
+"""The tables that people read, from the results of the groups that there are."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from bench.cases import TARGETS, Target
-from bench.measure import Sample
+from bench.cases import CASES, PEERS, Group, Work
+from bench.results import Results, Sample
+from bench.targets import TARGETS, Measure, Target
 
-Round = Mapping[str, Sample]
+_GROUP_OF = {case.name: case.group for case in CASES}
 
 
 @dataclass(frozen=True, slots=True)
-class Ratio:
-    """One target, and the ratio that each round found."""
+class Figure:
+    """One target, and the figure that each round found."""
 
     target: Target
     found: tuple[float, ...]
@@ -32,66 +30,136 @@ class Ratio:
         """Whether the target is reached."""
         return self.target.kept(self.median)
 
-
-def ratios(rounds: Sequence[Round]) -> list[Ratio]:
-    """The targets that can be judged from the cases that were run."""
-    return [
-        Ratio(target, tuple(_ratio(target, found) for found in rounds))
-        for target in TARGETS
-        if {target.case, target.base} <= set(rounds[0])
-    ]
+    @property
+    def spread(self) -> str:
+        """The median, with the least and the most if they differ."""
+        places = 0 if self.median >= 100 or self.target.measure is Measure.FAILED else 2 if self.median < 10 else 1
+        middle, least, most = (f"{one:,.{places}f}" for one in (self.median, min(self.found), max(self.found)))
+        return middle if least == most else f"{middle} [{least}-{most}]"
 
 
-def _ratio(target: Target, found: Round) -> float:
-    case, base = found[target.case].load, found[target.base].load
-    return case.p50_us / base.p50_us if target.latency else case.per_second / base.per_second
+def figures(results: Sequence[Results]) -> list[Figure]:
+    """Of the targets whose cases were measured."""
+    rounds = {one.group: one.rounds for one in results}
+    found = []
+    for target in TARGETS:
+        group = rounds.get(_GROUP_OF[target.case], ())
+        known = [one for one in group if target.case in one and (not target.base or target.base in one)]
+        if known:
+            found.append(Figure(target, tuple(target.figure(one) for one in known)))
+    return found
 
 
-def tables(rounds: Sequence[Round]) -> str:
-    """Two Markdown tables: the ratios with their targets, and what they were computed from."""
-    lines = ["| ratio, median of the rounds [least-most] | found | target | |", "|---|---|---|---|"]
-    lines += [_ratio_line(ratio) for ratio in ratios(rounds)]
-    lines += ["", "| measured, medians [least-most] | answers/s | p50 us | p99 us | server cpu us | server MiB |"]
-    lines += ["|---|---|---|---|---|---|"]
-    lines += [_case_line(name, [found[name] for found in rounds]) for name in rounds[0]]
+def foreign_shares(results: Sequence[Results]) -> list[float]:
+    """How much of the machine other processes took, measurement by measurement: 1 is all of it."""
+    samples = (sample for one in results for found in one.rounds for sample in found.values())
+    return [sample.foreign for sample in samples if isinstance(sample, Sample) and sample.requests]
+
+
+def of_targets(results: Sequence[Results]) -> str:
+    """A Markdown table of figures and targets; peers have a table of their own."""
+    lines = ["| median of the rounds [least-most] | found | target | |", "|---|---|---|---|"]
+    lines += [_figure_line(figure) for figure in figures(results) if _GROUP_OF[figure.target.case] is not Group.PEERS]
     return "\n".join(lines)
 
 
-def foreign_shares(rounds: Sequence[Round]) -> list[float]:
-    """How much of the machine other processes took, measurement by measurement: 1 is all of it."""
-    return [sample.foreign for found in rounds for sample in found.values()]
-
-
-def as_json(machine: Mapping[str, str], seconds: int, rounds: Sequence[Round]) -> str:
-    """Everything that was measured."""
-    document: dict[str, Any] = {
-        "machine": machine,
-        "seconds": seconds,
-        "rounds": [{name: dataclasses.asdict(sample) for name, sample in found.items()} for found in rounds],
-        "ratios": [
-            {**dataclasses.asdict(ratio.target), "found": ratio.found, "median": ratio.median, "kept": ratio.kept}
-            for ratio in ratios(rounds)
-        ],
-    }
-    return json.dumps(document, indent=2)
-
-
-def _ratio_line(ratio: Ratio) -> str:
-    target, places = ratio.target, 2 if ratio.median < 2 else 1
-    spread = f"{ratio.median:.{places}f} [{min(ratio.found):.{places}f}-{max(ratio.found):.{places}f}]"
+def _figure_line(figure: Figure) -> str:
+    target = figure.target
     if target.bound is None:
-        return f"| {target.what} | {spread} | | for information |"
-    bound = f"{'at most' if target.latency else 'at least'} {target.bound:g}"
-    return f"| {target.what} | {spread} | {bound} | {'kept' if ratio.kept else 'MISSED'} |"
+        return f"| {target.what} | {figure.spread} | | for information |"
+    bound = f"{'at least' if target.at_least else 'at most'} {target.bound:g}"
+    return f"| {target.what} | {figure.spread} | {bound} | {'kept' if figure.kept else '**missed**'} |"
+
+
+def of_cases(results: Sequence[Results]) -> str:
+    """A Markdown table of what was measured under load."""
+    lines = ["| measured, medians [least-most] | answers/s | p50 us | p99 us | server CPU us | server MiB |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for case in CASES:
+        rounds = next((one.rounds for one in results if one.group is case.group), ())
+        samples = [found for one in rounds if isinstance(found := one.get(case.name), Sample) and found.requests]
+        if case.work is Work.LOAD and samples:
+            lines.append(_case_line(case.name, samples))
+    return "\n".join(lines)
 
 
 def _case_line(name: str, samples: Sequence[Sample]) -> str:
-    rates = [sample.load.per_second for sample in samples]
-    figures = [
+    rates = [sample.per_second for sample in samples]
+    cells = [
         f"{statistics.median(rates):,.0f} [{min(rates):,.0f}-{max(rates):,.0f}]",
-        f"{statistics.median(sample.load.p50_us for sample in samples):,.0f}",
-        f"{statistics.median(sample.load.p99_us for sample in samples):,.0f}",
+        f"{statistics.median(sample.p50_us for sample in samples):,.0f}",
+        f"{statistics.median(sample.p99_us for sample in samples):,.0f}",
         f"{statistics.median(sample.cpu_us for sample in samples):.1f}",
         f"{statistics.median(sample.resident_mib for sample in samples):.0f}",
     ]
-    return f"| {name} | {' | '.join(figures)} |"
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A peer, or ourselves beside it.
+
+    Attributes:
+        name: as its cases are called.
+        first, replay: rates over the bare application's of the same kind; None if not measured.
+        failed: share of requests at 64 connections that failed, at worst.
+        wrong: what it did not pass, or why it is not there.
+    """
+
+    name: str
+    first: float | None
+    replay: float | None
+    failed: float
+    wrong: tuple[str, ...]
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is this project."""
+        return self.name not in PEERS
+
+
+def standings(results: Sequence[Results]) -> list[Standing]:
+    """Everyone in the group of peers, in the order of the cases."""
+    of_peers = next((one for one in results if one.group is Group.PEERS), None)
+    if of_peers is None:
+        return []
+    ratios = {figure.target.case: figure.median for figure in figures([of_peers])}
+    names = [case.name.removesuffix(" first") for case in CASES if case.group is Group.PEERS and "first" in case.name]
+    return [_standing(name, of_peers, ratios) for name in names]
+
+
+def _standing(name: str, of_peers: Results, ratios: dict[str, float]) -> Standing:
+    peer = PEERS[name].peer if name in PEERS else None
+    if peer and peer.name in of_peers.absent:
+        return Standing(name, None, None, 0.0, (f"does not install here: {of_peers.absent[peer.name]}",))
+    samples = [
+        found
+        for one in of_peers.rounds
+        for case in (f"{name} first", f"{name} replay")
+        if isinstance(found := one[case], Sample)
+    ]
+    return Standing(
+        name=name,
+        first=ratios[f"{name} first"],
+        replay=ratios[f"{name} replay"],
+        failed=max(sample.failed / max(1, sample.requests) for sample in samples),
+        wrong=tuple(dict.fromkeys(wrong for sample in samples for wrong in sample.wrong)),
+    )
+
+
+def of_peers(results: Sequence[Results]) -> str:
+    """A Markdown table of everyone, with the checks that they failed."""
+    lines = [
+        "| side by side | first / bare | replay / bare | requests failed, at worst | checks failed in the same run |"
+    ]
+    lines += ["|---|---|---|---|---|"]
+    for one in standings(results):
+        first, replay = (f"{ratio:.2f}" if ratio is not None else "" for ratio in (one.first, one.replay))
+        failed = f"{one.failed:.1%}" if one.failed else "0"
+        lines.append(f"| {one.name} | {first} | {replay} | {failed} | {'; '.join(one.wrong) or 'none'} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def text(results: Sequence[Results]) -> str:
+    """All tables."""
+    return "\n\n".join(table for table in (of_targets(results), of_peers(results), of_cases(results)) if table)

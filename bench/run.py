@@ -16,16 +16,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench.cases import CASES, Case, Group
+from bench import growth, load, page, report
+from bench.cases import CASES, Case, Group, Work
+from bench.engines import Engines
+from bench.environments import AbsentError, python_of
 from bench.load import SpoiltError
 from bench.machine import describe
-from bench.measure import Sample, Workshop
-from bench.report import Round, as_json, foreign_shares, ratios, tables
+from bench.measure import Workshop
+from bench.results import Count, Found, Results, saved
+from bench.servers import ROOT
 
 KEPT, MISSED, UNFIT, INCONCLUSIVE = 0, 1, 3, 4
 _ROUNDS_MIN = 5
 _FOREIGN_MAX = 0.1  # of the machine; beyond it, ratios follow the neighbours
 _PACKAGES = {"wrk": "wrk", "gcc": "gcc libc6-dev", "taskset": "util-linux"}
+_KEPT_IN = ROOT / "build" / "bench"
+_PAGE = ROOT / "docs" / "benchmarks.md"
 
 
 class UnfitError(Exception):
@@ -35,24 +41,40 @@ class UnfitError(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, judge; returns the exit code."""
     options = _options(arguments)
+    if options.write_docs:
+        page.inserted(_PAGE.read_text(encoding="utf-8"), "")  # before half an hour is spent
     try:
-        _require_machine()
-        with TemporaryDirectory(prefix="retrysafe-bench-", dir=options.folder) as folder:
-            return _bench(options, Path(folder))
+        measured, spoilt = _bench(options)
     except UnfitError as error:
         print(f"bench: {error}", file=sys.stderr)
         return UNFIT
-    except SpoiltError as error:
-        print(f"bench: spoilt: {error}", file=sys.stderr)
-        return MISSED
+    everything = [known for group in Group if (known := saved(options.results, group))]
+    measured = measured if options.only else everything
+    if options.write_docs:
+        page.write(everything, _PAGE, _PAGE.with_name("charts"))
+    print(f"\n{report.text(measured)}\n")
+    for group, why in spoilt.items():
+        print(f"bench: {group} is spoilt, and what it measured is lost: {why}", file=sys.stderr)
+    verdict = _verdict(measured)
+    return MISSED if spoilt else verdict
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description="Measure what safety costs, as ratios.")
     parser.add_argument("--rounds", type=_count, default=_ROUNDS_MIN, help="how often each case is measured")
-    parser.add_argument("--seconds", type=_count, default=3, help="how long each measurement lasts")
-    parser.add_argument("--only", type=Group, nargs="+", choices=list(Group), default=list(Group))
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured here")
+    parser.add_argument("--seconds", type=_count, default=2, help="how long each measurement lasts")
+    parser.add_argument(
+        "--only", type=Group, nargs="*", choices=list(Group), default=list(Group), metavar="GROUP",
+        help=f"groups of cases, of {', '.join(Group)}; none, with --write-docs, measures nothing",
+    )  # fmt: skip
+    parser.add_argument("--resume", action="store_true", help="leave out groups that have been measured so often")
+    parser.add_argument(
+        "--results", type=Path, default=_KEPT_IN, help="where what was measured is kept, a file a group"
+    )
+    parser.add_argument(
+        "--write-docs", action="store_true", help="write all that is kept there into docs/benchmarks.md"
+    )
+    parser.add_argument("--live", type=_count, default=growth.SIZES["many"], help="how many live records are many")
     parser.add_argument("--folder", type=Path, help="on the disk to measure; a temporary folder is made in it")
     return parser.parse_args(arguments)
 
@@ -64,38 +86,96 @@ def _count(text: str) -> int:
     return number
 
 
-def _bench(options: argparse.Namespace, folder: Path) -> int:
-    machine = describe(folder)
-    print("\n".join(f"{name}: {value}" for name, value in machine.items()) + "\n")
-    workshop = Workshop(folder, _build_slow_fsync(folder), options.seconds)
-    cases = [case for case in CASES if case.group in options.only]
-    rounds = [_round(workshop, cases, number, options.rounds) for number in range(1, options.rounds + 1)]
-    print(f"\n{tables(rounds)}\n")
-    if options.json:
-        options.json.write_text(as_json(machine, options.seconds, rounds), encoding="utf-8")
-    return _verdict(rounds)
+def _bench(options: argparse.Namespace) -> tuple[list[Results], dict[Group, str]]:
+    """What is known of the groups that are asked for, after measuring those that are to be; and what is spoilt."""
+    known = {group: saved(options.results, group) for group in options.only} if options.resume else {}
+    done = {group: one for group, one in known.items() if one and len(one.rounds) >= options.rounds}
+    spoilt: dict[Group, str] = {}
+    wanted = [group for group in Group if group in options.only and group not in done]
+    if wanted:
+        _require_machine()
+        os.sched_setaffinity(0, {load.CORE})  # and whatever is started, unless it is put elsewhere
+        with TemporaryDirectory(prefix="retrysafe-bench-", dir=options.folder) as folder:
+            Path(folder).chmod(0o755)  # a database's server is another user
+            machine = describe(Path(folder))
+            print("\n".join(f"{name}: {value}" for name, value in machine.items()) + "\n", flush=True)
+            for group in wanted:
+                try:
+                    done[group] = _group(group, options, Path(folder), machine)
+                except SpoiltError as error:
+                    print(f"bench: {group} is spoilt: {error}", file=sys.stderr, flush=True)
+                    spoilt[group] = str(error).splitlines()[0]
+                except (
+                    RuntimeError,
+                    subprocess.CalledProcessError,
+                ) as error:  # a server's program is not here; the helper says what to install
+                    raise UnfitError(str(error)) from error
+                else:
+                    done[group].save(options.results)
+    return [done[group] for group in Group if group in done], spoilt
 
 
-def _verdict(rounds: Sequence[Round]) -> int:
-    if len(rounds) < _ROUNDS_MIN:
+def _group(group: Group, options: argparse.Namespace, folder: Path, machine: dict[str, str]) -> Results:
+    cases = [case for case in CASES if case.group is group]
+    shim = _build_slow_fsync(folder)
+    engines = Engines(folder, shim)
+    pythons, absent = _pythons(cases, options.results / "peers")
+    sizes = {**growth.SIZES, "many": options.live}
+    workshop = Workshop(folder, shim, options.seconds, engines, pythons, sizes)
+    cases = [case for case in cases if not case.door.peer or case.door.peer.name not in absent]
+    of = options.rounds
+    try:
+        rounds = [_round(workshop, cases, number, of) for number in range(1, of + 1)]
+    finally:
+        engines.close()
+    servers = ", ".join(f"{name} {version}" for name, version in engines.versions.items())
+    filled = f"{options.live:,} live records" if group is Group.GROWTH else ""
+    return Results(group, {**machine, "servers": servers, "filled": filled}, options.seconds, rounds, absent)
+
+
+def _pythons(cases: Sequence[Case], folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """The interpreters of the peers, and what pip said of those that do not install."""
+    found: dict[str, Path] = {}
+    absent: dict[str, str] = {}
+    for peer in dict.fromkeys(case.door.peer for case in cases if case.door.peer):
+        try:
+            found[peer.name] = python_of(peer, folder)
+        except AbsentError as error:
+            absent[peer.name] = str(error)
+    return found, absent
+
+
+def _round(workshop: Workshop, cases: Sequence[Case], number: int, of: int) -> dict[str, Found]:
+    """Each case once, in turn; what is counted is counted in the first round only."""
+    found: dict[str, Found] = {}
+    for case in cases:
+        if number > 1 and case.work is not Work.LOAD:
+            continue
+        found[case.name] = seen = workshop.measure(case)
+        line = (
+            f"{seen.value:9.2f} {case.work}"
+            if isinstance(seen, Count)
+            else f"{seen.per_second:>9,.0f}/s  p50 {seen.p50_us:>7,} us  cpu {seen.cpu_us:6.1f} us"
+            f"{f'  failed {seen.failed}' if seen.failed else ''}{f'  wrong: {seen.wrong}' if seen.wrong else ''}"
+        )
+        print(f"{case.group} {number} of {of}  {case.name:<36}{line}", file=sys.stderr, flush=True)
+    return found
+
+
+def _verdict(results: Sequence[Results]) -> int:
+    if not results:
+        print("Nothing was measured.")
+        return INCONCLUSIVE
+    if any(len(one.rounds) < _ROUNDS_MIN for one in results):
         print(f"Fewer than {_ROUNDS_MIN} rounds: a hint, not a result.")
-    foreign = foreign_shares(rounds)
+    foreign = report.foreign_shares(results) or [0.0]
     print(f"Other processes used {statistics.median(foreign):.1%} of the machine (median; at most {max(foreign):.1%}).")
-    missed = [ratio.target.what for ratio in ratios(rounds) if not ratio.kept]
+    missed = [figure.target.what for figure in report.figures(results) if not figure.kept]
     print(f"Targets missed: {'; '.join(missed)}." if missed else "Every target kept.")
     if statistics.median(foreign) > _FOREIGN_MAX:
         print(f"That is more than {_FOREIGN_MAX:.0%}: nothing is proved. Run it again on a quiet machine.")
         return INCONCLUSIVE
     return MISSED if missed else KEPT
-
-
-def _round(workshop: Workshop, cases: Sequence[Case], number: int, of: int) -> Round:
-    found: dict[str, Sample] = {}
-    for case in cases:
-        found[case.name] = sample = workshop.measure(case)
-        seen = f"{sample.load.per_second:>9,.0f}/s  p50 {sample.load.p50_us:>7,} us  cpu {sample.cpu_us:6.1f} us"
-        print(f"round {number} of {of}  {case.name:<26}{seen}", file=sys.stderr, flush=True)
-    return found
 
 
 def _require_machine() -> None:
@@ -115,6 +195,8 @@ def _require_machine() -> None:
 
 def _build_slow_fsync(folder: Path) -> Path:
     shim = folder / "slow_fsync.so"
+    if shim.exists():
+        return shim
     source = Path(__file__).with_name("slow_fsync.c")
     command = ["gcc", "-shared", "-fPIC", "-O2", "-Wall", "-o", str(shim), str(source), "-ldl"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

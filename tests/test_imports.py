@@ -77,6 +77,7 @@ def _is_module(value: object) -> bool:
         ("retrysafe.gateway.app", "gateway"),
         ("retrysafe.stores.dynamodb", "dynamodb"),
         ("retrysafe.stores.mysql", "mysql"),
+        ("retrysafe.stores.postgres", "postgres"),
         ("retrysafe.stores.redis", "redis"),
     ],
 )

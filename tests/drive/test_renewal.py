@@ -142,3 +142,25 @@ def test_every_loop_has_its_timer(lease_of_first):
 
     asyncio.run(serve(b"a", lease_of_first, to_the_end=False))
     asyncio.run(serve(b"b", "90ms", to_the_end=True))
+
+
+@in_loop
+async def test_another_loop_takes_nothing_with_it():
+    """A door on two loops: the handler of one is renewed while the other, on its thread, comes and goes."""
+    store = TamperedStore(MemoryStore())
+    renewals = Renewals(store, Noted())
+    mine = claimed(store, b"a", "90ms")
+    renewals.start(mine, Handler())
+
+    async def elsewhere():
+        execution = claimed(store, b"b", "60ms")
+        renewals.start(execution, Handler())
+        renewals.stop(execution)
+
+    await asyncio.to_thread(lambda: asyncio.run(elsewhere()))
+    for _ in range(2):
+        before = leases(store)
+        await eventually(lambda: leases(store)[b"a"] > before[b"a"])  # noqa: B023 - now
+    assert leases(store)[b"b"] == before[b"b"]
+    assert list(renewals._timers) == [asyncio.get_running_loop()]
+    renewals.stop(mine)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -302,6 +303,36 @@ async def test_a_server_that_never_tells():
     shop.gate.set()
     assert (await waiting).replayed
     await owner
+
+
+def test_loops_on_threads_wait_at_one_door():
+    """One counts who waits while others come and go: nobody's request fails of it."""
+
+    async def handler(connection, receive, send):
+        await content_of(receive)
+        await asyncio.sleep(0.002)
+        await send(start())
+        await send(piece(b"order"))
+
+    door = protected(handler, policy=WAITING)
+    asyncio.run(door.open())
+
+    async def many(_):
+        return [
+            answer.status
+            for turn in range(10)
+            for answer in await asyncio.gather(*(ask(door, key=f"{turn}-{number % 40}") for number in range(120)))
+        ]
+
+    often = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            statuses = list(pool.map(lambda thread: asyncio.run(many(thread)), range(6)))
+    finally:
+        sys.setswitchinterval(often)
+    assert {status for each in statuses for status in each} == {201}
+    assert not door._driver.waiting._places
 
 
 # --- threads --------------------------------------------------------------------------------------

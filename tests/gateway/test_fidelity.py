@@ -7,12 +7,11 @@ import gzip
 import socket
 import threading
 
+import aiohttp
 import pytest
-from aiohttp import ClientRequest
-from yarl import URL
 
-from retrysafe.gateway.upstream import UpstreamUnreachable, _once, _Spoilt
-from tests.gateway.origin import OK, answering
+from retrysafe.gateway.session import UpstreamUnreachable, _Connector
+from tests.gateway.origin import OK, answering, origin
 from tests.gateway.serving import before, call, converse, keyed
 
 TARGETS = [
@@ -212,23 +211,34 @@ def test_bytes_that_nobody_asked_for_answer_nobody(late):
         assert len(server.lines) == 2
 
 
+class _Patient(_Connector):
+    """Gives a connection away only when the upstream has spoken on it."""
+
+    async def _create_connection(self, req, traces, timeout):  # noqa: ASYNC109 - aiohttp's own signature
+        line = await super()._create_connection(req, traces, timeout)
+        for _ in range(1_000):
+            if line.should_close:
+                return line
+            await asyncio.sleep(0.01)
+        raise AssertionError("the upstream did not speak")
+
+
 def test_the_search_for_a_good_connection_ends():
-    """When each connection speaks before it is asked, nothing is sent, and that is what is said."""
-    tried = []
+    """When a new connection speaks before it is asked, nothing is sent, and that is what is said."""
 
-    async def handler(request):
-        tried.append(request)
-        raise _Spoilt
+    def greeting(line):
+        line.send(OK)
+        line.request()
 
-    with pytest.raises(UpstreamUnreachable):
-        asyncio.run(_ask_again(handler))
-    assert 1 < len(tried) < 100
+    async def ask(server):
+        async with aiohttp.ClientSession(connector=_Patient()) as session:
+            with pytest.raises(UpstreamUnreachable, match="speaks before it is asked"):
+                await session.get(server.url)
 
-
-async def _ask_again(handler):
-    """What the session does with a request."""
-    url = URL("http://127.0.0.1/")
-    return await _once(ClientRequest("GET", url, loop=asyncio.get_running_loop()), handler)
+    with origin(greeting) as server:
+        asyncio.run(ask(server))
+        assert len(server.lines) < 100
+        assert not server.heads
 
 
 def test_keeping_connections_can_be_switched_off():

@@ -65,6 +65,8 @@ def test_requests_in_order_pass(headers):
         (HOST, (b"", b"a")),
         (HOST, (b"x:", b"a")),
         (HOST, (b"x", b"caf\xe9")),
+        (HOST, (b"x", b"\xc3"), (b"y", b"\xa9")),
+        (HOST, (b"x\n", b"a")),
         (),
         (HOST, HOST),
         ((b"host", b"a@b"),),

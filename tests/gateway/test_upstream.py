@@ -120,13 +120,19 @@ def test_an_address_that_cannot_be_used_frees_the_key(url):
 
 
 @pytest.mark.parametrize(
-    ("origin_url", "host", "port"),
-    [("http://[::1]:9000", "::1", 9000), ("https://[2001:db8::1]", "2001:db8::1", 443)],
+    ("origin_url", "host", "port", "named"),
+    [
+        ("http://[::1]:9000", "::1", 9000, b"[::1]:9000"),
+        ("https://[2001:db8::1]", "2001:db8::1", 443, b"[2001:db8::1]"),
+        ("https://[2001:db8::1]:443", "2001:db8::1", 443, b"[2001:db8::1]"),
+        ("http://127.0.0.1:80", "127.0.0.1", 80, b"127.0.0.1"),
+    ],
 )
-def test_an_ipv6_upstream_keeps_its_brackets(origin_url, host, port):
-    """The address and the target of what is sent, whether or not this machine has IPv6."""
+def test_an_ipv6_upstream_keeps_its_brackets(origin_url, host, port, named):
+    """What a connection is made to and what a Host field names, whether or not this machine has IPv6."""
     url = _upstream(configured(origin_url))._url(b"/orders?a=%2F")
-    assert (url.host, url.port, str(url)) == (host, port, f"{origin_url}/orders?a=%2F")
+    assert (url.host, url.port, url.raw_path_qs) == (host, port, "/orders?a=%2F")
+    assert (url.host_port_subcomponent or "").encode() == named
 
 
 @pytest.mark.parametrize(("setting", "named"), [("upstream", "[::1]"), ("preserve", "127.0.0.1")])

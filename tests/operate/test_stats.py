@@ -167,6 +167,25 @@ def test_a_door_outlives_its_loop():
     two()
 
 
+@in_loop
+async def test_loops_share_a_timer():
+    """A door on two loops at once: one timer, not one for each answer that comes to the other loop."""
+    store = MemoryStore()
+    store.open()
+    tally = Tally(Noted(), store, every_s=60)
+
+    async def count():
+        tally.notice(Handled("recorded", "*"))
+
+    await count()
+    timer = tally._timer
+    await asyncio.to_thread(lambda: asyncio.run(count()))
+    await count()
+    assert tally._timer is timer
+    await tally.flush()
+    assert _answers(store) == {"*": (3, 0)}
+
+
 def test_threads_count_too():
     """On a timer of its own, and at the end."""
     store = MemoryStore()

@@ -15,7 +15,6 @@ import threading
 import pytest
 
 from retrysafe.model import Claim
-from retrysafe.operate.migrate import script
 from retrysafe.operate.purge import purge
 from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, Purge, Purged, Read
 from retrysafe.stores.migrations import Migration
@@ -43,19 +42,27 @@ def test_print_makes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_printed_is_the_schema(tmp_path):
-    """A file that somebody makes of it by hand is as one that was opened."""
-    printed = "\n".join(script(migrations()))
-    by_hand = sqlite3.connect(tmp_path / "by-hand.db")
-    by_hand.executescript(printed)
-    SqliteStore(tmp_path / "records.db").open()
-    opened = sqlite3.connect(tmp_path / "records.db")
-    schemas = [
-        one.execute("SELECT type, name, sql FROM sqlite_schema ORDER BY name").fetchall() for one in (by_hand, opened)
-    ]
-    assert schemas[0] == schemas[1]
+@pytest.mark.parametrize("gone", [0, 1, 2])
+@pytest.mark.usefixtures("one_more")
+def test_what_is_printed_can_be_gone_through_by_hand(gone, tmp_path):
+    """A file that somebody brings up to date with the SQL is as one that was migrated, knows it, and can be used."""
+    if gone:
+        SqliteStore(tmp_path / "records.db", schema=migrations()[:gone]).open()
+    by_hand = sqlite3.connect(tmp_path / "records.db")
+    by_hand.executescript(command("migrate", "--print", "--store", url_of(tmp_path)).output)
+    assert command("migrate", "--store", url_of(tmp_path)).output == "the schema is up to date\n"
+    (tmp_path / "migrated").mkdir()
+    command("migrate", "--store", url_of(tmp_path / "migrated"))
+    migrated = sqlite3.connect(tmp_path / "migrated" / "records.db")
+    for look in (
+        "SELECT type, name, sql FROM sqlite_schema ORDER BY name",
+        "SELECT migrations FROM meta",
+        "PRAGMA user_version",
+    ):
+        assert by_hand.execute(look).fetchall() == migrated.execute(look).fetchall()
+    assert command("stats", "--store", url_of(tmp_path)).exit_code == 0
     by_hand.close()
-    opened.close()
+    migrated.close()
 
 
 @pytest.mark.usefixtures("one_more")
@@ -63,7 +70,9 @@ def test_migrate_goes_through_what_is_missing(tmp_path):
     """A deployment: the new release opens the file, its migration after waits, then somebody migrates."""
     SqliteStore(tmp_path / "records.db", schema=migrations()).open()
     printed = command("migrate", "--print", "--store", url_of(tmp_path))
-    assert printed.output == "-- 0003 after the deployment: later\nDROP INDEX records_by_due;\n"
+    assert printed.output.startswith(
+        "-- 0003 after the deployment: later\nBEGIN IMMEDIATE;\nDROP INDEX records_by_due;\n"
+    )
     result = command("migrate", "--store", url_of(tmp_path))
     assert (result.exit_code, result.output) == (0, "gone through 0003 after the deployment: later\n")
     again = command("migrate", "--store", url_of(tmp_path))
@@ -87,6 +96,25 @@ def test_migrate_of_what_is_no_store(arguments, tmp_path):
     result = command("migrate", *arguments, "--store", url_of(tmp_path))
     assert (result.exit_code, result.stdout) == (3, "")
     assert "not an SQLite database" in result.stderr
+
+
+@pytest.mark.parametrize("name", [("purge",), ("stats",), ("migrate",), ("migrate", "--print")])
+@pytest.mark.parametrize("obstacle", ["a folder", "a lock"])
+def test_a_store_that_cannot_be_used(name, obstacle, tmp_path, monkeypatch):
+    """What SQLite says of a file is one sentence with what to do about it, and exit code 3; never 1, a finding."""
+    monkeypatch.setitem(SqliteStore.__init__.__kwdefaults__, "busy_ms", 10)
+    if obstacle == "a folder":
+        (tmp_path / "records.db").mkdir()
+        result = command(*name, "--store", url_of(tmp_path))
+    else:
+        SqliteStore(tmp_path / "records.db").open()
+        other = sqlite3.connect(tmp_path / "records.db", isolation_level=None)
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        result = command(*name, "--store", url_of(tmp_path))
+        other.close()
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr.startswith(f"retrysafe: {tmp_path}/records.db: ")
 
 
 @pytest.mark.parametrize("name", [("purge",), ("stats",), ("keys", "rotate")])

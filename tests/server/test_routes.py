@@ -57,3 +57,10 @@ def test_a_faulty_table_says_everything_at_once():
         Routes(DEFAULT, dict.fromkeys(["orders", "GET /orders", "post /x", "POST /fine", LONG, LONG + "y"], DEFAULT))
     assert len(raised.value.faults) == 4
     assert all(f'"{entry}"' in str(raised.value) for entry in ("orders", "GET /orders", "post /x", LONG + "y"))
+
+
+@pytest.mark.parametrize("character", ["\0", "\x1f", "\x7f", "\udcff"])
+def test_an_entry_has_no_character_that_a_store_cannot_keep(character):
+    """A text in PostgreSQL has no NUL, and UTF-8 no half of a pair: that is found at the start, not at each claim."""
+    with pytest.raises(ConfigurationError):
+        Routes(DEFAULT, {f"POST /a{character}": DEFAULT})

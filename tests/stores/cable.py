@@ -20,7 +20,8 @@ class Cable:
         self._lose_replies = False
         self._lose_requests = False
         self._ends = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._threads = []
+        self._carry(self._accept)
 
     def lose_reply(self):
         """The next question arrives and is answered; nothing of the answer does, and whoever waits for it gives up."""
@@ -31,9 +32,15 @@ class Cable:
         self._lose_requests = True
 
     def close(self):
-        """Cut everything."""
-        self._listener.close()
-        self._end(*self._ends)
+        """Cut everything, and leave nothing that runs."""
+        self._end(self._listener, *self._ends)
+        for thread in self._threads:
+            thread.join()
+
+    def _carry(self, work, *ends):
+        thread = threading.Thread(target=work, args=ends, daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def _accept(self):
         while True:
@@ -45,8 +52,8 @@ class Cable:
             for end in (near, far):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._ends += [near, far]
-            threading.Thread(target=self._carry_questions, args=(near, far), daemon=True).start()
-            threading.Thread(target=self._carry_answers, args=(far, near), daemon=True).start()
+            self._carry(self._carry_questions, near, far)
+            self._carry(self._carry_answers, far, near)
 
     def _carry_questions(self, near, far):
         with suppress(OSError):

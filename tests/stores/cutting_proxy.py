@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 
 class CuttingProxy:
@@ -19,6 +20,7 @@ class CuttingProxy:
     def __init__(self, server_port: int) -> None:
         self.requests: list[bytes] = []
         self.deaf: int | None = None
+        self._mute = False
         self._server_port = server_port
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -29,6 +31,15 @@ class CuttingProxy:
             asyncio.start_server(self._serve, "127.0.0.1", 0), self._loop
         ).result(10)
         self.port: int = self._server.sockets[0].getsockname()[1]
+
+    @contextmanager
+    def mute(self) -> Iterator[None]:
+        """Meanwhile no answer is passed on, and each cuts its connection."""
+        self._mute = True
+        try:
+            yield
+        finally:
+            self._mute = False
 
     def close(self) -> None:
         async def end() -> None:
@@ -66,6 +77,8 @@ class CuttingProxy:
     async def _answer(self, far_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             while data := await far_reader.read(1 << 16):
+                if self._mute:
+                    break
                 if self.deaf is not None and len(data) >= self.deaf:
                     self.deaf = None
                     break

@@ -146,8 +146,6 @@ def serve(ahead_s: int) -> None:
     from werkzeug.serving import WSGIRequestHandler, make_server  # noqa: PLC0415 as above
 
     class Handler(WSGIRequestHandler):
-        protocol_version = "HTTP/1.1"  # connections are kept, as by the service
-
         def date_time_string(self, timestamp=None):
             return super().date_time_string(time.time() + ahead_s)  # noqa: TID251 this is the service's own clock
 

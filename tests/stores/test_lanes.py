@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -395,6 +396,76 @@ def test_a_loop_that_is_ended_leaves_nobody_waiting(server, lanes):
 
     asyncio.run(main())
     assert [type(future.exception()) for future in futures] == [StoreUnavailable] * 2
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_a_loop_may_end_in_the_turn_of_a_submission(server, lanes, turns):
+    """Whichever turn is the last, the task that waits comes to an end, and so does the loop."""
+
+    async def use():
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await lanes.submit(claiming())
+
+    async def main():
+        tasks.append(asyncio.create_task(use()))
+        for _ in range(2):
+            await asyncio.sleep(0)
+
+    tasks: list[asyncio.Task[None]] = []
+    ending = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
+    ending.start()
+    ending.join(30)
+    assert not ending.is_alive()
+    assert tasks[0].done()
+
+
+def test_a_loop_that_was_only_closed_is_forgotten(server, lanes):
+    """Who closes a loop without ending its generators gets no goodbye, and keeps no connection for ever."""
+
+    async def use():
+        await lanes.submit(claiming())
+
+    for _ in range(3):
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(use())
+        loop.close()
+    assert list(lanes._loops) == [loop]
+
+
+def test_a_thread_that_is_interrupted_while_it_waits_keeps_nobody_waiting(server, lanes):
+    """A signal ends the wait of a thread: it takes its transition back, and whoever comes next is served."""
+
+    class Interrupted(BaseException):
+        pass
+
+    def interrupt(*_):
+        raise Interrupted
+
+    def interrupt_who_waits():
+        while not lanes._threads[0]._waiting:
+            threading.Event().wait(0.001)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    server.gate.clear()
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            first = pool.submit(lanes.perform, claiming())
+            while not lanes._threads[0]._led or lanes._threads[0]._waiting:
+                threading.Event().wait(0.001)
+            pool.submit(interrupt_who_waits)
+            with pytest.raises(Interrupted):
+                lanes.perform(claiming())
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+            server.gate.set()
+        assert first.result(30)
+        last = threading.Thread(target=lanes.perform, args=(claiming(),), daemon=True)
+        last.start()
+        last.join(30)
+        assert not last.is_alive()
+    assert len(server.batches) == 2
 
 
 def test_closing_finishes_what_was_submitted(server, lanes):

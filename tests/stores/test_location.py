@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from retrysafe.errors import ConfigurationError
-from retrysafe.stores.location import open_store, without_password
+from retrysafe.stores.location import open_store
 from retrysafe.stores.mysql import MysqlStore
 from retrysafe.stores.mysql_server import Address
+from retrysafe.stores.postgres import PostgresStore
+from retrysafe.stores.url import without_password
 
 
 @pytest.mark.parametrize(
@@ -59,7 +63,7 @@ def test_postgresql_names_its_extra(driver, monkeypatch):
     for name in [name for name in sys.modules if name.startswith("retrysafe.stores.postgres")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, driver, None)
-    with pytest.raises(ConfigurationError, match=rf"{driver}: pip install 'retrysafe\[postgres\]'"):
+    with pytest.raises(ConfigurationError, match=rf'{driver}: pip install "retrysafe\[postgres\]"'):
         open_store("postgresql://host/db")
 
 
@@ -180,11 +184,37 @@ def test_what_is_no_store_is_refused(url, said):
 
 
 @pytest.mark.parametrize(
+    "password", ["a/w1", "1/w1", "a?w1", "1?w1=w1", "a#w1", "1#w1", "a[w1", "a@w1", "a\u2100w1", "w1"]
+)
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql", "redis", "rediss", "redis+cluster", "redis+sentinel"])
+def test_a_password_that_is_not_escaped_is_not_repeated(scheme, password):
+    """Whatever is in it, and wherever a URL puts it then: neither the refusal nor the store's name has a part of it."""
+    try:
+        said = open_store(f"{scheme}://shop:{password}@db.example/shop").name
+    except ConfigurationError as refused:
+        said = "".join(traceback.format_exception(refused))
+    assert "w1" not in said
+
+
+def test_options_of_libpq_reach_it_as_they_were():
+    """A space in the path of a certificate stays one: libpq takes no `+` for it."""
+    store = open_store("postgresql://host/db?sslmode=verify-full&sslrootcert=/my%20cas/a%2Bb%26c.pem&portable=true")
+    assert isinstance(store, PostgresStore)
+    assert psycopg.conninfo.conninfo_to_dict(store._place.url)["sslrootcert"] == "/my cas/a+b&c.pem"
+
+
+@pytest.mark.parametrize(
     ("url", "shown"),
     [
         ("mysql://shop:pass@host/db", "mysql://shop:(hidden)@host/db"),
         ("mysql://shop:p@s:s/w@host:3306/db?tls=true", "mysql://shop:(hidden)@host:3306/db?tls=true"),
+        ("mysql://shop@corp:pass@host/db", "mysql://shop@corp:(hidden)@host/db"),
+        ("mysql://shop:pass\nword@host/db", "mysql://shop:(hidden)@host/db"),
         ("redis://:pass@host", "redis://:(hidden)@host"),
+        (
+            "rediss+sentinel://u:pass@a,b:1/main?SENTINEL_PASSWORD=pass",
+            "rediss+sentinel://u:(hidden)@a,b:1/main?SENTINEL_PASSWORD=(hidden)",
+        ),
         ("postgresql://host/db?user=shop&password=pass&x=1", "postgresql://host/db?user=shop&password=(hidden)&x=1"),
         ("mysql://shop@host:3306/db", "mysql://shop@host:3306/db"),
         ("sqlite:////srv/a:b@c.db", "sqlite:////srv/a:b@c.db"),

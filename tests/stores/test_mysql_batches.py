@@ -13,7 +13,19 @@ import pytest
 
 from retrysafe.errors import StoreError, StoreUnavailable
 from retrysafe.model import Claim, Found, State
-from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, Purge, Purged, Read, ReleaseIfHeld, RenewIfHeld
+from retrysafe.protocol.effects import (
+    AnswerCount,
+    ClaimIfAbsent,
+    CompleteIfHeld,
+    CountAnswers,
+    Purge,
+    Purged,
+    Read,
+    ReleaseIfHeld,
+    RenewIfHeld,
+    ReplaceResponseIfSame,
+    TakeStats,
+)
 from retrysafe.protocol.states import GUARDS, Event
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.stores.mysql import MysqlStore
@@ -339,7 +351,7 @@ def test_a_claim_waits_for_a_claim_that_is_not_committed(store, address):
     claim = claiming()
     other = server().connect(address.database, autocommit=False)
     insert = (
-        "INSERT INTO retrysafe_records VALUES (%s, 'in_progress', %s, 1, '', 0, 0, 0, NULL, NULL, 0, NULL, DEFAULT)"
+        "INSERT INTO retrysafe_records VALUES (%s, 'in_progress', %s, 1, '', 0, 0, 0, NULL, NULL, 0, '', NULL, DEFAULT)"
     )
     other.cursor().execute(insert, [claim.record_id, bytes(16)])
     with pytest.raises(StoreUnavailable, match="1205"):
@@ -375,7 +387,7 @@ def test_a_deadlock_is_tried_again(store, holding, address):
     async def main():
         await together(store, claims)
         other = holding(claims[1].record_id)
-        insert = "INSERT INTO retrysafe_records VALUES (%s, '', '', 1, '', 0, 0, 0, NULL, NULL, 0, NULL, DEFAULT)"
+        insert = "INSERT INTO retrysafe_records VALUES (%s, '', '', 1, '', 0, 0, 0, NULL, NULL, 0, '', NULL, DEFAULT)"
         other.cursor().executemany(insert, [(secrets.token_bytes(32),) for _ in range(50)])
         settling = asyncio.ensure_future(together(store, map(completing, claims)))  # noqa: TID251 - held on to
         await until(lambda: counted(waiting) != counts)
@@ -456,3 +468,60 @@ def test_a_connection_that_ended_between_is_made_anew(store, address):
     end_connections(address)
     asyncio.run(until(lambda: nobody_is_connected(store)))
     assert store.perform(completing(claim))
+
+
+# --- many records -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size_bytes", [10, 100_000])
+def test_responses_are_exchanged_together(store, size_bytes):
+    """In one batch, of any size: each whose bytes are as they were seen, down to the last, and no other."""
+    claims = [claiming() for _ in range(8)]
+    seen = {claim.record_id: secrets.token_bytes(size_bytes) for claim in claims}
+    exchanges = [
+        ReplaceResponseIfSame(
+            claim.record_id,
+            claim.token,
+            seen[claim.record_id][:-1] + b"?" if number % 2 else seen[claim.record_id],
+            b"new" * size_bytes,
+        )
+        for number, claim in enumerate(claims)
+    ]
+
+    async def main():
+        await together(store, claims)
+        assert await together(store, [completing(claim, seen[claim.record_id]) for claim in claims]) == [True] * 8
+        return await together(store, exchanges)
+
+    assert asyncio.run(main()) == [True, False] * 4
+    for number, claim in enumerate(claims):
+        found = store.perform(Read(claim.record_id))
+        assert found.record.response == (seen[claim.record_id] if number % 2 else b"new" * size_bytes)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 1_000])
+def test_portions_add_up(store, monkeypatch, at_once):
+    """However many records are counted at once, each is counted once, and the oldest is the oldest of all."""
+    monkeypatch.setattr("retrysafe.stores.mysql_sql.COUNTED_AT_ONCE", at_once)
+    claims = [replace(claiming(), route=f"POST /{number % 2}") for number in range(7)]
+    found = [store.perform(claim) for claim in claims]
+    assert store.perform(completing(claims[0]))
+    counts = {(count.route, count.state): count for count in store.perform(TakeStats()).records}
+    assert {group: count.records for group, count in counts.items()} == {
+        ("POST /0", State.COMPLETED): 1,
+        ("POST /0", State.IN_PROGRESS): 3,
+        ("POST /1", State.IN_PROGRESS): 3,
+    }
+    assert counts["POST /0", State.COMPLETED].response_bytes == len(b"response")
+    assert counts["POST /1", State.IN_PROGRESS].oldest_claim_ms == found[1].now_ms
+
+
+def test_routes_are_told_apart(store):
+    """No collation makes two routes one: neither in case, nor in accents, nor in blanks at the end."""
+    routes = ["POST /a", "POST /A", "POST /\xe4", "POST /\xc4", "POST /a ", ""]
+    for route in routes:
+        store.perform(replace(claiming(), route=route))
+    assert store.perform(CountAnswers(tuple(AnswerCount(route, 1, 0) for route in routes)))
+    stats = store.perform(TakeStats())
+    assert [(count.route, count.records) for count in stats.records] == [(route, 1) for route in sorted(routes)]
+    assert stats.answers == tuple(AnswerCount(route, 1, 0) for route in sorted(routes))

@@ -22,17 +22,29 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from pymysql.constants import CLIENT
 
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
 from retrysafe.model import Claim, State
-from retrysafe.protocol.effects import Purge, Purged, Read, TakeOverIfLapsed
+from retrysafe.protocol.effects import (
+    AnswerCount,
+    CountAnswers,
+    ListResponses,
+    Purge,
+    Purged,
+    Read,
+    ReplaceResponseIfSame,
+    TakeOverIfLapsed,
+    TakeStats,
+)
 from retrysafe.protocol.states import Event
 from retrysafe.stores.clock import host_clock
 from retrysafe.stores.lanes import finished
 from retrysafe.stores.location import open_store
+from retrysafe.stores.migrations import Migration, migrations_of
 from retrysafe.stores.mysql import MysqlStore
 from retrysafe.stores.mysql_pymysql import BlockingWire
-from retrysafe.stores.mysql_server import ServerError, failure_of, may_lose, migrations, unusable
+from retrysafe.stores.mysql_server import ServerError, failure_of, may_lose, unusable
 from retrysafe.stores.mysql_session import IDLE_S_MAX, MysqlSession
 from retrysafe.stores.mysql_sql import CLOCK, plan_of
 from retrysafe.testing import ManualClock
@@ -48,6 +60,10 @@ from tests.stores.test_mysql_batches import (
     until,
 )
 from tests.stores.test_sqlite_processes import ROOT, in_child
+
+KNOWN = migrations_of("mysql")
+ADDS = Migration(len(KNOWN) + 1, "adds", "ALTER TABLE retrysafe_records ADD COLUMN note INT;\n")
+TAKES_AWAY = Migration(len(KNOWN) + 2, "takes_away", "ALTER TABLE retrysafe_records DROP COLUMN note;\n", after=True)
 
 
 @pytest.fixture
@@ -227,10 +243,10 @@ def test_a_binary_log_is_written_to(own):
     store.close()
 
 
-@pytest.mark.parametrize("table", ["retrysafe_meta", "retrysafe_records"])
+@pytest.mark.parametrize("table", ["retrysafe_meta", "retrysafe_records", "retrysafe_answers"])
 def test_a_table_of_another_engine_is_refused(store, address, table):
     """A table without transactions is found, and what to do is said."""
-    server().ask(f"ALTER TABLE {table} ENGINE = MyISAM", address.database)
+    server().ask(f"ALTER TABLE {table} ENGINE = Aria", address.database)
     with pytest.raises(StoreUnusable, match=f"ALTER TABLE {table} ENGINE = InnoDB"):
         store.open()
 
@@ -242,7 +258,7 @@ def test_a_connection_that_counts_changed_rows_is_refused(store, address):
         flags = pymysql.constants.CLIENT.MULTI_STATEMENTS
         return BlockingWire(server().connect(address.database, client_flag=flags))
 
-    session = MysqlSession("mysql", dial, CLOCK, 1, versions=len(migrations()))
+    session = MysqlSession("mysql", dial, CLOCK, 1, migrations=len(KNOWN))
     with pytest.raises(StoreUnusable, match="CLIENT_FOUND_ROWS"):
         finished(session.connect())
     session.drop()
@@ -356,7 +372,7 @@ def test_a_newer_schema_is_refused(store, address):
 
     async def main():
         await together(store, claims[:2])
-        server().ask(f"UPDATE retrysafe_meta SET schema_version = {len(migrations()) + 1}", address.database)
+        server().ask(f"UPDATE retrysafe_meta SET must_know = {len(KNOWN) + 1}", address.database)
         with pytest.raises(StoreUnusable, match="upgrade retrysafe"):
             MysqlStore(address).open()
         end_connections(address)
@@ -370,25 +386,53 @@ def test_a_newer_schema_is_refused(store, address):
 
 
 def test_an_upgrade_keeps_the_records(store, address):
-    """A later script is applied once, to what is there; a store that knows it reads what was written before."""
+    """Before a deployment a migration is gone through in opening; the release before runs on, until the one after."""
     claim = claiming()
     store.perform(claim)
-    schema = [*migrations(), "ALTER TABLE retrysafe_records ADD COLUMN note INT"]
+    newest = MysqlStore(address, migrations=[*KNOWN, ADDS, TAKES_AWAY])
     for _ in range(2):
-        later = MysqlStore(address, schema=schema)
-        later.open()
-        assert later.perform(claim).record.token == claim.token
-        later.close()
-    with pytest.raises(StoreUnusable):
+        newest.open()
+        assert newest.perform(claim).record.token == claim.token
+        newest.close()
+    old = MysqlStore(address)
+    old.open()
+    assert old.perform(claim).record.token == claim.token
+    assert [str(migration) for migration in newest.migrate()] == ["0003 after the deployment: takes_away"]
+    assert newest.migrate() == newest.missing_migrations() == ()
+    newest.open()
+    assert newest.perform(claim).record.token == claim.token
+    newest.close()
+    with pytest.raises(StoreUnusable, match="upgrade retrysafe"):
         MysqlStore(address).open()
+    old.close()
+
+
+def test_what_is_missing_may_be_gone_through_by_other_means(address):
+    """To look makes nothing; the scripts make what the store makes, and it knows that they were gone through."""
+    made = MysqlStore(address, migrations=[*KNOWN, ADDS])
+    scripts = [migration.script for migration in made.missing_migrations()]
+    assert len(scripts) == 2
+    assert server().ask("SHOW TABLES", address.database) == ()
+    connection = server().connect(address.database, client_flag=CLIENT.MULTI_STATEMENTS)
+    for script in scripts:
+        cursor = connection.cursor()
+        cursor.execute(script)
+        while cursor.nextset():
+            pass
+    connection.close()
+    assert made.missing_migrations() == made.migrate() == ()
+    made.open()
+    claim = claiming()
+    assert made.perform(claim).record.token == claim.token
+    made.close()
 
 
 def test_an_interrupted_upgrade_is_begun_anew(address):
     """Whoever made the tables was stopped before it said so: the next one does it again, and nobody is hindered."""
-    half = MysqlStore(address, schema=[f"{migrations()[0]}; SELECT no_such_column FROM retrysafe_meta"])
+    stopped = replace(KNOWN[0], script=f"{KNOWN[0].script}SELECT no_such_column FROM retrysafe_meta;\n")
     with pytest.raises(StoreUnusable):
-        half.open()
-    assert server().ask("SELECT schema_version FROM retrysafe_meta", address.database) == ((0,),)
+        MysqlStore(address, migrations=[stopped]).open()
+    assert server().ask("SELECT migrations FROM retrysafe_meta", address.database) == ((0,),)
     store = MysqlStore(address)
     store.open()
     assert store.perform(claiming())
@@ -430,7 +474,9 @@ def test_no_statement_looks_at_every_record(store, address):
     asyncio.run(together(store, claims))
     server().ask("ANALYZE TABLE retrysafe_records", address.database)
     taking = [TakeOverIfLapsed(claim.record_id, claim.token, bytes(16), 1, 1) for claim in claims[:4]]
+    resealing = [ReplaceResponseIfSame(claim.record_id, claim.token, b"response", b"other") for claim in claims[:4]]
     batches = [[completing(claims[0])], [*map(completing, claims[:4])], claims[:1], claims[:4], taking, [Purge()]]
+    batches += [resealing[:1], resealing, [ListResponses(claims[100].record_id, 9)]]
     connection = server().connect(address.database)
     cursor = connection.cursor()
     seen = 0
@@ -662,4 +708,6 @@ def test_what_the_page_grants_suffices(own):
     asyncio.run(together(store, claims))
     assert asyncio.run(together(store, map(completing, claims))) == [True, True]
     assert store.perform(Purge()) == Purged(0, 0, more=False)
+    assert store.perform(CountAnswers((AnswerCount("*", 2, 1),)))
+    assert store.perform(TakeStats()).answers == (AnswerCount("*", 2, 1),)
     store.close()

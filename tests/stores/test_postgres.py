@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 
 from retrysafe.testing import store_contract
+from retrysafe.testing.cases_doubt import EngineErrors
+from tests.stores.cutting_proxy import CuttingProxy
 from tests.stores.postgres_server import OnManualClock, bouncer, schema_of, server
 
 
@@ -15,6 +17,11 @@ def serializable():
         connection.execute("CREATE DATABASE serializable")
         connection.execute("ALTER DATABASE serializable SET default_transaction_isolation = 'serializable'")
     return server().url("serializable")
+
+
+@functools.cache
+def proxy():
+    return CuttingProxy(server().port)
 
 
 def direct(clock, folder):
@@ -29,6 +36,17 @@ def pooled(clock, folder):
     return OnManualClock(server().url(port=bouncer().port), clock, schema_of(folder), clocks_url=server().url())
 
 
+def through_a_proxy(clock, folder):
+    return OnManualClock(server().url(port=proxy().port), clock, schema_of(folder), clocks_url=server().url())
+
+
 TestPostgres = store_contract(direct)
 TestPortable = store_contract(portable)
 TestPooled = store_contract(pooled)
+
+
+class TestPostgresThatIsNotHeard(EngineErrors):
+    """What is asked arrives and is done, and no answer comes back: of a record, and of a new connection."""
+
+    make = staticmethod(through_a_proxy)
+    failing = staticmethod(lambda _: proxy().mute())

@@ -8,14 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from retrysafe.errors import ConfigurationError, StoreUnavailable, StoreUnusable
-from retrysafe.protocol.effects import ClaimIfAbsent, Read
+from retrysafe.protocol.effects import AnswerCount, ClaimIfAbsent, CountAnswers, Purge, Read, TakeStats
+from retrysafe.stores.migrations import Migration, migrations_of
 from retrysafe.stores.postgres import PostgresStore
-from retrysafe.stores.postgres_schema import scripts
 from tests.stores.postgres_server import server
 
-ADDS = "-- oldest: 1\nALTER TABLE {schema}.records ADD COLUMN note text;\n"
-TAKES_AWAY = "-- oldest: 3\nALTER TABLE {schema}.records DROP COLUMN note;\n"
-BREAKS = "-- oldest: 1\nCREATE TABLE {schema}.half (x integer); DROP TABLE {schema}.other;\n"
+KNOWN = migrations_of("postgres")
+ADDS = Migration(len(KNOWN) + 1, "adds", "ALTER TABLE {schema}.records ADD COLUMN note text;\n")
+TAKES_AWAY = Migration(len(KNOWN) + 2, "takes_away", "ALTER TABLE {schema}.records DROP COLUMN note;\n", after=True)
+BREAKS = Migration(len(KNOWN) + 1, "breaks", "CREATE TABLE {schema}.half (x integer); DROP TABLE {schema}.other;\n")
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def make(schema):
     made = []
 
     def make(*more, **options):
-        made.append(PostgresStore(server().url(), schema=schema, upgrades=(*scripts(), *more), **options))
+        made.append(PostgresStore(server().url(), schema=schema, migrations=(*KNOWN, *more), **options))
         return made[-1]
 
     yield make
@@ -80,6 +81,10 @@ def test_a_schema_that_lost_something_is_refused_by_the_release_before(make, sch
     """After an upgrade that takes away, the release before says what to do, and the schema stays as it is."""
     newest = make(ADDS, TAKES_AWAY)
     newest.open()
+    assert "note" in columns(schema)
+    make().open()  # what is after the deployment waits, and until then the release before runs
+    assert [str(migration) for migration in newest.migrate()] == ["0003 after the deployment: takes_away"]
+    assert newest.migrate() == newest.missing_migrations() == ()
     assert "note" not in columns(schema)
     with pytest.raises(StoreUnusable, match="upgrade retrysafe"):
         make().open()
@@ -90,7 +95,7 @@ def test_a_connection_that_is_made_anew_looks_at_the_schema_again(make):
     """A process that outlives an upgrade which took something away is refused with its next connection."""
     before = make()
     before.open()
-    make(ADDS, TAKES_AWAY).open()
+    make(ADDS, TAKES_AWAY).migrate()
     with pytest.raises(StoreUnusable, match="upgrade retrysafe"):
         before.perform(claiming())
 
@@ -129,11 +134,15 @@ def test_a_user_with_few_rights(schema):
         owner.open()
         owner.close()
         connection.execute(f"GRANT USAGE ON SCHEMA {schema} TO {user}")
-        connection.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.records TO {user}")
+        connection.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.records, {schema}.answers TO {user}")
         connection.execute(f"GRANT SELECT ON {schema}.meta TO {user}")
         store.open()
         claim = claiming()
         assert store.perform(claim).record.token == claim.token
+        assert store.perform(CountAnswers((AnswerCount("*", 1, 1),)))
+        assert store.perform(TakeStats()).answers == (AnswerCount("*", 1, 1),)
+        assert not store.perform(Purge()).more
+        assert store.missing_migrations() == ()
         store.close()
 
 
@@ -152,7 +161,27 @@ def test_no_error_and_no_name_has_the_password():
     assert "its-secret" not in str(wrong.value)
 
 
-def test_every_script_says_who_can_work_with_it(make):
-    """A script without its first line is a fault of the release."""
-    with pytest.raises(StoreUnusable, match="does not say"):
-        make("CREATE TABLE {schema}.more (x integer);\n").open()
+def test_to_look_makes_nothing(make, schema):
+    """What is missing is everything, and after that there is still nothing."""
+    assert [migration.number for migration in make(ADDS).missing_migrations()] == [1, 2]
+    assert not columns(schema)
+    with server().connect() as connection:
+        assert not connection.execute("SELECT FROM pg_namespace WHERE nspname = %s", [schema]).fetchall()
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_what_is_missing_may_be_gone_through_by_other_means(make, schema, there):
+    """The scripts make what the store makes, in a schema that is there too, and it knows of it."""
+    made = make(ADDS)
+    if there:
+        with server().connect() as connection:
+            connection.execute(f"CREATE SCHEMA {schema}")
+    scripts = [migration.script for migration in made.missing_migrations()]
+    with server().connect() as connection:
+        for script in scripts:
+            connection.execute(script)
+    assert made.missing_migrations() == made.migrate() == ()
+    made.open()
+    claim = claiming()
+    assert made.perform(claim).record.token == claim.token
+    assert "note" in columns(schema)

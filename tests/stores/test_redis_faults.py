@@ -363,3 +363,29 @@ def test_answers_that_went_astray_are_noticed(redis_server):
         redis_server.ask("COPY", their_key, mine_key, "REPLACE")
         with pytest.raises(StoreError, match="not about the record"):
             one.do(Read(mine.record_id))
+
+
+@pytest.mark.parametrize("client", ["lean", "redis-py"])
+@pytest.mark.parametrize("turns", range(6))
+def test_a_loop_may_end_in_the_turn_of_a_submission(client, turns, redis_server):
+    """Whichever turn is the last, the task that waits comes to an end, and so does the loop."""
+    store = RedisStore(place_of(f"redis://{redis_server.address}?client={client}"))
+    store.open()
+
+    async def use():
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await store.submit(claiming())
+
+    async def main():
+        tasks.append(asyncio.create_task(use()))
+        for _ in range(2):
+            await asyncio.sleep(0)
+
+    tasks: list[asyncio.Task[None]] = []
+    ending = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
+    ending.start()
+    ending.join(30)
+    assert not ending.is_alive()
+    assert tasks[0].done()
+    store.close()

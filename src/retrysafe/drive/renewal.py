@@ -1,6 +1,6 @@
-"""Renews the leases of the handlers that are running on an event loop (contract R40).
+"""Renews the leases of the handlers that are running on event loops (contract R40).
 
-One timer serves all of them, so that a handler which is quicker than a third of its lease costs an
+One timer of a loop serves all of its handlers, so that a handler which is quicker than a third of its lease costs an
 entry in a table and no timer of its own.
 """
 
@@ -25,17 +25,19 @@ class Overdueable(Protocol):
 class _Running:
     """A handler that is running: when its claim is due, and until when it may be renewed."""
 
-    __slots__ = ("due_s", "effect", "end_s", "exchange")
+    __slots__ = ("due_s", "effect", "end_s", "exchange", "loop")
 
-    def __init__(self, effect: Execute, exchange: Overdueable, now_s: float) -> None:
+    def __init__(self, effect: Execute, exchange: Overdueable, loop: asyncio.AbstractEventLoop) -> None:
+        now_s = loop.time()
         self.effect = effect
         self.exchange = exchange
+        self.loop = loop
         self.due_s = now_s + _every_s(effect)
         self.end_s = now_s + effect.policy.execution_max_ms / 1_000
 
 
 class Renewals:
-    """The claims of running handlers.
+    """The claims of running handlers. A door may serve several loops, each on its thread, and outlive them.
 
     Args:
         store: of their records.
@@ -46,14 +48,14 @@ class Renewals:
         self._store = store
         self._observer = observer
         self._running: dict[bytes, _Running] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None  # of the timer; a door may outlive its loop
+        self._timers: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
 
     def start(self, effect: Execute, exchange: Overdueable) -> None:
         """Renew this claim from now on."""
         loop = asyncio.get_running_loop()
-        running = self._running[effect.claim.token] = _Running(effect, exchange, loop.time())
-        if self._timer is None or self._loop is not loop or running.due_s < self._timer.when():
+        running = self._running[effect.claim.token] = _Running(effect, exchange, loop)
+        timer = self._timers.get(loop)
+        if timer is None or running.due_s < timer.when():
             self._wake_at(running.due_s, loop)
 
     def stop(self, effect: Execute) -> None:
@@ -61,18 +63,25 @@ class Renewals:
         self._running.pop(effect.claim.token, None)
 
     def _wake_at(self, when_s: float, loop: asyncio.AbstractEventLoop) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._loop = loop.call_at(when_s, self._renew_due), loop
+        timer = self._timers.pop(loop, None)
+        if timer is not None:
+            timer.cancel()
+        for closed in [known for known in list(self._timers) if known.is_closed()]:
+            self._timers.pop(closed, None)
+        self._timers[loop] = loop.call_at(when_s, self._renew_due)
 
     def _renew_due(self) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = None
+        del self._timers[loop]
         now_s = loop.time()
-        for running in [running for running in self._running.values() if running.due_s <= now_s]:
-            self._renew(running, now_s)
-        if self._running:
-            self._wake_at(min(running.due_s for running in self._running.values()), loop)
+        for running in self._running_on(loop):
+            if running.due_s <= now_s:
+                self._renew(running, now_s)
+        if left := self._running_on(loop):
+            self._wake_at(min(running.due_s for running in left), loop)
+
+    def _running_on(self, loop: asyncio.AbstractEventLoop) -> list[_Running]:
+        return [running for running in list(self._running.values()) if running.loop is loop]
 
     def _renew(self, running: _Running, now_s: float) -> None:
         effect = running.effect

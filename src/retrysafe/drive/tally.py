@@ -60,15 +60,16 @@ class Tally:
         self._every_s = every_s
         self._counts = _Counts()
         self._timer: asyncio.TimerHandle | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None  # of the timer; a door may outlive its loop
+        self._loop: asyncio.AbstractEventLoop | None = None  # of the timer; a door may serve several, and outlive them
 
     def notice(self, event: Event) -> None:
         """Count it, if it is an answer."""
         self._observer.notice(event)
-        if isinstance(event, Handled) and self._counts.add(event):
-            loop = asyncio.get_running_loop()
-            if self._timer is None or self._loop is not loop:
-                self._timer, self._loop = loop.call_later(self._every_s, self._write), loop
+        if not isinstance(event, Handled) or not self._counts.add(event):
+            return
+        if self._timer is None or self._loop is None or not self._loop.is_running():
+            self._loop = asyncio.get_running_loop()
+            self._timer = self._loop.call_later(self._every_s, self._write)
 
     async def flush(self) -> None:
         """Write what was counted, before the store is closed."""

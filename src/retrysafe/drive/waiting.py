@@ -72,7 +72,7 @@ class Waiting:
         loop = asyncio.get_running_loop()
         began_s = loop.time() if wish.began_s is None else wish.began_s
         left_s = began_s + wish.wait_ms / 1_000 - loop.time()
-        if self._ended or left_s <= 0 or sum(len(place.waiters) for place in self._places.values()) >= WAITERS_MAX:
+        if self._ended or left_s <= 0 or self._count() >= WAITERS_MAX:
             return Waited(WaitEnd.OVER, began_s)
         waiter: asyncio.Future[WaitEnd] = loop.create_future()
         leaving = loop.create_task(_await(departure))
@@ -102,6 +102,10 @@ class Waiting:
     def resume(self) -> None:
         """The server starts, perhaps again."""
         self._ended = False
+
+    def _count(self) -> int:
+        """How many wait; other loops come and go on their threads meanwhile."""
+        return sum(len(place.waiters) for place in list(self._places.values()))
 
     def _enter(self, loop: asyncio.AbstractEventLoop, record_id: bytes, waiter: asyncio.Future[WaitEnd]) -> None:
         place = self._places.setdefault((loop, record_id), _Place())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -36,6 +37,9 @@ _CLIENT_KEEPALIVE_S = 75
 _FAREWELL_S = 2.0
 
 _BACKLOG = 2_048
+
+# New objects until the garbage collector looks at them: more than those of some hundred requests that wait.
+_COLLECTED_AFTER = 20_000
 
 
 class AddressUnavailable(RetrysafeError):
@@ -74,6 +78,7 @@ async def _run(
             health = Health(store)
             server = _server(Front(door, config.policy.problems_url))
             async with _alongside(health, health_listener):
+                _spare_the_collector()
                 announce(_summary(config, listener, store))
                 serving = asyncio.get_running_loop().create_task(server.serve(sockets=[listener]))
                 await _until_signals(server, serving, health, door, config.drain_ms / 1_000)
@@ -85,6 +90,18 @@ async def _run(
                     await serving
     finally:
         await asyncio.to_thread(store.close)
+
+
+def _spare_the_collector() -> None:
+    """Let the garbage collector pass over what was started, and look less often.
+
+    What a request leaves behind is no garbage that a collector must find, but it does count objects: with
+    many requests waiting it would look all the time, at everything there is, for a tenth of the processor.
+    This process is the gateway's own, so its collector is too.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECTED_AFTER, *gc.get_threshold()[1:])
 
 
 async def _until_signals(

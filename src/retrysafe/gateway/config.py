@@ -21,7 +21,8 @@ from retrysafe.protocol.duration import milliseconds
 from retrysafe.protocol.policy import OPTIONS, Policy
 from retrysafe.server.routes import Routes
 from retrysafe.server.scope import resolver
-from retrysafe.stores.location import open_store, without_password
+from retrysafe.stores.location import open_store
+from retrysafe.stores.url import without_password
 
 DEFAULT = "default"
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from retrysafe.model import Headers
+from retrysafe.value import value
 
 VIA = b"retrysafe"
+_OUR_VIA = (b"via", b"1.1 " + VIA)
 
 # About one connection, or for the nearest proxy, which is this one.
 HOP_BY_HOP = frozenset(
@@ -47,6 +49,7 @@ class Rules:
         markers: the response fields that mark replays.
         protected: a `Connection` field cannot have these removed.
         stopped: these go no further, in either direction.
+        stopped_requests: these do not go on to the upstream, besides what has a reason of its own.
     """
 
     forwarded: str = "replace"
@@ -57,14 +60,19 @@ class Rules:
 
     protected: frozenset[bytes] = field(init=False, repr=False)
     stopped: frozenset[bytes] = field(init=False, repr=False)
+    stopped_requests: frozenset[bytes] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         scope = {self.scope} if self.scope else frozenset()
         object.__setattr__(self, "protected", PROTECTED | self.keys | scope)
         object.__setattr__(self, "stopped", HOP_BY_HOP | self.markers | {STATUS, EFFECT})
+        # What says where the request came from is not believed, or will be written anew.
+        told = {b"x-forwarded-for"} if self.forwarded == "append" else _FORWARDED
+        host = {b"host"} if self.host == "upstream" else frozenset()
+        object.__setattr__(self, "stopped_requests", self.stopped | {b"expect"} | told | host)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Hop:
     """Where a request came from.
 
@@ -89,15 +97,19 @@ def request_headers(headers: Headers, hop: Hop, rules: Rules) -> Headers:
         hop: where the request came from.
         rules: the operator's.
     """
-    dropped = rules.stopped | {b"expect"} | (_named_by_connection(headers) - rules.protected)
-    if rules.host == "upstream":
-        dropped |= {b"host"}
-    kept = tuple(
+    dropped = rules.stopped_requests
+    if connections := [value for name, value in headers if name == b"connection"]:
+        dropped |= _named(connections) - rules.protected
+    is_believed = rules.forwarded == "append"
+    kept = [
         (name, value.strip(b" \t"))
         for name, value in headers
-        if name not in dropped and not _is_lookalike(name, rules) and not _is_told(name, rules)
-    )
-    return kept + _provenance(headers, hop, rules)
+        if name not in dropped
+        and (is_believed or not name.startswith(_FORWARDED_PREFIX))
+        and not (b"_" in name and _is_lookalike(name, rules))
+    ]
+    kept += _provenance(headers, hop, rules)
+    return tuple(kept)
 
 
 def response_headers(headers: Headers, status: int, rules: Rules) -> Headers:
@@ -108,12 +120,17 @@ def response_headers(headers: Headers, status: int, rules: Rules) -> Headers:
         status: of the answer.
         rules: the operator's.
     """
-    dropped = rules.stopped | (_named_by_connection(headers) - PROTECTED)
-    if status in (204, 304) or any(name.lower() == b"transfer-encoding" for name, _ in headers):
+    names = [name.lower() for name, _ in headers]
+    dropped = rules.stopped
+    if b"connection" in names:
+        dropped |= (
+            _named([value for name, (_, value) in zip(names, headers, strict=True) if name == b"connection"])
+            - PROTECTED
+        )
+    if status in (204, 304) or b"transfer-encoding" in names:
         # There is no content to have a length, or the content's own framing overrides it (RFC 9112 6.3).
         dropped |= {b"content-length"}
-    kept = tuple((name, value) for name, value in headers if name.lower() not in dropped)
-    return (*kept, (b"via", b"1.1 " + VIA))
+    return (*[field for name, field in zip(names, headers, strict=True) if name not in dropped], _OUR_VIA)
 
 
 def states_no_effect(headers: Headers) -> bool:
@@ -121,41 +138,30 @@ def states_no_effect(headers: Headers) -> bool:
     return [value.strip().lower() for name, value in headers if name.lower() == EFFECT] == [b"none"]
 
 
-def _named_by_connection(headers: Headers) -> frozenset[bytes]:
-    return frozenset(
-        name.strip().lower() for field, value in headers if field.lower() == b"connection" for name in value.split(b",")
-    )
+def _named(connections: list[bytes]) -> frozenset[bytes]:
+    """The fields that `Connection` lines name."""
+    return frozenset(name.strip().lower() for value in connections for name in value.split(b","))
 
 
 def _is_lookalike(name: bytes, rules: Rules) -> bool:
-    if b"_" not in name:
-        return False
     read_as = name.replace(b"_", b"-")
     guarded = read_as in rules.protected or read_as in rules.stopped or read_as in _FORWARDED
     return guarded or read_as.startswith(_FORWARDED_PREFIX)
 
 
-def _is_told(name: bytes, rules: Rules) -> bool:
-    """A field that says where the request came from, and is not believed or will be written anew."""
-    if rules.forwarded == "append":
-        return name == b"x-forwarded-for"
-    return name in _FORWARDED or name.startswith(_FORWARDED_PREFIX)
-
-
-def _provenance(headers: Headers, hop: Hop, rules: Rules) -> Headers:
+def _provenance(headers: Headers, hop: Hop, rules: Rules) -> list[tuple[bytes, bytes]]:
     """What this gateway says of where the request came from: `X-Forwarded-*`, `Forwarded` (RFC 7239), `Via`."""
-    told = dict(headers) if rules.forwarded == "append" else {}
-    client = (hop.client or "unknown").encode()
-    host, scheme = dict(headers).get(b"host", b""), hop.scheme.encode()
+    told = [name for name, _ in headers] if rules.forwarded == "append" else []
     path = [value for name, value in headers if name == b"x-forwarded-for"] if told else []
-    fields = [(b"x-forwarded-for", b", ".join([*path, client]))]
-    fields += [
-        (name, value)
-        for name, value in ((b"x-forwarded-proto", scheme), (b"x-forwarded-host", host))
-        if value and name not in told
-    ]
+    client, scheme = (hop.client or "unknown").encode(), hop.scheme.encode()
     node = b'"[%s]"' % client if b":" in client else client
     element = b"for=%s;proto=%s" % (node, scheme)
-    fields.append((b"forwarded", element + (b';host="%s"' % host if host else b"")))
-    fields.append((b"via", b"%s %s" % (hop.version.encode(), VIA)))
-    return tuple(fields)
+    fields = [(b"x-forwarded-for", b", ".join([*path, client]))]
+    if b"x-forwarded-proto" not in told:
+        fields.append((b"x-forwarded-proto", scheme))
+    if (hosts := [value for name, value in headers if name == b"host"]) and hosts[0]:
+        if b"x-forwarded-host" not in told:
+            fields.append((b"x-forwarded-host", hosts[0]))
+        element += b';host="%s"' % hosts[0]
+    fields += [(b"forwarded", element), (b"via", b"%s %s" % (hop.version.encode(), VIA))]
+    return fields

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from email.utils import formatdate
 from http import HTTPStatus
@@ -77,6 +78,23 @@ async def _respond(response: Response, send: Send) -> None:
 def _dated(message: Message) -> Message:
     """Add `Date` to an answer without one: replays, refusals, careless upstreams (RFC 9110 6.6.1)."""
     headers = message["headers"]
-    if any(name.lower() == b"date" for name, _ in headers):
+    if b"date" in [name.lower() for name, _ in headers]:
         return message
-    return {**message, "headers": [*headers, (b"date", formatdate(usegmt=True).encode())]}
+    return {**message, "headers": [*headers, (b"date", _DATE.now())]}
+
+
+class _Date:
+    """The date as a field has it, made once a second."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = b""
+
+    def now(self) -> bytes:
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._text = second, formatdate(usegmt=True).encode()
+        return self._text
+
+
+_DATE = _Date()

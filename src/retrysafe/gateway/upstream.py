@@ -8,61 +8,46 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from functools import lru_cache, partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, cast
 from urllib.parse import urlsplit
 
 import aiohttp
+from multidict import CIMultiDict
 from yarl import URL
 
 from retrysafe.errors import IncompleteResponse, RetrysafeError
 from retrysafe.gateway import strict
 from retrysafe.gateway.forwarding import Hop, Rules, request_headers, response_headers, states_no_effect
+from retrysafe.gateway.presence import Client, Watch
+from retrysafe.gateway.session import Answer, UpstreamFailed, UpstreamUnreachable, open_session, reason
 from retrysafe.model import Headers
 from retrysafe.operation import Operation, current_operation
 from retrysafe.protocol.decision import OUTCOME_UNKNOWN
 from retrysafe.protocol.problem import Problem
-from retrysafe.server.capture import Message
 from retrysafe.server.handling import Receive, Send
 from retrysafe.server.scope import Connection
 
 _log = logging.getLogger("retrysafe.gateway")
 
-# Answers carry long fields, security policies and cookies above all; one that is cut off would make an
-# outcome unknown.
-_FIELD_BYTES_MAX = 64 << 10
-_FIELDS_MAX = 500
+# A repetition of these changes nothing (RFC 9110 9.2.2); for the rest the client must not be told to repeat.
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
 # Above this aiohttp takes a content in pieces only, because one write would hold up the loop.
 _ONE_WRITE_BYTES_MAX = 1 << 20
 
-# More idle connections than this are not tried one after the other.
-_SPOILT_MAX = 16
-
-# A repetition of these changes nothing (RFC 9110 9.2.2); for the rest the client must not be told to repeat.
-_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+# The URLs of so many targets are kept: most requests have the target of an earlier one.
+_URLS_MAX = 512
 
 # Of the request that is asked about, not of the question whether its answer may be shown.
 _NOT_FOR_AUTHORIZATION = frozenset(
     {b"content-length", b"content-type", b"content-encoding", b"range", b"if-match", b"if-none-match"}
     | {b"if-modified-since", b"if-unmodified-since", b"if-range"}
 )
-
-
-class UpstreamUnreachable(RetrysafeError):
-    """No connection to the upstream: nothing was sent."""
-
-
-class UpstreamFailed(RetrysafeError):
-    """The request may have reached the upstream, and no usable answer came back."""
-
-
-class UpstreamTimeout(UpstreamFailed):
-    """The request may have reached the upstream, and it took too long to answer."""
 
 
 class Upstream:
@@ -91,31 +76,21 @@ class Upstream:
         keepalive_s: float,
         problems_url: str,
     ) -> None:
-        parts = urlsplit(origin)
         # yarl's own authority has lost the brackets of an IPv6 address
-        self._scheme, self._authority = parts.scheme, parts.netloc
+        parts = urlsplit(origin)
+        self._tls = parts.scheme == "https"
+        self._url = lru_cache(_URLS_MAX)(partial(_url, parts.scheme, parts.netloc))
         self._rules = rules
-        self._timeout_s = timeout_s
+        self._silence_s = timeout_s
         # Connecting counts towards the silence and must end first, or what was never sent would look as if it was.
         self._connect_timeout_s = min(connect_timeout_s, 0.9 * timeout_s)
         self._keepalive_s = keepalive_s
         self._problems_url = problems_url
+        self._watch = Watch()
 
     async def __aenter__(self) -> Self:
-        idle: dict[str, Any] = {"keepalive_timeout": self._keepalive_s} if self._keepalive_s else {"force_close": True}
-        self._session = aiohttp.ClientSession(
-            # every connection here belongs to one of a client's, so their number is bounded there
-            connector=aiohttp.TCPConnector(limit=0, **idle),
-            timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_timeout_s, ceil_threshold=float("inf")),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            auto_decompress=False,
-            trust_env=False,
-            max_line_size=_FIELD_BYTES_MAX,
-            max_field_size=_FIELD_BYTES_MAX,
-            max_headers=_FIELDS_MAX,
-            middlewares=(_once,),
-            request_class=_Request,
+        self._session = open_session(
+            tls=self._tls, connect_timeout_s=self._connect_timeout_s, keepalive_s=self._keepalive_s
         )
         return self
 
@@ -126,28 +101,27 @@ class Upstream:
 
     async def close(self) -> None:
         """End every connection; who waits for an answer is told that none came. Safe to repeat."""
+        self._watch.give_up("the gateway was shut down")
         await self._session.close()
 
     async def __call__(self, connection: Connection, receive: Receive, send: Send) -> None:
         """Carry one request to the upstream and its answer back, piece by piece in both directions."""
         operation = current_operation()
-        client = _Client(receive, connection["headers"], protected=operation is not None)
+        client = Client(receive, connection["headers"], protected=operation is not None, silence_s=self._silence_s)
+        self._watch.begin(client)
         try:
-            # A time limit that the watch sets off: the one way to stop this block from another task.
-            async with asyncio.timeout(None) as presence:
-                watch = asyncio.get_running_loop().create_task(client.watch(presence))
-                try:
-                    await self._exchange(connection, client, send, operation)
-                finally:
-                    watch.cancel()
+            async with client.stay:
+                await self._exchange(connection, client, send, operation)
         except TimeoutError:
-            _abandon(operation, "nobody waits for the answer any more")
+            await self._cut_off(connection["method"], client, send, operation)
+        finally:
+            self._watch.end(client)
 
     # --- one exchange -----------------------------------------------------------------------------
 
-    async def _exchange(self, connection: Connection, client: _Client, send: Send, operation: Operation | None) -> None:
+    async def _exchange(self, connection: Connection, client: Client, send: Send, operation: Operation | None) -> None:
         try:
-            response = await self._ask(connection, client)
+            answer = await self._ask(connection, client)
         except UpstreamUnreachable as error:
             _log.warning("%s; nothing was sent", error)
             if operation is not None:
@@ -157,90 +131,102 @@ class Upstream:
         except UpstreamFailed as error:
             if client.gone:  # the failure is that there was nothing left to send
                 raise IncompleteResponse("the client left before its request was whole") from None
-            _log.warning("%s; a %s request may have taken effect", error, connection["method"])
-            if operation is not None:
-                operation.outcome_unknown()
-            await self._refuse(_failure(error, connection["method"], operation), client, send)
+            await self._fail(str(error), connection["method"], client, send, operation)
             return
         try:
-            if operation is not None and states_no_effect(response.raw_headers):
+            if operation is not None and states_no_effect(answer.raw_headers):
                 operation.no_effect()
-            await self._relay(response, client, send)
+            await self._relay(answer, client, send)
         except UpstreamFailed as error:
             _log.warning("%s", error)
             _abandon(operation, str(error))
         finally:
-            response.close()  # leaves a connection alone whose answer was read to its end
+            answer.close()  # leaves a connection alone whose answer was read to its end
 
-    async def _ask(self, connection: Connection, client: _Client) -> aiohttp.ClientResponse:
+    async def _ask(self, connection: Connection, client: Client) -> Answer:
         """Send the request; return when its answer has begun.
 
         Raises:
             UpstreamUnreachable: there was no connection.
             UpstreamFailed: there was one.
+            IncompleteResponse: the client left before its request was whole.
         """
-        headers = request_headers(tuple(connection["headers"]), _hop(connection), self._rules)
         first = await client.piece() if client.more else b""
-        content: bytes | AsyncIterator[bytes] | None = first or None
-        if not client.more and len(first) <= _ONE_WRITE_BYTES_MAX:
-            headers = _without_length(headers) if first else headers
-        else:
-            content = client.pieces(first, self._timeout_s)
+        fields = request_headers(tuple(connection["headers"]), _hop(connection), self._rules)
+        content: aiohttp.BytesPayload | AsyncIterator[bytes] | None = None
+        if not client.more:  # the length that goes on is the one of what was read, not the one that was said
+            fields = _with_length(fields, len(first))
+        if client.more or len(first) > _ONE_WRITE_BYTES_MAX:
+            content = _pieces(client, first)
+        elif first:
+            content = aiohttp.BytesPayload(first)
+        client.hurry()
         try:
-            async with asyncio.timeout(self._timeout_s) as client.patience:
-                response = await self._session.request(
-                    connection["method"],
-                    self._url(strict.target_of(connection)),
-                    headers=_text(headers),
-                    data=content,
-                    allow_redirects=False,
-                )
-        except TimeoutError:
-            raise UpstreamTimeout(f"the upstream was silent for {self._timeout_s:g} s") from None
+            answer = await self._request(connection["method"], strict.target_of(connection), fields, content)
         finally:
-            client.patience = None
-        if fault := strict.answer_fault(response.status, response.raw_headers):
-            response.close()
+            client.rest()
+        client.begun = True
+        if fault := strict.answer_fault(answer.status, answer.raw_headers):
+            answer.close()
             raise UpstreamFailed(fault)
-        return response
+        return answer
 
-    async def _relay(self, response: aiohttp.ClientResponse, client: _Client, send: Send) -> None:
+    async def _request(
+        self, method: str, target: bytes, fields: Headers, content: aiohttp.BytesPayload | AsyncIterator[bytes] | None
+    ) -> Answer:
+        url = self._url(target)
+        if self._session.closed:
+            raise UpstreamUnreachable("the gateway is shutting down")
+        headers = CIMultiDict([(name.decode("ascii"), value.decode()) for name, value in fields])
+        return cast(
+            Answer, await self._session.request(method, url, headers=headers, data=content, allow_redirects=False)
+        )
+
+    async def _relay(self, answer: Answer, client: Client, send: Send) -> None:
         """Send the answer on, each piece as it comes.
 
         Raises:
             UpstreamFailed: it ended before its end.
         """
-        client.begun.set()
-        headers = response_headers(response.raw_headers, response.status, self._rules)
-        await send({"type": "http.response.start", "status": response.status, "headers": list(headers)})
+        headers = response_headers(answer.raw_headers, answer.status, self._rules)
+        await send({"type": "http.response.start", "status": answer.status, "headers": list(headers)})
+        content = answer.content
         while not client.answered:
+            client.hurry()
             try:
-                async with asyncio.timeout(self._timeout_s):
-                    piece = await response.content.readany()
-            except TimeoutError:
-                raise UpstreamTimeout(f"the upstream fell silent for {self._timeout_s:g} s in its answer") from None
-            except (aiohttp.ClientError, OSError) as error:
-                raise UpstreamFailed(f"the upstream broke off its answer ({type(error).__name__})") from error
-            client.answered = response.content.at_eof()
-            await send({"type": "http.response.body", "body": piece, "more_body": not client.answered})
+                piece = await content.readany()
+            except (aiohttp.ClientError, OSError, RuntimeError) as error:  # aiohttp's, if there is no connection
+                raise UpstreamFailed(f"the upstream broke off its answer ({reason(error)})") from error
+            client.rest()
+            over = content.at_eof()
+            if over and answer.was_reset:
+                raise UpstreamFailed("the upstream broke off its answer (reset)")
+            client.answered = over
+            await send({"type": "http.response.body", "body": piece, "more_body": not over})
 
-    async def _refuse(self, problem: Problem, client: _Client, send: Send) -> None:
+    # --- what went wrong --------------------------------------------------------------------------
+
+    async def _cut_off(self, method: str, client: Client, send: Send, operation: Operation | None) -> None:
+        """The exchange was ended from outside."""
+        if not client.given_up:
+            _abandon(operation, "nobody waits for the answer any more")
+        if client.begun:
+            _log.warning("%s; its answer is broken off", client.given_up)
+            _abandon(operation, client.given_up)
+        await self._fail(client.given_up, method, client, send, operation)
+
+    async def _fail(self, reason: str, method: str, client: Client, send: Send, operation: Operation | None) -> None:
+        """No answer came, and nobody knows what the upstream did."""
+        _log.warning("%s; a %s request may have taken effect", reason, method)
+        if operation is not None:
+            operation.outcome_unknown()
+        await self._refuse(_failure(method, operation, late=client.overdue), client, send)
+
+    async def _refuse(self, problem: Problem, client: Client, send: Send) -> None:
         response = problem.response(self._problems_url, uuid.uuid4().urn)
         client.answered = True
         await send({"type": "http.response.start", "status": response.status, "headers": list(response.headers)})
         await send({"type": "http.response.body", "body": response.body})
-
-    def _url(self, target: bytes) -> URL:
-        # All of it as the path, so that nothing is parsed, decoded or tidied on the way.
-        path = target.decode("ascii")
-        try:
-            url = URL.build(scheme=self._scheme, authority=self._authority, path=path, encoded=True)
-            usable = bool(url.raw_host)  # to ask is what makes yarl look at the authority
-        except ValueError:
-            usable = False
-        if not usable:
-            raise UpstreamUnreachable("the upstream has no usable address")
-        return url
 
     # --- may the caller see a stored answer? ------------------------------------------------------
 
@@ -265,143 +251,47 @@ class Upstream:
         headers.append((b"x-forwarded-method", connection["method"].encode()))
         headers.append((b"x-forwarded-uri", strict.target_of(connection)))
         try:
-            async with (
-                asyncio.timeout(self._timeout_s),
-                self._session.get(self._url(target.encode()), headers=_text(headers), allow_redirects=False) as answer,
-            ):
+            async with asyncio.timeout(self._silence_s):
+                answer = await self._request("GET", target.encode(), tuple(headers), None)
+                answer.close()
                 return 200 <= answer.status < 300
         except (TimeoutError, RetrysafeError) as error:
             _log.warning("a replay could not be authorised (%s), so it was refused", error or type(error).__name__)
             return False
 
 
-class _Client:
-    """The client's side of one exchange: its content, whether it is still there, whether it has its answer.
+def _url(scheme: str, authority: str, target: bytes) -> URL:
+    """Where a target is at the upstream: all of it as the path, so that nothing is parsed, decoded or tidied.
 
-    Attributes:
-        more: there is content that was not read yet.
-        begun: its leaving counts. For a protected request that is when the answer has begun: until then
-            the outcome is worth waiting for, whoever has left.
-        gone: it left before its request was whole.
-        answered: the last piece of its answer is on its way.
-        patience: what limits the wait for the upstream, while there is one.
+    Raises:
+        UpstreamUnreachable: nothing can be there.
     """
-
-    def __init__(self, receive: Receive, headers: Headers, *, protected: bool) -> None:
-        self._receive = receive
-        self._whole = asyncio.Event()
-        self.begun = asyncio.Event()
-        if not protected:
-            self.begun.set()
-        self.more = any(
-            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b" 0"))
-            for name, value in headers
-        )
-        if not self.more:
-            self._whole.set()
-        self.gone = False
-        self.answered = False
-        self.patience: asyncio.Timeout | None = None
-
-    async def piece(self) -> bytes:
-        """The next piece of the content."""
-        message: Message = await self._receive()
-        if message["type"] == "http.disconnect":
-            self.gone, self.more = True, False
-            raise IncompleteResponse("the client left before its request was whole")
-        self.more = message.get("more_body", False)
-        if not self.more:
-            self._whole.set()
-        body: bytes = message.get("body", b"")
-        return body
-
-    async def pieces(self, first: bytes, timeout_s: float) -> AsyncIterator[bytes]:
-        """The content from its first piece. The upstream's time does not run while it is the client who is slow."""
-        loop = asyncio.get_running_loop()
-        if first:
-            yield first
-        while self.more:
-            if self.patience is not None:
-                self.patience.reschedule(None)
-            piece = await self.piece()
-            if self.patience is not None:
-                self.patience.reschedule(loop.time() + timeout_s)
-            yield piece
-
-    async def watch(self, presence: asyncio.Timeout) -> None:
-        """End `presence` when the client leaves unanswered. The door says that only to a handler that is overdue."""
-        await self._whole.wait()
-        await self.begun.wait()
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        if not self.answered:
-            presence.reschedule(0)
+    try:
+        url = URL.build(scheme=scheme, authority=authority, path=target.decode("ascii"), encoded=True)
+        usable = bool(url.raw_host)  # to ask is what makes yarl look at the authority
+    except ValueError:
+        usable = False
+    if not usable:
+        raise UpstreamUnreachable("the upstream has no usable address")
+    return url
 
 
-class _Spoilt(Exception):
-    """A connection that must not carry a request."""
+async def _pieces(client: Client, first: bytes) -> AsyncIterator[bytes]:
+    """The content, from its first piece."""
+    if first:
+        yield first
+    while client.more:
+        yield await client.piece()
 
 
-class _Request(aiohttp.ClientRequest):
-    """A request that looks at its connection before it is written.
-
-    aiohttp lets an idle connection collect what an upstream says unasked, "408 Request Timeout" above
-    all, and would take it for the answer to the next request.
-
-    Attributes:
-        connected: there was a connection to write it on.
-    """
-
-    connected = False
-
-    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
-        """Write the request, unless the connection has ended or has something to say."""
-        protocol = conn.protocol
-        if protocol is None or not protocol.is_connected() or protocol.should_close:
-            raise _Spoilt
-        self.connected = True
-        return await super().send(conn)
-
-
-async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Say whether a request that failed was sent.
-
-    It also keeps aiohttp from sending one again on a new connection: it does that for its own
-    exceptions only, and only these know what they mean.
-    """
-    for _ in range(_SPOILT_MAX):
-        try:
-            return await handler(request)
-        except _Spoilt:
-            continue  # nothing was sent, and aiohttp has closed that connection
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise UpstreamUnreachable(f"no connection to the upstream ({_reason(error)})") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise UpstreamFailed(f"the upstream did not answer ({_reason(error)})") from error
-        except ValueError as error:  # a host that no resolver takes
-            if getattr(request, "connected", True):
-                raise
-            raise UpstreamUnreachable(f"the upstream has no usable address ({_reason(error)})") from error
-    raise UpstreamUnreachable("the upstream speaks before it is asked")
-
-
-def _reason(error: Exception) -> str:
-    number = getattr(error, "errno", None)
-    return os.strerror(number) if isinstance(number, int) and number > 0 else type(error).__name__
+def _with_length(fields: Headers, content_bytes: int) -> Headers:
+    """The fields with the length of a content, if they say that there is one; aiohttp says it of the others."""
+    return tuple([(name, b"%d" % content_bytes if name == b"content-length" else value) for name, value in fields])
 
 
 def _hop(connection: Connection) -> Hop:
     client = connection.get("client")
     return Hop(client[0] if client else None, connection["scheme"], connection["http_version"])
-
-
-def _without_length(headers: Headers) -> Headers:
-    return tuple((name, value) for name, value in headers if name != b"content-length")
-
-
-def _text(headers: Headers | list[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
-    """Fields as aiohttp takes them; it writes UTF-8, so the bytes on the wire are the same (see `strict`)."""
-    return [(name.decode("ascii"), value.decode()) for name, value in headers]
 
 
 def _abandon(operation: Operation | None, reason: str) -> None:
@@ -417,8 +307,7 @@ UNREACHABLE = Problem(
 )
 
 
-def _failure(error: UpstreamFailed, method: str, operation: Operation | None) -> Problem:
-    late = isinstance(error, UpstreamTimeout)
+def _failure(method: str, operation: Operation | None, *, late: bool) -> Problem:
     if operation is not None:
         return replace(OUTCOME_UNKNOWN, status=504 if late else 502)
     return Problem(

@@ -19,7 +19,6 @@ class GatewayProtocol(HttpToolsProtocol):
     """One connection of a client."""
 
     _undigested_bytes = 0
-    _in_head = False
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, unless the parser only ever collects: httptools has no limit of its own."""
@@ -31,24 +30,20 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A new request."""
-        self._undigested_bytes, self._in_head = 0, True
+        self._undigested_bytes = 0
         super().on_message_begin()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header, and not a trailer.
-
-        httptools reports both here, uvicorn puts both among the headers, and a trailer must not become
-        a header after the fact: a proxy in front that vouches for the account has not looked there
-        (RFC 9110 6.5.1).
-        """
-        if self._in_head:
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
-        """Hand the request on, with its target as it was received."""
-        self._undigested_bytes, self._in_head = 0, False
+        """Hand the request on, with its target as it was received, and with its headers as they are now.
+
+        httptools reports trailers as it does headers, uvicorn puts both in one list, and a trailer must not
+        become a header after the fact: a proxy in front that vouches for the account has not looked there
+        (RFC 9110 6.5.1). So what comes from here on goes to a list that nobody reads.
+        """
+        self._undigested_bytes = 0
         self.scope[TARGET] = self.url  # type: ignore[literal-required]  # ASGI knows no such entry, and allows it
         super().on_headers_complete()
+        self.headers = []
 
     def on_body(self, body: bytes) -> None:
         """A piece of content."""

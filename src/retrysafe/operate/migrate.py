@@ -33,7 +33,7 @@ def migrate(url: str) -> Sequence[Migration]:
 
 
 def script(migrations: Sequence[Migration]) -> Iterator[str]:
-    """Steps as lines of SQL, for people who go through them by other means."""
+    """Migrations as lines of SQL, for people who go through them by other means."""
     for migration in migrations:
         yield f"-- {migration}"
         yield from migration.script.rstrip("\n").split("\n")

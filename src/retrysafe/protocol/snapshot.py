@@ -84,21 +84,20 @@ def take_snapshot(answered: Answered, head: Head, policy: Policy = _FULL) -> Sna
     """What is kept of an answer: what the policy allows, and of an answer that was too large a receipt."""
     headers = kept(answered.response.headers)
     body = answered.response.body if answered.whole else None
-    is_redacted = False
     if policy.store_body != "full" and body is not None:
         body = redacted(answered.response, policy.store_body_redact) if policy.store_body == "redacted" else None
-        is_redacted = body is not None and body != answered.response.body
+    is_less = policy.store_body != "full" and body != answered.response.body
     if body is None:
         headers = tuple((name, value) for name, value in headers if name in _RECEIPT_HEADERS)
-    elif is_redacted:
-        headers = tuple((name, value) for name, value in headers if name != b"etag")  # it is of the bytes that were
+    if is_less:  # it is of the bytes that were, and of few possible contents it tells which
+        headers = tuple((name, value) for name, value in headers if name != b"etag")
     return Snapshot(
         response=Response(answered.response.status, headers, body or b""),
         whole=body is not None,
         size=answered.size,
-        digest=answered.digest if policy.store_body == "full" else b"",  # of few possible contents it tells which
+        digest=answered.digest if policy.store_body == "full" else b"",  # as with the tag
         origin=_origin(head),
-        redacted=is_redacted,
+        redacted=is_less and body is not None,
     )
 
 

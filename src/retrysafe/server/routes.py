@@ -17,7 +17,7 @@ from retrysafe.value import value
 
 ANY = "*"
 _ENTRY_CHARACTERS_MAX = 255  # it is kept with each record
-_ENTRY = re.compile(r"(?P<method>[A-Z]+) (?P<path>/\S*)")
+_ENTRY = re.compile(r"(?P<method>[A-Z]+) (?P<path>/[^\s\x00-\x1f\x7f\ud800-\udfff]*)")  # what any store can keep
 _VARIABLE = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*(?P<rest>:path)?\}")
 
 

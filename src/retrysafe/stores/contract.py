@@ -111,6 +111,8 @@ class HasSchema(Protocol):
     def missing_migrations(self) -> Sequence[Migration]:
         """The migrations that it has not gone through, of those that this release knows. Changes and makes nothing.
 
+        The script of each is whole: executed by other means, it does what `migrate` does, and the store knows it.
+
         Raises:
             StoreError: as `Store.open`.
         """

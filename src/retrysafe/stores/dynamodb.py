@@ -83,6 +83,7 @@ from retrysafe.stores.dynamodb_items import (
 from retrysafe.stores.dynamodb_table import Refused, Session, Table
 from retrysafe.stores.memory import allowed
 from retrysafe.stores.migrations import Migration
+from retrysafe.stores.url import StoreUrl
 
 T = TypeVar("T")
 
@@ -439,3 +440,18 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def store_of(url: StoreUrl) -> DynamoStore:
+    """The store that a URL names.
+
+    Args:
+        url: `dynamodb://TABLE`, with `region=`, `endpoint_url=`, and `create=false` if the table must be there already.
+    """
+    url.refuse("@" in url.authority, "boto3 takes credentials from its own places")
+    url.refuse(not url.authority or url.path.strip("/"), "it names one table")
+    create = url.flag("create", default=True)
+    region, endpoint_url = url.option("region"), url.option("endpoint_url")
+    url.refuse("@" in (endpoint_url or ""), "endpoint_url has credentials in it")
+    url.refuse_rest()
+    return DynamoStore(url.authority, region=region, endpoint_url=endpoint_url, create=create)

@@ -18,15 +18,14 @@ from retrysafe.stores.contract import agree_on_secret
 from retrysafe.stores.dynamodb_clock import ServiceClock
 from retrysafe.stores.dynamodb_items import CLAIM, KEY, META, Item, Value, bytes_of, marshalled, mentioned, number
 from retrysafe.stores.migrations import Migration
+from retrysafe.stores.url import lacking
 
 try:
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 except ModuleNotFoundError as missing:
-    raise ConfigurationError(
-        [f'the DynamoDB store needs {missing.name}: pip install "retrysafe[dynamodb]"']
-    ) from missing
+    raise lacking("dynamodb", missing) from missing
 
 Session: TypeAlias = boto3.Session
 

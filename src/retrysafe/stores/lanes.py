@@ -31,7 +31,7 @@ from enum import Enum
 from typing import Any, Protocol, TypeVar
 
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
-from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, Purge, Read, Transition
+from retrysafe.protocol.effects import ClaimIfAbsent, Read, Transition
 from retrysafe.stores.contract import Pending
 from retrysafe.value import value
 
@@ -79,7 +79,7 @@ class Session(Protocol):
         """Do all of these or none, in one statement; answer them in order. Raises what `judge` understands.
 
         Args:
-            transitions: of one kind, on different records, sorted by record; at most one `Purge`.
+            transitions: of one kind, on different records, sorted by record; one, if it is on many records.
         """
 
     def judge(self, error: Exception) -> Verdict:
@@ -115,16 +115,13 @@ _SHARED = (ClaimIfAbsent, Read)
 
 
 def record_of(transition: Any) -> bytes:
-    """The record that a transition is on; a purge, which is on many, stands for one of its own."""
-    if isinstance(transition, Purge):
-        return b""
-    claim = getattr(transition, "claim", None)
-    record_id: bytes = transition.record_id if claim is None else claim.record_id
+    """The record that a transition is on; those on many records share one of their own, and so go one by one."""
+    record_id: bytes = getattr(getattr(transition, "claim", transition), "record_id", b"")
     return record_id
 
 
 def _size_bytes(transition: Transition[Any]) -> int:
-    return len(transition.response) if isinstance(transition, CompleteIfHeld) else 0
+    return sum(len(getattr(transition, name, b"")) for name in ("response", "seen_response"))
 
 
 def take(waiting: deque[C]) -> list[list[list[C]]]:
@@ -252,6 +249,7 @@ class Lane:
         self._waiting.append(_Awaited(transition, future))
         if self._running is None:  # in a context of its own, which keeps nothing of the first request alive
             self._running = self._loop.create_task(self._run(), context=contextvars.Context())
+            self._running.add_done_callback(self._never_began)
         return future
 
     async def close(self) -> None:
@@ -275,6 +273,12 @@ class Lane:
             raise
         finally:
             self._running = None
+
+    def _never_began(self, task: asyncio.Task[None]) -> None:
+        """Leave nobody waiting for a task that was cancelled before its first step: it did nothing at all."""
+        if self._running is task:
+            self._running = None
+            self._fail((), asyncio.CancelledError())
 
     async def _until_the_end(self) -> AsyncGenerator[None, None]:
         """Lets go of the connection when the loop ends: a loop that ends closes its asynchronous generators."""
@@ -312,11 +316,11 @@ def _stopped(error: BaseException) -> StoreError:
 class _Blocked(Call):
     """A transition that a thread waits for; it may be woken to lead before there is an answer."""
 
-    __slots__ = ("_outcome", "_woken", "answered")
+    __slots__ = ("_outcome", "_woken", "answered", "leads")
 
     def __init__(self, transition: Transition[Any]) -> None:
         super().__init__(transition)
-        self.answered = False
+        self.answered = self.leads = False
         self._outcome: Any = None
         self._woken = threading.Lock()  # the lightest thing that one thread can wait for and another set
         self._woken.acquire()
@@ -324,13 +328,14 @@ class _Blocked(Call):
     def wait(self) -> None:
         self._woken.acquire()
 
-    def wake(self) -> None:
+    def lead(self) -> None:
+        self.leads = True
         self._woken.release()
 
     def answer(self, outcome: Any) -> None:
         if not self.answered:
             self._outcome, self.answered = outcome, True
-            self.wake()
+            self._woken.release()
 
     def outcome(self) -> Any:
         if isinstance(self._outcome, StoreError):
@@ -361,11 +366,15 @@ class ThreadLane:
             if self._closed:
                 raise StoreUnavailable("the store was closed in this moment; nothing was done")
             self._waiting.append(call)
-            leads, self._led = not self._led, True
-        if not leads:
-            call.wait()
-        if not call.answered:
-            self._lead()
+            call.leads, self._led = not self._led, True
+        try:
+            if not call.leads:
+                call.wait()
+            if not call.answered:
+                self._lead()
+        except BaseException:
+            self._withdraw(call)
+            raise
         answer: T = call.outcome()
         return answer
 
@@ -378,9 +387,10 @@ class ThreadLane:
 
     def _lead(self) -> None:
         """Write one batch, in which the leader's own transition is the first."""
-        with self._turn:
-            batches = take(self._waiting)
+        batches: list[list[list[_Blocked]]] = []
         try:
+            with self._turn:
+                batches = take(self._waiting)
             finished(_carry_all(self._session, batches, _sleep))
         except BaseException as error:
             self._session.drop()
@@ -389,11 +399,22 @@ class ThreadLane:
             raise
         finally:
             with self._turn:
-                if self._waiting:
-                    self._waiting[0].wake()
-                else:
-                    self._led = False
-                    self._turn.notify_all()
+                self._hand_over()
+
+    def _withdraw(self, call: _Blocked) -> None:
+        """Take back what a signal interrupted while it waited: nobody would be there if it were to lead."""
+        with self._turn:
+            if call in self._waiting:
+                self._waiting.remove(call)
+                if call.leads:
+                    self._hand_over()
+
+    def _hand_over(self) -> None:
+        if self._waiting:
+            self._waiting[0].lead()
+        else:
+            self._led = False
+            self._turn.notify_all()
 
 
 def finished(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -447,6 +468,8 @@ class Lanes:
             return future
         pair = self._loops.get(loop)
         if pair is None:
+            for gone in [known for known in list(self._loops) if known.is_closed()]:  # without a word to its generators
+                self._forget(gone)
             pair = self._loops[loop] = (self._lane(loop), self._lane(loop))
         return pair[_waits_for_rows(transition)].submit(transition)
 

@@ -46,6 +46,7 @@ from retrysafe.protocol.effects import (
 from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard, target
 from retrysafe.stores.clock import Clock, host_clock
 from retrysafe.stores.contract import agree_on_secret
+from retrysafe.stores.url import StoreUrl
 
 T = TypeVar("T")
 
@@ -303,3 +304,10 @@ class MemoryStore:
                 before = answers.get(route, (0, 0))
                 answers[route] = before[0] + recorded, before[1] + replayed
         return Stats(self._now_ms, records, tuple(AnswerCount(route, *sums) for route, sums in sorted(answers.items())))
+
+
+def store_of(url: StoreUrl) -> MemoryStore:
+    """The store that `memory://` names: one of its own each time."""
+    url.refuse(url.authority or url.path.strip("/"), "memory:// has no name: each is its own")
+    url.refuse_rest()
+    return MemoryStore()

@@ -13,13 +13,12 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
-from importlib import resources
+from dataclasses import dataclass, field, replace
 from typing import Protocol, cast
 
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
 from retrysafe.stores.contract import agree_on_secret
+from retrysafe.stores.migrations import Migration, needed
 from retrysafe.stores.mysql_sql import Result, Rows, literal
 
 # ruff: noqa: S608 - texts are made of constants of this package and of `literal`
@@ -42,7 +41,7 @@ class Address:
         port: of the server.
         user: the account.
         password: its password.
-        database: the records are in its tables `retrysafe_records` and `retrysafe_meta`.
+        database: the records are in its tables, whose names begin with `retrysafe_`.
         tls: speak TLS only, and to nobody but the host that the certificate names.
         tls_ca: a file of the certificates to trust; None for those that the system trusts.
     """
@@ -146,18 +145,18 @@ def may_lose(said: Mapping[str, str]) -> str | None:
     return None
 
 
-CHECK = "UPDATE retrysafe_meta SET only_row = 1 WHERE only_row = 1; SELECT schema_version FROM retrysafe_meta"
+CHECK = "UPDATE retrysafe_meta SET only_row = 1 WHERE only_row = 1; SELECT must_know FROM retrysafe_meta"
 """Asked before a connection serves records, and judged by `check`; a server that takes no writes refuses it."""
 
 
-def check(name: str, matched: Result, rows: Result, versions: int) -> None:
+def check(name: str, matched: Result, rows: Result, migrations: int) -> None:
     """Does a condition count the rows that it matched, and is the schema still one that this release knows?
 
     Args:
         name: of the store.
         matched: what the update of `CHECK` came to.
         rows: what it looked at then.
-        versions: how many this release knows.
+        migrations: how many this release knows.
 
     Raises:
         StoreUnusable: no.
@@ -167,41 +166,74 @@ def check(name: str, matched: Result, rows: Result, versions: int) -> None:
             f"{name} reports the rows that changed and not those that matched, so that nobody knows who won: "
             "something between here and the server drops CLIENT_FOUND_ROWS; connect without it"
         )
-    _refuse_newer(name, cast(Rows, rows)[0][0], versions)
+    _refuse_newer(name, cast(Rows, rows)[0][0], migrations)
 
 
 # --- the schema ---------------------------------------------------------------------------------
 
 
-@cache
-def migrations() -> tuple[str, ...]:
-    """The schema, as SQL scripts in the order in which a database goes through them."""
-    folder = resources.files("retrysafe.stores") / "schema" / "mysql"
-    scripts = sorted((script for script in folder.iterdir() if script.name.endswith(".sql")), key=lambda s: s.name)
-    return tuple(script.read_text("utf-8").rstrip().removesuffix(";") for script in scripts)
+async def missing(name: str, conversation: Conversation, migrations: Sequence[Migration]) -> tuple[Migration, ...]:
+    """Those of the migrations that the database has not gone through, each with what says that it is done.
+
+    Args:
+        name: of the store.
+        conversation: set up.
+        migrations: all that this release knows.
+
+    Raises:
+        StoreUnusable: the tables are newer than this release can work with, or another application's.
+    """
+    try:
+        (rows,) = await conversation.ask("SELECT migrations, must_know FROM retrysafe_meta")
+    except ServerError as error:
+        if error.code != _NO_SUCH_TABLE:
+            raise
+        rows = ()
+    gone, must_know = cast(Rows, rows)[0] if rows else (0, 0)
+    _refuse_newer(name, must_know, len(migrations))
+    return tuple(_completed(migrations, migration) for migration in migrations[gone:])
 
 
-async def prepare(
-    name: str, conversation: Conversation, said: Mapping[str, str], given: bytes | None, schema: Sequence[str]
-) -> bytes:
-    """Bring the schema up to date and agree on the secret.
+async def bring_up_to_date(
+    name: str, conversation: Conversation, migrations: Sequence[Migration], last: int
+) -> tuple[Migration, ...]:
+    """Go through what is missing up to a migration; answered by that.
+
+    Of processes that start together one does. A lock by name says which, because what makes tables commits.
+
+    Args:
+        name: of the store.
+        conversation: set up.
+        migrations: all that this release knows.
+        last: the number of the last that is to be gone through.
+    """
+    if not _until(last, await missing(name, conversation, migrations)):
+        return ()
+    lock = "CONCAT('retrysafe ', MD5(DATABASE()))"
+    (rows,) = await conversation.ask(f"SELECT GET_LOCK({lock}, {MIGRATING_S})")
+    if cast(Rows, rows)[0][0] != 1:
+        raise StoreUnavailable(f"{name}: another process has been upgrading the schema for {MIGRATING_S} s; try again")
+    those = _until(last, await missing(name, conversation, migrations))
+    for migration in those:
+        await conversation.ask(migration.script.rstrip().removesuffix(";"))
+    await conversation.ask(f"SELECT RELEASE_LOCK({lock})")
+    return those
+
+
+async def make_ready(name: str, conversation: Conversation, said: Mapping[str, str], given: bytes | None) -> bytes:
+    """Examine the tables and agree on the secret.
 
     Args:
         name: of the store.
         conversation: set up.
         said: the server's variables.
         given: the operator's secret, if any.
-        schema: the migrations.
     """
     if loss := may_lose(said):
         _LOG.warning("%s: %s", name, loss)
-    version = await _version(conversation)
-    _refuse_newer(name, version, len(schema))
-    if version < len(schema):
-        await _migrate(name, conversation, schema)
     engines = await conversation.ask(
-        "SELECT table_name, engine FROM information_schema.tables"
-        " WHERE table_schema = DATABASE() AND table_name IN ('retrysafe_meta', 'retrysafe_records')"
+        "SELECT table_name, engine FROM information_schema.tables WHERE table_schema = DATABASE()"
+        " AND table_name IN ('retrysafe_meta', 'retrysafe_records', 'retrysafe_answers')"
     )
     for table, engine in cast(Rows, engines[0]):
         if str(engine).lower() != "innodb":
@@ -211,34 +243,22 @@ async def prepare(
     return await _agree(conversation, given)
 
 
-async def _version(conversation: Conversation) -> int:
-    """How many migrations the database has gone through; 0 if it is new."""
-    try:
-        (rows,) = await conversation.ask("SELECT schema_version FROM retrysafe_meta")
-    except ServerError as error:
-        if error.code == _NO_SUCH_TABLE:
-            return 0
-        raise
-    return int(cast(Rows, rows)[0][0]) if rows else 0
+def _until(last: int, migrations: Sequence[Migration]) -> tuple[Migration, ...]:
+    return tuple(migration for migration in migrations if migration.number <= last)
 
 
-def _refuse_newer(name: str, version: int, versions: int) -> None:
-    if version > versions:
+def _completed(migrations: Sequence[Migration], migration: Migration) -> Migration:
+    number = migration.number
+    done = f"UPDATE retrysafe_meta SET migrations = {number}, must_know = {needed(migrations, number)};\n"
+    return replace(migration, script=migration.script.rstrip("\n") + "\n" + done)
+
+
+def _refuse_newer(name: str, must_know: int, migrations: int) -> None:
+    if must_know > migrations:
         raise StoreUnusable(
-            f"{name} has schema version {version}, and this release knows versions up to {versions}: upgrade retrysafe"
+            f"{name} has gone through migration {must_know} after a deployment, and this release knows {migrations}: "
+            "upgrade retrysafe"
         )
-
-
-async def _migrate(name: str, conversation: Conversation, schema: Sequence[str]) -> None:
-    """Apply what is missing. Of processes that start together one does; a lock by name, because DDL commits."""
-    lock = "CONCAT('retrysafe ', MD5(DATABASE()))"
-    (rows,) = await conversation.ask(f"SELECT GET_LOCK({lock}, {MIGRATING_S})")
-    if cast(Rows, rows)[0][0] != 1:
-        raise StoreUnavailable(f"{name}: another process has been upgrading the schema for {MIGRATING_S} s; try again")
-    for version in range(await _version(conversation), len(schema)):
-        await conversation.ask(schema[version])
-        await conversation.ask(f"UPDATE retrysafe_meta SET schema_version = {version + 1}")
-    await conversation.ask(f"SELECT RELEASE_LOCK({lock})")
 
 
 async def _agree(conversation: Conversation, given: bytes | None) -> bytes:

@@ -44,15 +44,15 @@ class MysqlSession:
         dial: connects to the server, or raises `ServerError`.
         clock_sql: an expression that is the time in milliseconds.
         lock_wait_s: how long a statement waits for a row.
-        versions: how many versions of the schema this release knows.
+        migrations: how many this release knows.
     """
 
-    def __init__(self, name: str, dial: Dial, clock_sql: str, lock_wait_s: int, versions: int) -> None:
+    def __init__(self, name: str, dial: Dial, clock_sql: str, lock_wait_s: int, migrations: int) -> None:
         self._name = name
         self._dial = dial
         self._clock_sql = clock_sql
         self._lock_wait_s = lock_wait_s
-        self._versions = versions
+        self._migrations = migrations
         self._wire: Wire | None = None
         self._used_s = 0.0
         self._text_bytes_max = 0
@@ -69,7 +69,7 @@ class MysqlSession:
         try:
             *_, shown, matched, rows = await wire.ask(f"{setup(self._lock_wait_s)}; {CHECK}")
             said = examine(self._name, shown)
-            check(self._name, matched, rows, self._versions)
+            check(self._name, matched, rows, self._migrations)
         except BaseException:
             wire.drop()
             raise
@@ -123,7 +123,7 @@ class MysqlSession:
                 if len(text) > self._text_bytes_max:
                     raise StoreError(
                         f"{self._name} takes {self._text_bytes_max} bytes at once, and this is {len(text)}: raise its "
-                        "max_allowed_packet to more than twice response_bytes_max"
+                        "max_allowed_packet to more than four times response_bytes_max"
                     )
                 text = plan.send(await wire.ask(text))
         except StopIteration as end:

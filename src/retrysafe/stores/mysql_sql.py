@@ -13,7 +13,11 @@ turn every error into a duplicate, and `ON DUPLICATE KEY UPDATE` alone locks wha
 
 **Settle.** One record: one conditional statement, which says how many rows matched (`CLIENT.FOUND_ROWS`).
 Many: one transaction, which locks the rows that meet the condition, in the order of their ids, then
-writes to just these, and says which they were.
+writes to just these, and says which they were. If the condition itself is large, as that on a stored response
+may be: one transaction of one such statement each.
+
+**Statistics** are counted in portions of records, each a statement that is soon over: so neither a reply takes
+long, nor does the server keep for long what others delete meanwhile.
 
 **Time** is the server's, read once for a text. A record is never dated before what it already says: the
 server's clock may step back, and so may the clock of the next server.
@@ -27,10 +31,23 @@ from dataclasses import fields
 from typing import Any, TypeVar, assert_never, cast
 
 from retrysafe.model import Found, Record, State
-from retrysafe.protocol.effects import ClaimIfAbsent, Purge, Purged, Read, Transition
+from retrysafe.protocol.effects import (
+    ANSWER_DAYS_KEPT,
+    DAY_MS,
+    AnswerCount,
+    ClaimIfAbsent,
+    CountAnswers,
+    ListResponses,
+    Purge,
+    Purged,
+    Read,
+    TakeStats,
+    Transition,
+)
 from retrysafe.protocol.states import Event, target
 from retrysafe.stores import sql
 from retrysafe.stores.lanes import record_of
+from retrysafe.stores.plan import page_of, stats_of, summed
 
 # ruff: noqa: S608 - texts are made of constants of this package and of `literal`
 
@@ -51,9 +68,14 @@ class Vanished(Exception):
     """A record that was there when it was claimed was deleted before it was read."""
 
 
-def literal(value: bytes | int | None) -> str:
-    """A value as it stands in SQL, whatever the session's modes: nothing in it can be taken for anything else."""
+def literal(value: bytes | int | str | None) -> str:
+    """A value as it stands in SQL, whatever the session's modes: nothing in it can be taken for anything else.
+
+    A text is its bytes in UTF-8, because a collation would find "abc" where "ABC" was asked for.
+    """
     match value:
+        case str():
+            return literal(value.encode())
         case bytes():
             return f"x'{value.hex()}'"
         case int():
@@ -77,6 +99,11 @@ _ROW_CHARACTERS_MAX = 40_000
 
 def _timed(text: str, now: str) -> str:
     return re.sub(r":now_ms\b", now, text)
+
+
+def _placed(text: str) -> str:
+    """A text of `sql` with our tables; the parameters are fields of `str.format`."""
+    return _PARAMETER.sub(r"{\1}", re.sub(r"\bFROM (\w+)", r"FROM retrysafe_\1", text))
 
 
 def _of_one(text: str) -> str:
@@ -132,6 +159,24 @@ _CLAIM = (
 
 _RECORDS = f"SELECT record_id, {_NOW_OF_RECORD}, {sql.COLUMNS} FROM retrysafe_records WHERE record_id IN ({{}})"
 
+COUNTED_AT_ONCE = 5_000  # records
+
+_RESPONSES = _placed(sql.RESPONSES)
+_RECORD_COUNTS = (
+    "SELECT route, state, COUNT(*), SUM(size_bytes), MIN(claimed_at_ms), MAX(record_id)"
+    " FROM (SELECT record_id, route, state, COALESCE(LENGTH(response), 0) AS size_bytes, claimed_at_ms"
+    " FROM retrysafe_records WHERE record_id > {} ORDER BY record_id LIMIT {}) AS some_records"
+    " GROUP BY route, state"
+)
+_ANSWER_COUNTS = _placed(sql.ANSWER_COUNTS)
+_FORGET_ANSWERS = _placed(sql.FORGET_ANSWERS).format(last_day=f"{_NOW} DIV {DAY_MS} - {ANSWER_DAYS_KEPT}")
+_COUNT_ANSWERS = (
+    "INSERT INTO retrysafe_answers (day, route, recorded, replayed)"
+    f" SELECT {_NOW} DIV {DAY_MS}, given.its_route, given.its_recorded, given.its_replayed FROM ({{given}}) AS given"
+    " ON DUPLICATE KEY UPDATE recorded = retrysafe_answers.recorded + given.its_recorded,"
+    " replayed = retrysafe_answers.replayed + given.its_replayed"
+)
+
 _DUE = f"FROM retrysafe_records WHERE due_at_ms <= {_NOW}"
 _PURGE_TAKE = f"SELECT record_id {_DUE} ORDER BY due_at_ms LIMIT {{}} FOR UPDATE SKIP LOCKED"
 _PURGE_MORE = f"SELECT 1 {_DUE} LIMIT 1 FOR UPDATE SKIP LOCKED"
@@ -155,7 +200,7 @@ def plan_of(transitions: Sequence[Transition[Any]], clock_sql: str) -> Plan[list
     """The plan that does all of these or none, and answers them in order.
 
     Args:
-        transitions: of one kind, on different records, sorted by record; one, if it is a `Purge`.
+        transitions: of one kind, on different records, sorted by record; one, if it is on many records.
         clock_sql: an expression that is the time in milliseconds.
     """
     time = f"SET {_NOW} = ({clock_sql})"
@@ -164,6 +209,12 @@ def plan_of(transitions: Sequence[Transition[Any]], clock_sql: str) -> Plan[list
             return _claim_or_read(cast(Sequence[ClaimIfAbsent | Read], transitions), time)
         case Purge(batch_max):
             return _purge(batch_max, time)
+        case ListResponses(after, batch_max):
+            return _list_responses(after, batch_max)
+        case CountAnswers(counts):
+            return _count_answers(counts, time)
+        case TakeStats(days):
+            return _take_stats(days, time)
         case _:
             return _change(transitions, time)
 
@@ -176,10 +227,16 @@ def _claim_or_read(transitions: Sequence[ClaimIfAbsent | Read], time: str) -> Pl
         values = [*map(_values, transitions)]
         statements.insert(1, _CLAIM.format(given=_given(values[0], values)))
     results = yield "; ".join(statements)
-    found = {row[0]: Found(Record(State(row[2]), *row[3:]), int(row[1])) for row in cast(Rows, results[-1])}
+    found = {row[0]: _found(row) for row in cast(Rows, results[-1])}
     if claiming and len(found) < len(transitions):
         raise Vanished
     return [found.get(record_id) for record_id in record_ids]
+
+
+def _found(row: Sequence[Any]) -> Found:
+    """A row of `_RECORDS`: the id, the time, the record, of which the route is the last."""
+    attributes = [*row[3:-1], row[-1].decode()]
+    return Found(Record(State(row[2]), *attributes), int(row[1]))
 
 
 def _change(transitions: Sequence[Transition[Any]], time: str) -> Plan[list[Any]]:
@@ -188,6 +245,10 @@ def _change(transitions: Sequence[Transition[Any]], time: str) -> Plan[list[Any]
     if len(transitions) == 1:
         _, matched = yield f"{time}; {change.of_one.format(**values[0])}"
         return [matched == 1]
+    if any(_size(one, change.key) > _ROW_CHARACTERS_MAX for one in values):
+        each = [change.of_one.format(**one) for one in values]
+        _, _, *counts, _ = yield "; ".join(["START TRANSACTION", time, *each, "COMMIT"])
+        return [matched == 1 for matched in counts]
     locks = change.locks.format(given=_given(change.key, values))
     small, large = _by_size(values)
     writes = [change.writes.format(given=_given(small[0], small))] if small else []
@@ -202,8 +263,13 @@ def _by_size(values: Sequence[Mapping[str, str]]) -> tuple[list[Mapping[str, str
     small: list[Mapping[str, str]] = []
     large: list[Mapping[str, str]] = []
     for one in values:
-        (small if sum(map(len, one.values())) <= _ROW_CHARACTERS_MAX else large).append(one)
+        (small if _size(one, one) <= _ROW_CHARACTERS_MAX else large).append(one)
     return small, large
+
+
+def _size(values: Mapping[str, str], names: Iterable[str]) -> int:
+    """How many characters these are."""
+    return sum(len(values[name]) for name in names)
 
 
 def _purge(batch_max: int, time: str) -> Plan[list[Any]]:
@@ -218,6 +284,38 @@ def _purge(batch_max: int, time: str) -> Plan[list[Any]]:
     *counts, _, more = yield "; ".join([*statements, "COMMIT", _PURGE_MORE])
     count = dict(zip(_PURGES, cast(Sequence[int], counts), strict=True))
     return [Purged(expired=count[Event.EXPIRE], forgotten=count[Event.FORGET], more=bool(more))]
+
+
+def _list_responses(after: bytes, batch_max: int) -> Plan[list[Any]]:
+    (rows,) = yield _RESPONSES.format(after=literal(after), batch_max=literal(batch_max))
+    return [page_of(cast(Rows, rows), batch_max)]
+
+
+def _count_answers(counts: Sequence[AnswerCount], time: str) -> Plan[list[Any]]:
+    statements = ["START TRANSACTION", time, _FORGET_ANSWERS, "COMMIT"]
+    if counts:
+        values = [{name: literal(getattr(count, name)) for name in _COUNTED} for count in summed(counts)]
+        statements.insert(-1, _COUNT_ANSWERS.format(given=_given(_COUNTED, values)))
+    yield "; ".join(statements)
+    return [True]
+
+
+def _take_stats(days: int, time: str) -> Plan[list[Any]]:
+    _, now = yield f"{time}; SELECT {_NOW}"
+    now_ms = int(cast(Rows, now)[0][0])
+    groups: dict[tuple[str, str], tuple[int, int, int]] = {}
+    after = b""
+    while portion := cast(Rows, (yield _RECORD_COUNTS.format(literal(after), COUNTED_AT_ONCE))[0]):
+        for route, state, records, size_bytes, oldest_ms, _ in portion:
+            before = groups.get((route.decode(), state), (0, 0, oldest_ms))
+            groups[route.decode(), state] = before[0] + records, before[1] + size_bytes, min(before[2], oldest_ms)
+        after = max(row[-1] for row in portion)
+    (answers,) = yield _ANSWER_COUNTS.format(last_day=literal(now_ms // DAY_MS - days))
+    counted = [(route.decode(), *sums) for route, *sums in cast(Rows, answers)]
+    return [stats_of(now_ms, [(*group, *sums) for group, sums in groups.items()], counted)]
+
+
+_COUNTED = tuple(field.name for field in fields(cast(Any, AnswerCount)))
 
 
 def _values(transition: Any) -> dict[str, str]:

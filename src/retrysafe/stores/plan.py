@@ -142,8 +142,13 @@ def _purge(purge: Purge) -> Plan[Purged]:
 
 def _list_responses(wish: ListResponses) -> Plan[ResponsesPage]:
     rows = yield Look(sql.RESPONSES, {"after": wish.after, "batch_max": wish.batch_max})
+    return page_of(rows, wish.batch_max)
+
+
+def page_of(rows: Sequence[Row], batch_max: int) -> ResponsesPage:
+    """The rows of `sql.RESPONSES` as a page: a full one is not the last."""
     responses = tuple(StoredHead(*row) for row in rows)
-    return ResponsesPage(responses, responses[-1].record_id if len(responses) == wish.batch_max else None)
+    return ResponsesPage(responses, responses[-1].record_id if len(responses) == batch_max else None)
 
 
 def _count_answers(wish: CountAnswers) -> Plan[bool]:
@@ -157,10 +162,25 @@ def _count_answers(wish: CountAnswers) -> Plan[bool]:
 
 def _take_stats(wish: TakeStats) -> Plan[Stats]:
     now_ms = yield Now.TO_READ
-    rows = yield Look(sql.RECORD_COUNTS, {})
-    records = sorted((RecordCount(route, State(state), *rest) for route, state, *rest in rows), key=_by_route)
-    rows = yield Look(sql.ANSWER_COUNTS, {"last_day": now_ms // DAY_MS - wish.days})
-    return Stats(now_ms, tuple(records), tuple(AnswerCount(*row) for row in sorted(rows)))
+    records = yield Look(sql.RECORD_COUNTS, {})
+    answers = yield Look(sql.ANSWER_COUNTS, {"last_day": now_ms // DAY_MS - wish.days})
+    return stats_of(now_ms, records, answers)
+
+
+def stats_of(now_ms: int, records: Sequence[Row], answers: Sequence[Row]) -> Stats:
+    """The rows of `sql.RECORD_COUNTS` and `sql.ANSWER_COUNTS` as statistics; some drivers have a type of sums."""
+    counts = [RecordCount(route, State(state), *map(int, numbers)) for route, state, *numbers in records]
+    sums = [AnswerCount(route, *map(int, numbers)) for route, *numbers in answers]
+    return Stats(now_ms, tuple(sorted(counts, key=_by_route)), tuple(sorted(sums, key=lambda count: count.route)))
+
+
+def summed(counts: Sequence[AnswerCount]) -> list[AnswerCount]:
+    """One count for each route, sorted by it: so those who count at once never wait for each other in a circle."""
+    sums: dict[str, tuple[int, int]] = {}
+    for count in counts:
+        recorded, replayed = sums.get(count.route, (0, 0))
+        sums[count.route] = recorded + count.recorded, replayed + count.replayed
+    return [AnswerCount(route, *numbers) for route, numbers in sorted(sums.items())]
 
 
 def _by_route(count: RecordCount) -> tuple[str, State]:

@@ -8,25 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
-
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
 from retrysafe.errors import ConfigurationError, StoreUnavailable
 from retrysafe.protocol.effects import Transition
 from retrysafe.stores.contract import Pending
 from retrysafe.stores.lanes import CONFLICTS_MAX, Lanes, Then, finished
-from retrysafe.stores.postgres_asyncpg import AsyncpgSession
-from retrysafe.stores.postgres_psycopg import LoopSession, ThreadSession
-from retrysafe.stores.postgres_schema import agree, bring_up_to_date, scripts
+from retrysafe.stores.migrations import Migration, due, migrations_of
+from retrysafe.stores.postgres_schema import agree, bring_up_to_date, missing
 from retrysafe.stores.postgres_session import Place, PostgresSession
 from retrysafe.stores.postgres_sql import SERVER_CLOCK, Statements
+from retrysafe.stores.url import StoreUrl, lacking
+
+try:
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+
+    from retrysafe.stores.postgres_asyncpg import AsyncpgSession
+    from retrysafe.stores.postgres_psycopg import LoopSession, ThreadSession
+except ModuleNotFoundError as error:
+    raise lacking("postgres", error) from error
 
 T = TypeVar("T")
 
-OPTIONS = ("host", "sslmode", "sslrootcert", "sslcert", "sslkey")
+_OPTIONS = ("host", "sslmode", "sslrootcert", "sslcert", "sslkey")
 """What may stand in the URL for the drivers, because both of them understand it."""
 
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
@@ -40,7 +46,7 @@ class PostgresStore:
         schema: where the tables are; it is made if there is none.
         portable: use only what other engines have as well, and expect any level of isolation.
         clock: an SQL expression for the time in milliseconds; the server's clock, unless a test has another.
-        upgrades: the scripts of the schema, in their order.
+        migrations: of the schema, in their order.
 
     Raises:
         ConfigurationError: the URL or the name of the schema cannot be used.
@@ -53,16 +59,16 @@ class PostgresStore:
         schema: str = "retrysafe",
         portable: bool = False,
         clock: str = SERVER_CLOCK,
-        upgrades: Sequence[str] | None = None,
+        migrations: Sequence[Migration] | None = None,
     ) -> None:
         if not _SCHEMA.fullmatch(schema):
             raise ConfigurationError(["schema= is lower-case letters, digits and underscores, at most 63"])
-        self._upgrades = scripts() if upgrades is None else upgrades
+        self._migrations = migrations_of("postgres") if migrations is None else migrations
         self._place = Place(
             url=url,
             name=f"postgresql {_address(url)} {schema}",
             statements=Statements(f'"{schema}"', clock, portable),
-            versions=len(self._upgrades),
+            migrations=len(self._migrations),
         )
         self._lanes: Lanes | None = None
 
@@ -73,17 +79,7 @@ class PostgresStore:
 
     def open(self, secret: bytes | None = None) -> bytes:
         """Make or upgrade the schema and agree on the secret; after `close`, open it again."""
-        for conflicts_left in reversed(range(CONFLICTS_MAX)):
-            session = ThreadSession(self._place)
-            try:
-                used = finished(self._open(session, secret))
-                break
-            except Exception as error:  # noqa: BLE001 - `judge` knows them all
-                verdict = session.judge(error)
-                if verdict.then is not Then.AGAIN or not conflicts_left:
-                    raise verdict.failure from verdict.failure.__cause__
-            finally:
-                finished(session.close())
+        used = self._visit(lambda session: self._prepare(session, secret))
         if self._lanes is None:
             self._lanes = Lanes(self.name, self._loop_session, lambda: ThreadSession(self._place))
         return used
@@ -102,6 +98,14 @@ class PostgresStore:
             future.set_exception(error)
             return future
 
+    def missing_migrations(self) -> tuple[Migration, ...]:
+        """The migrations that the schema has not gone through, as they are for it; nothing is made or changed."""
+        return self._visit(lambda session: missing(session, self._migrations))
+
+    def migrate(self) -> tuple[Migration, ...]:
+        """Go through every migration, those after a deployment too; answered by those that were missing."""
+        return self._visit(lambda session: bring_up_to_date(session, self._migrations, len(self._migrations)))
+
     def close(self) -> None:
         """Finish what was submitted and let go of every connection."""
         lanes, self._lanes = self._lanes, None
@@ -116,11 +120,28 @@ class PostgresStore:
     def _loop_session(self) -> PostgresSession:
         return LoopSession(self._place) if self._place.pooled else AsyncpgSession(self._place)
 
-    async def _open(self, session: ThreadSession, secret: bytes | None) -> bytes:
+    def _visit(self, work: Callable[[ThreadSession], Awaitable[T]]) -> T:
+        """Do something on a connection of its own, again if it was undone for a conflict with others."""
+        for conflicts_left in reversed(range(CONFLICTS_MAX)):
+            session = ThreadSession(self._place)
+            try:
+                return finished(self._arrive(session, work))
+            except Exception as error:  # noqa: BLE001 - `judge` knows them all
+                verdict = session.judge(error)
+                if verdict.then is not Then.AGAIN or not conflicts_left:
+                    raise verdict.failure from verdict.failure.__cause__
+            finally:
+                finished(session.close())
+        raise AssertionError("the last conflict is an error")
+
+    async def _arrive(self, session: ThreadSession, work: Callable[[ThreadSession], Awaitable[T]]) -> T:
         await session.dial()
         self._place.pooled = session.server_is_elsewhere()
         await session.refuse_standby()
-        await bring_up_to_date(session, self._upgrades)
+        return await work(session)
+
+    async def _prepare(self, session: ThreadSession, secret: bytes | None) -> bytes:
+        await bring_up_to_date(session, self._migrations, due(self._migrations))
         return await agree(session, secret)
 
 
@@ -138,3 +159,18 @@ def _address(url: str) -> str:
     if not all(number.isdigit() for number in port.split(",")):
         raise ConfigurationError(["the port in the store's URL postgresql://... is no number"])
     return f"{host}:{port}/{parts.get('dbname', '')}"
+
+
+def store_of(url: StoreUrl) -> PostgresStore:
+    """The store that a URL names.
+
+    Args:
+        url: `postgresql://user:password@host:port/database`, with `?schema=name` for where the tables are,
+            `portable=true` for other engines that speak this protocol, and what docs/how-to/postgres.md lists of
+            the options of libpq.
+    """
+    url.refuse(url.authority.count("@") > 1, "an @ in a user or a password is written %40")
+    schema, portable = url.option("schema"), url.flag("portable")
+    passed_on = {name: given for name in _OPTIONS if (given := url.option(name)) is not None}
+    url.refuse_rest()
+    return PostgresStore(url.only_with(passed_on), schema="retrysafe" if schema is None else schema, portable=portable)

@@ -28,13 +28,16 @@ class AsyncpgSession(PostgresSession):
     async def dial(self) -> None:
         """Make the connection."""
         self._connection = await asyncpg.connect(
-            self.place.url, timeout=CONNECT_S, server_settings={"application_name": "retrysafe"}
+            self.place.url,
+            timeout=CONNECT_S,
+            max_cached_statement_lifetime=0,  # there are few, and each is used for as long as the connection lasts
+            server_settings={"application_name": "retrysafe"},
         )
         self._connection.add_log_listener(self._note)
 
     async def fetch(self, statement: str, *values: Any) -> Sequence[Sequence[Any]]:
         """The rows of one statement."""
-        rows: Sequence[Sequence[Any]] = await self._connection.fetch(statement, *values, timeout=ANSWER_S)
+        rows: Sequence[Sequence[Any]] = await self._connection.fetch(statement, *values, timeout=self.answer_s)
         return rows
 
     async def script(self, text: str) -> None:

@@ -26,8 +26,10 @@ RV = TypeVar("RV")
 class _Patient(Connection[Any]):
     """Waits for an answer for so long, and not for ever: libpq has no bound of its own."""
 
+    answer_s = ANSWER_S
+
     def wait(self, gen: PQGen[RV], interval: float = 0.5, timeout: float | None = None) -> RV:
-        return super().wait(gen, interval, ANSWER_S if timeout is None else timeout)
+        return super().wait(gen, interval, self.answer_s if timeout is None else timeout)
 
 
 class _PsycopgSession(PostgresSession):
@@ -68,7 +70,7 @@ class _PsycopgSession(PostgresSession):
 class ThreadSession(_PsycopgSession):
     """A connection for threads."""
 
-    _connection: Connection[Any] | None
+    _connection: _Patient | None
 
     async def dial(self) -> None:
         """Make the connection."""
@@ -77,7 +79,8 @@ class ThreadSession(_PsycopgSession):
 
     async def fetch(self, statement: str, *values: Any) -> Sequence[Sequence[Any]]:
         """The rows of one statement."""
-        connection = cast(Connection[Any], self._connection)
+        connection = cast(_Patient, self._connection)
+        connection.answer_s = self.answer_s
         return connection.execute(statement.encode(), _typed(values), binary=True).fetchall()
 
     async def script(self, text: str) -> None:
@@ -113,7 +116,7 @@ class LoopSession(_PsycopgSession):
     async def fetch(self, statement: str, *values: Any) -> Sequence[Sequence[Any]]:
         """The rows of one statement."""
         connection = cast(AsyncConnection[Any], self._connection)
-        async with asyncio.timeout(ANSWER_S):
+        async with asyncio.timeout(self.answer_s):
             cursor = await connection.execute(statement.encode(), _typed(values), binary=True)
             return await cursor.fetchall()
 

@@ -1,49 +1,73 @@
-"""The schema in the database: made, upgraded, agreed on.
+"""The schema in the database: made, brought through its migrations, agreed on.
 
-Upgrades are numbered scripts. Each says in its first line the `oldest`: how many scripts a release has to
-know to work with what comes out. A script that only adds leaves it as it is, so that the release before
-runs on while processes are exchanged; a script that takes away goes into the release after, and raises it.
+In the scripts of `schema/postgres`, `{schema}` stands for the schema of the store, quoted. Here they are completed:
+with that name, and with what records that they have been gone through. So what an operator prints and goes through by
+other means is what the store itself would have done.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from importlib import resources
+from dataclasses import replace
 
-from retrysafe.errors import StoreUnavailable, StoreUnusable
+from retrysafe.errors import StoreUnavailable
 from retrysafe.stores.contract import agree_on_secret
 from retrysafe.stores.lanes import CONFLICTS_MAX
+from retrysafe.stores.migrations import Migration, needed
 from retrysafe.stores.postgres_session import PostgresSession, refuse_newer
 
 # ruff: noqa: S608 - the name of the schema is quoted
 
 MIGRATION_LOCK = "10s"
 
-_ABSENT = ("42P01", "3F000")
+_THERE = (
+    "SELECT EXISTS (SELECT 1 FROM pg_class WHERE relnamespace = pg_namespace.oid AND relname = 'meta')"
+    " FROM pg_namespace WHERE nspname = $1::text"
+)
 _MADE_MEANWHILE = ("23505", "42P06", "42P07", "40001", "40P01")
 
 
-def scripts() -> tuple[str, ...]:
-    """The schema, as SQL scripts in the order in which a database goes through them."""
-    folder = resources.files("retrysafe.stores") / "schema" / "postgres"
-    found = sorted((script for script in folder.iterdir() if script.name.endswith(".sql")), key=lambda s: s.name)
-    return tuple(script.read_text("utf-8") for script in found)
+async def missing(
+    session: PostgresSession, migrations: Sequence[Migration], locking: str = ""
+) -> tuple[Migration, ...]:
+    """Those of the migrations that the schema has not gone through, completed; nothing is changed.
 
-
-async def bring_up_to_date(session: PostgresSession, upgrades: Sequence[str]) -> None:
-    """Make the schema, or upgrade it. Of processes that start together, one does it and the rest find it done.
+    Args:
+        session: connected.
+        migrations: all that this release knows, as they stand in their files.
+        locking: ends the statement that looks, so that nobody else changes what it finds.
 
     Raises:
-        StoreUnusable: it is newer than this release can work with, or another application's.
+        StoreUnusable: the schema is newer than this release can work with, or another application's.
+        Exception: what `session.judge` understands.
+    """
+    gone = await _gone_through(session, locking)
+    those = migrations[gone or 0 :]
+    return tuple(_completed(session, migrations, migration, anew=gone is None) for migration in those)
+
+
+async def bring_up_to_date(
+    session: PostgresSession, migrations: Sequence[Migration], last: int
+) -> tuple[Migration, ...]:
+    """Go through what is missing up to a migration. Of processes that start together, one does; the rest find it done.
+
+    Args:
+        session: connected.
+        migrations: all that this release knows.
+        last: the number of the last that is to be gone through.
+
+    Returns:
+        The migrations that were missing, up to that one.
+
+    Raises:
+        StoreUnusable: as for `missing`.
         Exception: what `session.judge` understands.
     """
     for _ in range(CONFLICTS_MAX):
         try:
-            version = await _version(session)
-            if version >= len(upgrades):
-                return
-            await _upgrade(session, upgrades)
+            if not _until(last, await missing(session, migrations)):
+                return ()
+            return await _upgrade(session, migrations, last)
         except Exception as error:
             if getattr(error, "sqlstate", None) not in _MADE_MEANWHILE:
                 raise
@@ -66,61 +90,50 @@ async def agree(session: PostgresSession, given: bytes | None) -> bytes:
     raise StoreUnavailable(f"{session.place.name}: no secret could be agreed on; try again")
 
 
-async def _version(session: PostgresSession, locking: str = "") -> int:
-    """How many scripts the schema has gone through; 0 if it is not there."""
-    place = session.place
-    try:
-        ((version, oldest),) = await session.fetch(
-            f"SELECT version, oldest FROM {place.statements.schema}.meta{locking}"
-        )
-    except Exception as error:
-        if getattr(error, "sqlstate", None) in _ABSENT:
-            return 0
-        raise
-    refuse_newer(place, oldest)
-    return int(version)
-
-
-async def _upgrade(session: PostgresSession, upgrades: Sequence[str]) -> None:
-    """Apply what is missing, in one transaction."""
+async def _upgrade(session: PostgresSession, migrations: Sequence[Migration], last: int) -> tuple[Migration, ...]:
+    """Go through what is missing, in one transaction."""
     statements = session.place.statements
     await session.script("BEGIN")
     try:
         if not statements.portable:
             await session.script(f"SET LOCAL lock_timeout = '{MIGRATION_LOCK}'")
-        done = await _made(session)
-        for script in upgrades[done:]:
-            await session.script(script.replace("{schema}", statements.schema))
-        oldest = max(map(oldest_of, upgrades))
-        await session.script(f"UPDATE {statements.schema}.meta SET version = {len(upgrades)}, oldest = {oldest}")
+        those = _until(last, await missing(session, migrations, " FOR UPDATE"))
+        for migration in those:
+            await session.script(migration.script)
         await session.script("COMMIT")
     except BaseException:
         if session.connected:
             await session.script("ROLLBACK")
         raise
+    return those
 
 
-async def _made(session: PostgresSession) -> int:
-    """How many scripts are done, with the right to do the next; the schema itself is there after this."""
-    statements = session.place.statements
-    name = statements.schema.strip('"')
-    if not await session.fetch("SELECT 1 FROM pg_namespace WHERE nspname = $1::text", name):
-        await session.script(f"CREATE SCHEMA {statements.schema}")
-        return 0
-    if not await session.fetch(
-        "SELECT 1 FROM information_schema.tables WHERE table_schema = $1::text AND table_name = 'meta'", name
-    ):
-        return 0
-    return await _version(session, " FOR UPDATE")
+def _until(last: int, migrations: Sequence[Migration]) -> tuple[Migration, ...]:
+    return tuple(migration for migration in migrations if migration.number <= last)
 
 
-def oldest_of(script: str) -> int:
-    """What a script says of the releases that can work with its outcome.
+async def _gone_through(session: PostgresSession, locking: str) -> int | None:
+    """How many migrations the schema has gone through: 0 if it has none of our tables, None if there is no schema.
 
-    Raises:
-        StoreUnusable: it says nothing.
+    It is looked for first: inside a transaction, to ask for a table that is not there would end it.
     """
-    first = re.match(r"-- oldest: (\d+)\n", script)
-    if first is None:
-        raise StoreUnusable("a script of the schema does not say which releases can work with its outcome")
-    return int(first[1])
+    schema = session.place.statements.schema
+    there = await session.fetch(_THERE, schema.strip('"'))
+    if not there:
+        return None
+    if not there[0][0]:
+        return 0
+    ((gone, must_know),) = await session.fetch(f"SELECT migrations, must_know FROM {schema}.meta{locking}")
+    refuse_newer(session.place, must_know)
+    return int(gone)
+
+
+def _completed(
+    session: PostgresSession, migrations: Sequence[Migration], migration: Migration, *, anew: bool
+) -> Migration:
+    """With the name of the schema, what says that it is done, and, for the first of all, the schema itself."""
+    schema, number = session.place.statements.schema, migration.number
+    before = f"CREATE SCHEMA {schema};\n\n" if anew and number == 1 else ""
+    script = migration.script.rstrip("\n").replace("{schema}", schema)
+    done = f"migrations = {number}, must_know = {needed(migrations, number)}"
+    return replace(migration, script=f"{before}{script}\nUPDATE {schema}.meta SET {done};\n")

@@ -14,13 +14,26 @@ from typing import Any
 
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
 from retrysafe.model import Found, Record, State
-from retrysafe.protocol.effects import ClaimIfAbsent, Purge, Purged, Read, Transition
+from retrysafe.protocol.effects import (
+    DAY_MS,
+    ClaimIfAbsent,
+    CountAnswers,
+    ListResponses,
+    Purge,
+    Purged,
+    Read,
+    Stats,
+    TakeStats,
+    Transition,
+)
 from retrysafe.protocol.states import Event
 from retrysafe.stores.lanes import CONFLICTS_MAX, Then, Verdict, record_of
+from retrysafe.stores.plan import page_of, stats_of, summed
 from retrysafe.stores.postgres_sql import Statements, parameters
 
 CONNECT_S = 5.0
 ANSWER_S = 30.0
+COUNTED_S = 600.0  # statistics look at every record
 
 # A plan that is kept with a prepared statement may be one that was good while the table was empty, and reads the
 # whole of it when it is not; switching kinds of scans and joins off does not prevent that. So each batch is planned
@@ -51,7 +64,7 @@ class Place:
         url: for the drivers; with the password, so it is never shown.
         name: for people.
         statements: for this place.
-        versions: how many scripts of the schema this release knows.
+        migrations: how many this release knows.
         pooled: connections go through a pooler, which may give each transaction another one. Assumed until `open`
             has found out.
     """
@@ -59,7 +72,7 @@ class Place:
     url: str
     name: str
     statements: Statements
-    versions: int
+    migrations: int
     pooled: bool = True
 
 
@@ -77,6 +90,7 @@ class PostgresSession(ABC):
     def __init__(self, place: Place) -> None:
         self.place = place
         self.warning: str | None = None  # of the server, since the last statement began
+        self.answer_s = ANSWER_S  # how long the next statement may take
 
     # --- by driver --------------------------------------------------------------------------------
 
@@ -115,8 +129,8 @@ class PostgresSession(ABC):
             if not self.place.pooled and not self.place.statements.portable:
                 await self.script(PLANS)
             await self.refuse_standby()
-            ((oldest,),) = await self.fetch(f"SELECT oldest FROM {self.place.statements.schema}.meta")  # noqa: S608 a quoted name
-            refuse_newer(self.place, oldest)
+            ((must_know,),) = await self.fetch(f"SELECT must_know FROM {self.place.statements.schema}.meta")  # noqa: S608 a quoted name
+            refuse_newer(self.place, must_know)
         except BaseException:
             self.drop()
             raise
@@ -142,16 +156,24 @@ class PostgresSession(ABC):
         return answers
 
     async def _run(self, transitions: Sequence[Transition[Any]]) -> Sequence[Any]:
-        first = transitions[0]
-        if isinstance(first, ClaimIfAbsent):
-            return await self._claim(transitions)
-        if isinstance(first, Read):
-            return await self._read(transitions)
-        if isinstance(first, Purge):
-            return [await self._purge(first)]
-        rows = await self.fetch(self.place.statements.changes[type(first)], *parameters(transitions))
-        changed = {row[0] for row in rows}
-        return [record_of(transition) in changed for transition in transitions]
+        statements = self.place.statements
+        match transitions[0]:
+            case ClaimIfAbsent():
+                return await self._claim(transitions)
+            case Read():
+                return await self._read(transitions)
+            case Purge() as purge:
+                return [await self._purge(purge)]
+            case ListResponses(after, batch_max):
+                return [page_of(await self.fetch(statements.responses, after, batch_max), batch_max)]
+            case CountAnswers() as counting:
+                return [await self._count_answers(counting)]
+            case TakeStats(days):
+                return [await self._take_stats(days)]
+            case first:
+                rows = await self.fetch(statements.changes[type(first)], *parameters(transitions))
+                changed = {row[0] for row in rows}
+                return [record_of(transition) in changed for transition in transitions]
 
     async def _claim(self, claims: Sequence[Transition[Any]]) -> Sequence[Found]:
         """What another connection made in the moment of a claim, the statement neither saw nor could insert."""
@@ -182,6 +204,23 @@ class PostgresSession(ABC):
         done = any(counts.values())  # if not, what is due is in other hands, which will do it
         more = done and bool(await self.fetch(statements.due))
         return Purged(expired=counts[Event.EXPIRE], forgotten=counts[Event.FORGET], more=more)
+
+    async def _count_answers(self, counting: CountAnswers) -> bool:
+        """Forgetting is a statement of its own: done without the other it is no harm, and engines may want it so."""
+        await self.fetch(self.place.statements.forget_answers)
+        if counting.counts:
+            await self.fetch(self.place.statements.count_answers, *parameters(summed(counting.counts)))
+        return True
+
+    async def _take_stats(self, days: int) -> Stats:
+        statements = self.place.statements
+        ((now_ms,),) = await self.fetch(statements.now)
+        self.answer_s = COUNTED_S
+        try:
+            records = await self.fetch(statements.record_counts)
+        finally:
+            self.answer_s = ANSWER_S
+        return stats_of(now_ms, records, await self.fetch(statements.answer_counts, now_ms // DAY_MS - days))
 
     # --- failures ---------------------------------------------------------------------------------
 
@@ -218,19 +257,19 @@ class PostgresSession(ABC):
         return Verdict(StoreUnavailable(failure), Then.EACH_ALONE)
 
 
-def refuse_newer(place: Place, oldest: int) -> None:
+def refuse_newer(place: Place, must_know: int) -> None:
     """May this release work with a schema that was upgraded by another?
 
     Raises:
         StoreUnusable: it may not.
     """
-    if oldest > place.versions:
+    if must_know > place.migrations:
         raise StoreUnusable(
-            f"{place.name} has a schema for releases that know version {oldest}, and this one knows versions up to "
-            f"{place.versions}: upgrade retrysafe"
+            f"{place.name} has gone through migration {must_know} after a deployment, and this release knows "
+            f"{place.migrations}: upgrade retrysafe"
         )
 
 
 def _found(row: Sequence[Any]) -> Found:
     """A row of `Statements.claim` or `Statements.read`: the id, the record, the time."""
-    return Found(Record(_STATES[row[1]], *row[2:12]), row[12])
+    return Found(Record(_STATES[row[1]], *row[2:13]), row[13])

@@ -15,9 +15,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
-from retrysafe.protocol.effects import ClaimIfAbsent, Transition
+from retrysafe.protocol.effects import ANSWER_DAYS_KEPT, DAY_MS, AnswerCount, ClaimIfAbsent, Transition
 from retrysafe.protocol.states import Event, target
 from retrysafe.stores import sql
 
@@ -28,35 +28,46 @@ SERVER_CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 LOCK_MS = 2_000
 
 _NOW = "greatest(clock_ms, claimed_at_ms, settled_at_ms)"
+_TODAY = f"(SELECT clock_ms / {DAY_MS} FROM clock)"
 _ONE_NOW = "(SELECT clock_ms FROM clock)"  # known before the index is searched, and so a place to search for in it
 _DUE = "(CASE WHEN response IS NULL THEN forget_at_ms ELSE expires_at_ms END)"  # as in the index
 
 
-def _attributes(kind: type[Transition[Any]]) -> tuple[str, ...]:
-    """The attributes of a transition, its claim's among them, in the order of the parameters."""
-    names: list[str] = []
-    for field in fields(cast(Any, kind)):
-        names += ("record_id", "token") if field.name == "claim" else (field.name,)
-    return tuple(names)
+_TYPES = {"bytes": "bytea", "int": "bigint", "str": "text"}
+
+
+def _attributes(kind: type[Any]) -> dict[str, str]:
+    """The attributes of a transition, its claim's among them, and their types; in the order of the parameters."""
+    names: dict[str, str] = {}
+    for field in fields(kind):
+        if field.name == "claim":
+            names |= {"record_id": "bytea", "token": "bytea"}
+        else:
+            names[field.name] = _TYPES[str(field.type)]
+    return names
 
 
 _KINDS: tuple[type[Transition[Any]], ...] = (ClaimIfAbsent, *sql.MOVES)
-_ATTRIBUTES = {kind: _attributes(kind) for kind in _KINDS}
+_ATTRIBUTES: dict[type[Any], dict[str, str]] = {kind: _attributes(kind) for kind in (*_KINDS, AnswerCount)}
 
 
-def parameters(transitions: Sequence[Transition[Any]]) -> list[list[Any]]:
-    """The parameters of a batch of one kind: for each of its attributes, a list of what the transitions have."""
-    first = transitions[0]
+def parameters(batch: Sequence[Any]) -> list[list[Any]]:
+    """The parameters of a batch: for each of its attributes, a list of what the transitions have, or the counts.
+
+    Args:
+        batch: of one kind.
+    """
+    first = batch[0]
     return [
-        [getattr(one if hasattr(first, name) else cast(Any, one).claim, name) for one in transitions]
+        [getattr(one if hasattr(first, name) else one.claim, name) for one in batch]
         for name in _ATTRIBUTES[type(first)]
     ]
 
 
-def _asked(kind: type[Transition[Any]]) -> str:
+def _asked(kind: type[Any]) -> str:
     """The batch as a table."""
     names = _ATTRIBUTES[kind]
-    arrays = (f"${at}::{'bigint' if name.endswith('_ms') else 'bytea'}[]" for at, name in enumerate(names, 1))
+    arrays = (f"${at}::{type_name}[]" for at, type_name in enumerate(names.values(), 1))
     return f"unnest({', '.join(arrays)}) AS asked({', '.join(f'asked_{name}' for name in names)})"
 
 
@@ -134,6 +145,43 @@ class Statements:
             for event, (writes, _) in sql.PURGES.items()
         }
 
+    @cached_property
+    def now(self) -> str:
+        """The time."""
+        return f"WITH {self._clock} SELECT clock_ms FROM clock"
+
+    @cached_property
+    def responses(self) -> str:
+        """The heads of as many as $2 stored responses, of the records after $1."""
+        return self._placed(sql.RESPONSES).replace(":after", "$1::bytea").replace(":batch_max", "$2::bigint")
+
+    @cached_property
+    def record_counts(self) -> str:
+        """How many records there are of each route and state."""
+        return self._placed(sql.RECORD_COUNTS)
+
+    @cached_property
+    def answer_counts(self) -> str:
+        """The answers of each route, of the days after $1."""
+        return self._placed(sql.ANSWER_COUNTS).replace(":last_day", "$1::bigint")
+
+    @cached_property
+    def forget_answers(self) -> str:
+        """Delete the answers of days that are long over."""
+        of_before = self._placed(sql.FORGET_ANSWERS).replace(":last_day", f"{_TODAY} - {ANSWER_DAYS_KEPT}")
+        return f"WITH {self._clock} {of_before} RETURNING day"
+
+    @cached_property
+    def count_answers(self) -> str:
+        """Add a batch of counts, each of another route, to those of the day; it answers with the routes."""
+        return (
+            f"WITH {self._clock} INSERT INTO {self.schema}.answers (day, route, recorded, replayed)"
+            f" SELECT {_TODAY}, asked_route, asked_recorded, asked_replayed FROM {_asked(AnswerCount)}"
+            " ON CONFLICT (day, route) DO UPDATE SET"
+            " recorded = answers.recorded + excluded.recorded, replayed = answers.replayed + excluded.replayed"
+            " RETURNING route"
+        )
+
     @property
     def records(self) -> str:
         """The table of records."""
@@ -163,6 +211,10 @@ class Statements:
         else:
             change = f"UPDATE {self.records} SET state = '{after}', {writes} FROM {source}"
         return f"WITH {self._clock} {change} WHERE {where} RETURNING record_id"
+
+    def _placed(self, text: str) -> str:
+        """A text of `sql` with its tables where they are."""
+        return re.sub(r"\b(FROM|INTO) (\w+)", rf"\1 {self.schema}.\2", text)
 
     def _purgeable(self, event: Event) -> str:
         return _filled(sql.purgeable(event), "clock_ms")

@@ -16,10 +16,11 @@ from retrysafe.protocol.effects import Transition
 from retrysafe.stores.contract import Pending
 from retrysafe.stores.plan import AgreeOnSecret
 from retrysafe.stores.redis_client import AsyncClient, BlockingClient
-from retrysafe.stores.redis_place import Client, RedisPlace
+from retrysafe.stores.redis_place import Client, RedisPlace, place_of
 from retrysafe.stores.redis_plan import Layout, held, plan_of
 from retrysafe.stores.redis_scripts import SERVER_CLOCK, Scripts
 from retrysafe.stores.redis_wire import Lane
+from retrysafe.stores.url import StoreUrl
 
 T = TypeVar("T")
 
@@ -94,3 +95,8 @@ class RedisStore:
 
     def _is_closed(self) -> StoreUnavailable:
         return StoreUnavailable(f"{self.name} is closed; open it before it is used")
+
+
+def store_of(url: StoreUrl) -> RedisStore:
+    """The store that a URL names; `redis_place.place_of` has its rules."""
+    return RedisStore(place_of(url.text))

@@ -11,10 +11,11 @@ import threading
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, TypeVar, cast
 
-from retrysafe.errors import ConfigurationError, StoreError, StoreUnusable
+from retrysafe.errors import StoreError, StoreUnusable
 from retrysafe.stores.redis_errors import DEMOTED, in_doubt, refused, unreachable
 from retrysafe.stores.redis_place import OVERRIDE, Kind, RedisPlace
 from retrysafe.stores.redis_plan import RECORDS_A_PAGE, Call, Keys, Page, Plan, Reads, Step, Wait
+from retrysafe.stores.url import lacking
 
 try:
     import redis
@@ -28,7 +29,7 @@ try:
     from redis.exceptions import MaxConnectionsError, NoScriptError, RedisClusterException, RedisError
     from redis.retry import Retry
 except ModuleNotFoundError as missing:
-    raise ConfigurationError([f'redis:// needs {missing.name}: pip install "retrysafe[redis]"']) from missing
+    raise lacking("redis", missing) from missing
 
 T = TypeVar("T")
 
@@ -152,7 +153,14 @@ class AsyncClient:
         """Begin a plan; the future gets what it comes to."""
         task = self._loop.create_task(self._run(plan, future), name="retrysafe: ask redis")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            """Leave nobody waiting, not even for a task that was cancelled before its first step."""
+            self._tasks.discard(task)
+            if not future.done():
+                future.set_exception(in_doubt(self._place.name, "the event loop is ending"))
+
+        task.add_done_callback(ended)
 
     def close(self) -> None:
         """Finish what was begun, then let go of every connection. On the loop's own thread."""
@@ -174,9 +182,6 @@ class AsyncClient:
                 answer = await self._drive(plan)
         except StoreError as error:
             future.set_exception(error)
-        except asyncio.CancelledError:
-            future.set_exception(in_doubt(self._place.name, "the event loop is ending"))
-            raise
         except Exception as error:  # noqa: BLE001 - who waits must be told
             failure = StoreError(f"an answer that no server gives: {type(error).__name__}")
             failure.__cause__ = error

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from retrysafe.errors import ConfigurationError
 from retrysafe.protocol.duration import milliseconds
+from retrysafe.stores.url import shown
 
 FORMS = (
     "redis://host:6379/0",
@@ -136,7 +137,7 @@ def place_of(url: str) -> RedisPlace:
     username, _, password = credentials.partition(":")
     service, database = _path(kind, parts.path, faults)
     if parts.fragment or (unknown := set(options) - _OPTIONS):
-        faults.append(f"unknown: {', '.join(sorted(unknown)) if not parts.fragment else 'what follows #'}")
+        faults.append(f"unknown: {'what follows #' if parts.fragment else shown(unknown, parts.query)}")
     tls_files = {name: options.get(name) for name in ("ca", "cert", "key")}
     if not encrypted and any(tls_files.values()):
         faults.append("ca=, cert= and key= are for rediss://")

@@ -17,15 +17,16 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, assert_never, cast
 
-from retrysafe.errors import ConfigurationError, StoreError
+from retrysafe.errors import StoreError
 from retrysafe.stores.redis_errors import DEMOTED, NOT_LOADED, code_of, in_doubt, refused, unreachable
 from retrysafe.stores.redis_place import RedisPlace
 from retrysafe.stores.redis_plan import RECORDS_A_PAGE, Call, Keys, Page, Plan, Reads, Step, Wait
+from retrysafe.stores.url import lacking
 
 try:
     import hiredis
 except ModuleNotFoundError as missing:
-    raise ConfigurationError([f'redis:// needs {missing.name}: pip install "retrysafe[redis]"']) from missing
+    raise lacking("redis", missing) from missing
 
 _FAREWELL_S = 1.0
 
@@ -201,6 +202,7 @@ class Lane:
         if self._wire is None:
             if self._connecting is None:
                 self._connecting = self.loop.create_task(self._connect(), name="retrysafe: connect to redis")
+                self._connecting.add_done_callback(self._never_began)
         elif not self._wire.paused:
             queue, self._queue = self._queue, []
             self._wire.send(queue)
@@ -227,9 +229,18 @@ class Lane:
             if failure is None:
                 self.flush_soon()
             else:
-                queue, self._queue = self._queue, []
-                for asked in queue:
-                    asked.failed(failure_of_your_own(failure))
+                self._fail(failure)
+
+    def _never_began(self, task: asyncio.Task[None]) -> None:
+        """Leave nobody waiting for a task that was cancelled before its first step."""
+        if self._connecting is task:
+            self._connecting = None
+            self._fail(unreachable(self._place.name, "this event loop is ending"))
+
+    def _fail(self, failure: StoreError) -> None:
+        queue, self._queue = self._queue, []
+        for asked in queue:
+            asked.failed(failure_of_your_own(failure))
 
     async def _connected(self) -> Wire:
         place, timeout_s = self._place, self._place.timeout_ms / 1_000

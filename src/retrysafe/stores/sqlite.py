@@ -15,9 +15,10 @@ import asyncio
 import atexit
 import logging
 import os
+import sqlite3
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,8 @@ from retrysafe.stores.contract import Pending
 from retrysafe.stores.migrations import Migration
 from retrysafe.stores.plan import AgreeOnSecret
 from retrysafe.stores.sqlite_file import Identity, SqliteFile, migrations
-from retrysafe.stores.sqlite_session import Session
+from retrysafe.stores.sqlite_session import Session, refused
+from retrysafe.stores.url import StoreUrl
 
 _LOG = logging.getLogger("retrysafe.stores.sqlite")
 
@@ -104,11 +106,18 @@ class SqliteStore:
 
     def missing_migrations(self) -> tuple[Migration, ...]:
         """The migrations of the schema that the file has not gone through; it is neither made nor changed."""
-        return self._file.missing()
+        return self._visit(self._file.missing)
 
     def migrate(self) -> tuple[Migration, ...]:
         """Go through every migration, those after a deployment too; answered by those that were missing."""
-        return self._file.migrate()
+        return self._visit(self._file.migrate)
+
+    def _visit(self, action: Callable[[], T]) -> T:
+        """Do something with the file on this thread, whose connection is not the writer's."""
+        try:
+            return action()
+        except (sqlite3.Error, OSError) as error:
+            raise refused(self._file.path, error) from error
 
     def close(self) -> None:
         """Finish what was handed over, end the thread and close the file."""
@@ -268,3 +277,18 @@ def _after_fork() -> None:
 
 atexit.register(_stop_all)
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+
+def store_of(url: StoreUrl) -> SqliteStore:
+    """The store that a URL names.
+
+    Args:
+        url: `sqlite:///relative.db` or `sqlite:////absolute/path.db`, with `?force=true` for a file on a network
+            file system that only one host ever opens.
+    """
+    path = url.path[1:]
+    url.refuse(url.authority, "a relative path has three slashes before it, an absolute one four")
+    url.refuse(not path, "it names no file")
+    force = url.flag("force")
+    url.refuse_rest()
+    return SqliteStore(path, force=force)

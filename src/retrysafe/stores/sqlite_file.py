@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -138,13 +138,18 @@ class SqliteFile:
             as `connect`.
         """
         if not self.path.exists():
-            return tuple(self.migrations)
-        connection = self._connect(self.busy_ms)
-        try:
-            connection.execute("BEGIN")
-            return tuple(self.migrations[self._gone_through(connection) :])
-        finally:
-            connection.close()
+            gone = 0
+        else:
+            connection = self._connect(self.busy_ms)
+            try:
+                connection.execute("BEGIN")
+                gone = self._gone_through(connection)
+            finally:
+                connection.close()
+        return tuple(
+            replace(migration, script=f"BEGIN IMMEDIATE;\n{self._script(migration)}COMMIT;\n")
+            for migration in self.migrations[gone:]
+        )
 
     def migrate(self) -> tuple[Migration, ...]:
         """Go through every migration that is known, those after the deployment too; answered by those missing.
@@ -251,12 +256,18 @@ class SqliteFile:
         connection.execute("BEGIN IMMEDIATE")
         gone = self._gone_through(connection)
         for migration in self.migrations[gone:last]:
-            for statement in statements(migration.script):
+            for statement in statements(self._script(migration)):
                 connection.execute(statement)
-        if gone < last:
-            connection.execute("UPDATE meta SET migrations = ?", (last,))
-            connection.execute(f"PRAGMA user_version = {needed(self.migrations, last)}")
         connection.execute("COMMIT")
+
+    def _script(self, migration: Migration) -> str:
+        """The statements of a migration, and those by which the file knows afterwards that it has gone through it."""
+        number = migration.number
+        counted = ""
+        if number > 1:  # the second makes the column
+            counted = f"UPDATE meta SET migrations = {number};\n"  # noqa: S608 - a number of this package
+        must_know = f"PRAGMA user_version = {needed(self.migrations, number)};\n"
+        return f"{migration.script.rstrip()}\n{counted}{must_know}"
 
     def _patiently(self, action: Callable[[], T]) -> T:
         """Repeat what fails because the file is busy, for as long as SQLite itself would wait."""

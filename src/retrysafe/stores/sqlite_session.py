@@ -10,6 +10,7 @@ import logging
 import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
@@ -170,23 +171,30 @@ class Session:
             if self._connection is not None and not _blames_the_file(error):
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
-                return self._refused(error)
+                return refused(self._file.path, error)
         except sqlite3.Error as worse:
             error = worse
         self.close()
-        return self._refused(error)
+        return refused(self._file.path, error)
 
-    def _refused(self, error: Exception) -> StoreError:
-        if isinstance(error, StoreError):
-            return error
-        failure: StoreError
-        if _blames_the_file(error):
-            advice = _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "look at its disk and its permissions")
-            failure = StoreUnavailable(f"{self._file.path}: {error}; {advice}")
-        else:
-            failure = StoreError(f"{self._file.path} does not take the values of this transition: {error}")
-        failure.__cause__ = error
-        return failure
+
+def refused(path: Path, error: Exception) -> StoreError:
+    """What callers are to hear of an error: which file, what was seen, what to do about it.
+
+    Args:
+        path: of the file.
+        error: of SQLite or the system; one of ours stays as it is.
+    """
+    if isinstance(error, StoreError):
+        return error
+    failure: StoreError
+    if _blames_the_file(error):
+        advice = _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "look at its disk and its permissions")
+        failure = StoreUnavailable(f"{path}: {error}; {advice}")
+    else:
+        failure = StoreError(f"{path} does not take the values of this transition: {error}")
+    failure.__cause__ = error
+    return failure
 
 
 def _log_bytes_most(transition: Transition[Any]) -> int:
