@@ -123,7 +123,7 @@ def test_tables_of_another_application_are_refused(schema):
 
 
 def test_a_user_with_few_rights(schema):
-    """Who may not make a schema is told what to grant; with the schema made by another, what the docs list is enough."""
+    """Who may not make a schema is told what to grant; with the schema there, what the docs list is enough."""
     page = Path(__file__).parents[2].joinpath("docs/how-to/postgres.md").read_text("utf-8")
     grants = re.findall(r"^GRANT .*;$", page, re.MULTILINE)
     user, password = f"u{schema}", "its-own-secret"
