@@ -192,9 +192,10 @@ async def carry(session: Session, transitions: Sequence[Transition[Any]], sleep:
 async def _each_alone(session: Session, transitions: Sequence[Transition[Any]], sleep: Sleep) -> Sequence[Any]:
     outcomes: list[Any] = []
     for transition in transitions:
-        outcomes += await carry(session, [transition], sleep)
-        if not session.connected:  # the rest would fail in the same way, and wait as long for it
-            return outcomes + [outcomes[-1]] * (len(transitions) - len(outcomes))
+        (outcome,) = await carry(session, [transition], sleep)
+        outcomes.append(outcome)
+        if isinstance(outcome, StoreError) and not session.connected:  # the rest would fail alike, and wait as long
+            return outcomes + [outcome] * (len(transitions) - len(outcomes))
     return outcomes
 
 
