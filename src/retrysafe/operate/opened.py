@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from retrysafe.errors import StoreUnavailable
-from retrysafe.stores.contract import HasSchema, Store
+from retrysafe.stores.contract import HasSchema, NeedsNoSchema, Store
 from retrysafe.stores.location import open_store
 
 
@@ -26,8 +26,15 @@ def opened(url: str, secret: bytes | None) -> Iterator[tuple[Store, bytes]]:
     """
     store = open_store(url)
     try:
-        if isinstance(store, HasSchema) and any(missing.number == 1 for missing in store.missing_migrations()):
+        if _is_new(store):
             raise StoreUnavailable(f"{store.name} is not there, and was not made; check the URL of the store")
         yield store, store.open(secret)
     finally:
         store.close()
+
+
+def _is_new(store: Store) -> bool:
+    """No application has used it yet."""
+    if isinstance(store, HasSchema):
+        return any(missing.number == 1 for missing in store.missing_migrations())
+    return isinstance(store, NeedsNoSchema) and not store.is_in_use()

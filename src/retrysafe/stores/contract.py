@@ -126,6 +126,18 @@ class HasSchema(Protocol):
         """
 
 
+@runtime_checkable
+class NeedsNoSchema(Protocol):
+    """A store without tables, which is made by being used."""
+
+    def is_in_use(self) -> bool:
+        """Whether an application has opened it before. Changes and makes nothing.
+
+        Raises:
+            StoreError: as `Store.open`.
+        """
+
+
 def secret_check(secret: bytes) -> bytes:
     """The digest by which a store recognises the operator's secret without holding it; 32 bytes."""
     return hmac.digest(secret, b"retrysafe: is this the secret of these records?", "sha256")
