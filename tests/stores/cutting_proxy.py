@@ -34,7 +34,7 @@ class CuttingProxy:
 
     @contextmanager
     def mute(self) -> Iterator[None]:
-        """Meanwhile no answer is passed on, and each cuts its connection."""
+        """Meanwhile no answer is passed on, and each cuts its connection, once the server has done all it was asked."""
         self._mute = True
         try:
             yield
@@ -61,7 +61,7 @@ class CuttingProxy:
         task.add_done_callback(self._tasks.discard)
         self._writers.add(writer)
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
-        answers = asyncio.create_task(self._answer(far_reader, writer))
+        answers = asyncio.create_task(self._answer(far_reader, far_writer, writer))
         try:
             with suppress(ConnectionError):
                 while data := await reader.read(1 << 16):
@@ -74,10 +74,14 @@ class CuttingProxy:
             writer.close()
             self._writers.discard(writer)
 
-    async def _answer(self, far_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answer(
+        self, far_reader: asyncio.StreamReader, far_writer: asyncio.StreamWriter, writer: asyncio.StreamWriter
+    ) -> None:
         with suppress(ConnectionError):
             while data := await far_reader.read(1 << 16):
                 if self._mute:
+                    far_writer.write_eof()
+                    await far_reader.read()  # until the server hangs up: after it has done what it was asked
                     break
                 if self.deaf is not None and len(data) >= self.deaf:
                     self.deaf = None

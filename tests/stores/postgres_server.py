@@ -33,6 +33,8 @@ port = {port}
 unix_socket_directories = '{folder}'
 max_connections = 150
 fsync = off  # what a killed process has written is there all the same
+full_page_writes = off
+jit = off
 autovacuum_naptime = 1h
 log_min_messages = warning
 """

@@ -46,7 +46,7 @@ from retrysafe.stores.migrations import Migration, migrations_of
 from retrysafe.stores.mysql import MysqlStore
 from retrysafe.stores.mysql_pymysql import BlockingWire
 from retrysafe.stores.mysql_server import ServerError, failure_of, may_lose, unusable
-from retrysafe.stores.mysql_session import IDLE_S_MAX, MysqlSession
+from retrysafe.stores.mysql_session import IDLE_S_MAX, MysqlSession, Terms
 from retrysafe.stores.mysql_sql import CLOCK, plan_of
 from retrysafe.testing import ManualClock
 from retrysafe.testing.subject import transition_of
@@ -259,7 +259,7 @@ def test_a_connection_that_counts_changed_rows_is_refused(store, address):
         flags = pymysql.constants.CLIENT.MULTI_STATEMENTS
         return BlockingWire(server().connect(address.database, client_flag=flags))
 
-    session = MysqlSession("mysql", dial, CLOCK, 1, migrations=len(KNOWN))
+    session = MysqlSession(dial, Terms("mysql", CLOCK, lock_wait_s=1, migrations=len(KNOWN)))
     with pytest.raises(StoreUnusable, match="CLIENT_FOUND_ROWS"):
         finished(session.connect())
     session.drop()

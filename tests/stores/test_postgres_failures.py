@@ -24,6 +24,7 @@ from retrysafe.stores.postgres_psycopg import ThreadSession
 from retrysafe.testing.subject import COLOURS
 from tests.stores.cutting_proxy import CuttingProxy
 from tests.stores.postgres_server import PATIENCE_S, Bouncer, PostgresServer, bouncer, server
+from tests.stores.test_sqlite_processes import in_child
 
 MANY = 32
 
@@ -199,13 +200,16 @@ def test_a_child_connects_for_itself():
     with opened(server().url()) as store:
         claim, inherited = claiming(), claiming()
         store.perform(claim)
-        child = os.fork()
-        if not child:
-            done = store.perform(inherited).record.token == inherited.token and store.perform(completing(inherited))
-            os._exit(0 if done else 1)
-        for _ in range(MANY):
-            assert store.perform(RenewIfHeld(held(claim), 600_000, 600_000))
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+        def work():
+            assert store.perform(inherited).record.token == inherited.token
+            assert store.perform(completing(inherited))
+            return "done"
+
+        with ThreadPoolExecutor(1) as pool:
+            renewing = pool.submit(lambda: [store.perform(RenewIfHeld(held(claim), 9, 9)) for _ in range(MANY)])
+            assert in_child(os.fork, work) == "done"
+            assert renewing.result() == [True] * MANY
         assert store.perform(completing(claim))
         assert store.perform(Read(inherited.record_id)).record.state is State.COMPLETED
 

@@ -197,12 +197,12 @@ def prepared(schema):
     for name, text in texts.items():
         (asked,) = set(re.findall(r"AS asked\((.*?)\)", text))
         asked = asked.replace("asked_", "").split(", ")
-        yield kinds[name].__name__, text, [array_of(column) for column in asked]
-    yield "read", statements.read, [array_of("record_id")]
-    yield "due", statements.due, []
+        yield kinds[name].__name__, text, ["0", *(array_of(column) for column in asked)]
+    yield "read", statements.read, ["0", array_of("record_id")]
+    yield "due", statements.due, ["0"]
     yield "responses", statements.responses, [f"{quoted(bytes([128]))}::bytea", "200"]
     for event, text in statements.purges.items():
-        yield event, text, ["200"]
+        yield event, text, ["0", "200"]
 
 
 def test_plans_stay_good_while_the_table_grows(schema):

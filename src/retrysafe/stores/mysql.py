@@ -27,7 +27,7 @@ from retrysafe.stores.mysql_server import (
     missing,
     setup,
 )
-from retrysafe.stores.mysql_session import MysqlSession, Wire
+from retrysafe.stores.mysql_session import MysqlSession, Terms, Wire
 from retrysafe.stores.mysql_sql import CLOCK
 from retrysafe.stores.url import StoreUrl, lacking
 
@@ -66,13 +66,12 @@ class MysqlStore:
         self._migrations = migrations_of("mysql") if migrations is None else migrations
         self._lock_wait_s = lock_wait_s
         self._dial = partial(mysql_pymysql.dial, address, reply_s)
-        dial = partial(mysql_asyncmy.dial, address, reply_s)
-        common = (clock_sql, lock_wait_s, len(self._migrations))
+        terms = Terms(self._name, clock_sql, lock_wait_s, len(self._migrations))
         self._begin = partial(
             Lanes,
             self._name,
-            partial(MysqlSession, self._name, dial, *common),
-            partial(MysqlSession, self._name, self._dial, *common),
+            partial(MysqlSession, partial(mysql_asyncmy.dial, address, reply_s), terms),
+            partial(MysqlSession, self._dial, terms),
         )
         self._lanes: Lanes | None = None
 

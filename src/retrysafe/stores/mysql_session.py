@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from retrysafe.errors import StoreError, StoreUnavailable
+from retrysafe.model import Found
 from retrysafe.protocol.effects import Transition
+from retrysafe.stores.clock import Told
 from retrysafe.stores.lanes import Then, Verdict
 from retrysafe.stores.mysql_server import CHECK, CONFLICTS, Conversation, ServerError, check, examine, failure_of, setup
 from retrysafe.stores.mysql_sql import Plan, Vanished, plan_of
@@ -36,23 +39,37 @@ class Wire(Conversation, Protocol):
 Dial = Callable[[], Awaitable[Wire]]
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the connections of a store have in common.
+
+    Attributes:
+        name: of the store, for people.
+        clock_sql: an expression that is the time in milliseconds.
+        lock_wait_s: how long a statement waits for a row.
+        migrations: how many this release knows.
+        told: what time it is.
+    """
+
+    name: str
+    clock_sql: str
+    lock_wait_s: int
+    migrations: int
+    told: Told = field(default_factory=Told)
+
+
 class MysqlSession:
     """A connection that is made when it is needed, dropped when it fails, and made again.
 
     Args:
-        name: of the store, for people.
         dial: connects to the server, or raises `ServerError`.
-        clock_sql: an expression that is the time in milliseconds.
-        lock_wait_s: how long a statement waits for a row.
-        migrations: how many this release knows.
+        terms: of the store.
     """
 
-    def __init__(self, name: str, dial: Dial, clock_sql: str, lock_wait_s: int, migrations: int) -> None:
-        self._name = name
+    def __init__(self, dial: Dial, terms: Terms) -> None:
+        self._name = terms.name
         self._dial = dial
-        self._clock_sql = clock_sql
-        self._lock_wait_s = lock_wait_s
-        self._migrations = migrations
+        self._terms = terms
         self._wire: Wire | None = None
         self._used_s = 0.0
         self._text_bytes_max = 0
@@ -67,9 +84,9 @@ class MysqlSession:
         self.drop()
         wire = await self._dial()
         try:
-            *_, shown, matched, rows = await wire.ask(f"{setup(self._lock_wait_s)}; {CHECK}")
+            *_, shown, matched, rows = await wire.ask(f"{setup(self._terms.lock_wait_s)}; {CHECK}")
             said = examine(self._name, shown)
-            check(self._name, matched, rows, self._migrations)
+            check(self._name, matched, rows, self._terms.migrations)
         except BaseException:
             wire.drop()
             raise
@@ -82,11 +99,15 @@ class MysqlSession:
         assert self._wire is not None
         self._used_s = time.monotonic()
         try:
-            return await self._carry(self._wire, plan_of(transitions, self._clock_sql))
+            answers = await self._carry(
+                self._wire, plan_of(transitions, self._terms.clock_sql, self._terms.told.now_ms)
+            )
         except ServerError as error:
             if not error.lost:
                 await self._wire.ask("ROLLBACK")
             raise
+        self._terms.told.hear(answer.now_ms for answer in answers if isinstance(answer, Found))
+        return answers
 
     def judge(self, error: Exception) -> Verdict:
         """What an error means. If the server undid it, only that connection's future is in question."""

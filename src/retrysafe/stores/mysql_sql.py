@@ -20,7 +20,8 @@ may be: one transaction of one such statement each.
 long, nor does the server keep for long what others delete meanwhile.
 
 **Time** is the server's, read once for a text. A record is never dated before what it already says: the
-server's clock may step back, and so may the clock of the next server.
+server's clock may step back, and so may the clock of the next server. Nor does time go back for one process: it says
+what it was told.
 """
 
 from __future__ import annotations
@@ -196,14 +197,15 @@ _PURGES = {event: _purging(event, writes) for event, (writes, _) in sql.PURGES.i
 # --- plans --------------------------------------------------------------------------------------
 
 
-def plan_of(transitions: Sequence[Transition[Any]], clock_sql: str) -> Plan[list[Any]]:
+def plan_of(transitions: Sequence[Transition[Any]], clock_sql: str, told_ms: int = 0) -> Plan[list[Any]]:
     """The plan that does all of these or none, and answers them in order.
 
     Args:
         transitions: of one kind, on different records, sorted by record; one, if it is on many records.
         clock_sql: an expression that is the time in milliseconds.
+        told_ms: the latest time that this process was told.
     """
-    time = f"SET {_NOW} = ({clock_sql})"
+    time = f"SET {_NOW} = GREATEST(({clock_sql}), {literal(told_ms)})"
     match transitions[0]:
         case ClaimIfAbsent() | Read():
             return _claim_or_read(cast(Sequence[ClaimIfAbsent | Read], transitions), time)

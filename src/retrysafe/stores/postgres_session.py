@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
@@ -27,6 +27,7 @@ from retrysafe.protocol.effects import (
     Transition,
 )
 from retrysafe.protocol.states import Event
+from retrysafe.stores.clock import Told
 from retrysafe.stores.lanes import CONFLICTS_MAX, Then, Verdict, record_of
 from retrysafe.stores.plan import page_of, stats_of, summed
 from retrysafe.stores.postgres_sql import Statements, parameters
@@ -67,6 +68,7 @@ class Place:
         migrations: how many this release knows.
         pooled: connections go through a pooler, which may give each transaction another one. Assumed until `open`
             has found out.
+        told: what time it is.
     """
 
     url: str
@@ -74,6 +76,7 @@ class Place:
     statements: Statements
     migrations: int
     pooled: bool = True
+    told: Told = field(default_factory=Told)
 
 
 class InDoubt(Exception):
@@ -151,6 +154,7 @@ class PostgresSession(ABC):
         """Do a batch of one kind, in one statement; see `lanes.Session`."""
         self.warning = None
         answers = await self._run(transitions)
+        self.place.told.hear(answer.now_ms for answer in answers if isinstance(answer, Found))
         if self.warning is not None:
             raise InDoubt(self.warning)
         return answers
@@ -171,16 +175,20 @@ class PostgresSession(ABC):
             case TakeStats(days):
                 return [await self._take_stats(days)]
             case first:
-                rows = await self.fetch(statements.changes[type(first)], *parameters(transitions))
+                rows = await self._fetch_timed(statements.changes[type(first)], *parameters(transitions))
                 changed = {row[0] for row in rows}
                 return [record_of(transition) in changed for transition in transitions]
+
+    async def _fetch_timed(self, statement: str, *values: Any) -> Sequence[Sequence[Any]]:
+        """The rows of a statement that asks what time it is."""
+        return await self.fetch(statement, self.place.told.now_ms, *values)
 
     async def _claim(self, claims: Sequence[Transition[Any]]) -> Sequence[Found]:
         """What another connection made in the moment of a claim, the statement neither saw nor could insert."""
         found: dict[bytes, Found] = {}
         missing = claims
         for _ in range(CONFLICTS_MAX):
-            for row in await self.fetch(self.place.statements.claim, *parameters(missing)):
+            for row in await self._fetch_timed(self.place.statements.claim, *parameters(missing)):
                 found[row[0]] = _found(row)
             if len(found) == len(claims):
                 return [found[record_of(claim)] for claim in claims]
@@ -188,7 +196,7 @@ class PostgresSession(ABC):
         raise StoreUnavailable(f"{self.place.name}: a record came and went {CONFLICTS_MAX} times while it was claimed")
 
     async def _read(self, reads: Sequence[Transition[Any]]) -> Sequence[Found | None]:
-        rows = await self.fetch(self.place.statements.read, [record_of(read) for read in reads])
+        rows = await self._fetch_timed(self.place.statements.read, [record_of(read) for read in reads])
         if any(row[-1] for row in rows):
             raise StoreUnavailable(f"{self.place.name} is in recovery, a standby: what it says may be old")
         found = {row[0]: _found(row) for row in rows if row[1] is not None}
@@ -198,23 +206,23 @@ class PostgresSession(ABC):
         """Forget before expiring, so that what is over altogether is deleted and not first emptied."""
         statements = self.place.statements
         counts = dict.fromkeys(statements.purges, 0)
-        if await self.fetch(statements.due):
+        if await self._fetch_timed(statements.due):
             for event, statement in statements.purges.items():
-                counts[event] = len(await self.fetch(statement, purge.batch_max))
+                counts[event] = len(await self._fetch_timed(statement, purge.batch_max))
         done = any(counts.values())  # if not, what is due is in other hands, which will do it
-        more = done and bool(await self.fetch(statements.due))
+        more = done and bool(await self._fetch_timed(statements.due))
         return Purged(expired=counts[Event.EXPIRE], forgotten=counts[Event.FORGET], more=more)
 
     async def _count_answers(self, counting: CountAnswers) -> bool:
         """Forgetting is a statement of its own: done without the other it is no harm, and engines may want it so."""
-        await self.fetch(self.place.statements.forget_answers)
+        await self._fetch_timed(self.place.statements.forget_answers)
         if counting.counts:
-            await self.fetch(self.place.statements.count_answers, *parameters(summed(counting.counts)))
+            await self._fetch_timed(self.place.statements.count_answers, *parameters(summed(counting.counts)))
         return True
 
     async def _take_stats(self, days: int) -> Stats:
         statements = self.place.statements
-        ((now_ms,),) = await self.fetch(statements.now)
+        ((now_ms,),) = await self._fetch_timed(statements.now)
         self.answer_s = COUNTED_S
         try:
             records = await self.fetch(statements.record_counts)

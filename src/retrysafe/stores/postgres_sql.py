@@ -6,7 +6,8 @@ transition is the column `asked_x`.
 
 The time of a row is the server's clock, or the latest date in the record if the clock stepped back behind
 it: so no record is dated before what it says of itself, over restarts and failovers too, and no row of the
-whole store has to be written for that.
+whole store has to be written for that. Nor does the time go back for one process: `$1` of each statement that asks for
+the time is the latest that the process was told.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def parameters(batch: Sequence[Any]) -> list[list[Any]]:
 def _asked(kind: type[Any]) -> str:
     """The batch as a table."""
     names = _ATTRIBUTES[kind]
-    arrays = (f"${at}::{type_name}[]" for at, type_name in enumerate(names.values(), 1))
+    arrays = (f"${at}::{type_name}[]" for at, type_name in enumerate(names.values(), 2))
     return f"unnest({', '.join(arrays)}) AS asked({', '.join(f'asked_{name}' for name in names)})"
 
 
@@ -113,7 +114,7 @@ class Statements:
         """A row for each record that was asked for, whether it is there or not; and is the answer a standby's?"""
         return (
             f"WITH {self._clock} SELECT asked_record_id, {sql.COLUMNS}, {_NOW}, {self.in_recovery}"
-            f" FROM unnest($1::bytea[]) AS asked(asked_record_id) CROSS JOIN clock"
+            f" FROM unnest($2::bytea[]) AS asked(asked_record_id) CROSS JOIN clock"
             f" LEFT JOIN {self.records} ON record_id = asked_record_id"
         )
 
@@ -134,8 +135,8 @@ class Statements:
 
     @cached_property
     def purges(self) -> Mapping[Event, str]:
-        """For each event of a purge: let it happen to as many as $1, of what has been due longest."""
-        longest_due = f"FROM {self.records} WHERE {_DUE} <= {_ONE_NOW} ORDER BY {_DUE} LIMIT $1::bigint"
+        """For each event of a purge: let it happen to as many as $2, of what has been due longest."""
+        longest_due = f"FROM {self.records} WHERE {_DUE} <= {_ONE_NOW} ORDER BY {_DUE} LIMIT $2::bigint"
         if self.portable:
             these = f"record_id IN (SELECT record_id {longest_due})"
         else:  # by their places, and past what somebody else is at work on
@@ -198,7 +199,7 @@ class Statements:
 
         What is set for a connection is set, behind a pooler, for whoever gets that connection next.
         """
-        clock = self.clock
+        clock = f"greatest({self.clock}, $1::bigint)"
         if not self.portable:
             clock = f"CASE WHEN set_config('lock_timeout', '{LOCK_MS}', true) IS NOT NULL THEN {clock} END"
         return f"clock AS MATERIALIZED (SELECT {clock} AS clock_ms)"
