@@ -23,7 +23,8 @@ import redis
 from retrysafe.protocol.effects import CountAnswers, ListResponses, Purge, TakeStats, Transition
 from retrysafe.stores.plan import AgreeOnSecret
 from retrysafe.stores.redis import RedisStore
-from retrysafe.stores.redis_place import RedisPlace, place_of
+from retrysafe.stores.redis_client import BlockingClient
+from retrysafe.stores.redis_place import Kind, RedisPlace, place_of
 from tests.stores.redis_proxy import Proxy, proxy
 from tests.stores.redis_servers import PROGRAM, PROGRAMS, cluster, sentinels, server
 
@@ -84,6 +85,25 @@ def mute(_: Path) -> Iterator[None]:
     network().cut_replies_after(0)
     yield
     network().heal()
+
+
+class KeptClient(BlockingClient):
+    """A client that is made once a session: to get to know a cluster takes longer than most cases do."""
+
+    def close(self) -> None:
+        """It is still needed."""
+
+    def end(self) -> None:
+        """It is not needed any more."""
+        super().close()
+
+
+@cache
+def kept_client(url: str) -> KeptClient:
+    """The client of these servers."""
+    client = KeptClient(place_of(url))
+    ENDS.callback(client.end)
+    return client
 
 
 class TimedStore(RedisStore):
@@ -156,4 +176,7 @@ def timed_store(url: str, clock: Callable[[], int], records: Path, admin: str | 
     """A store on a manual clock; the same folder means the same records. Its clock is set through `admin`."""
     prefix = f"t{hashlib.sha256(str(records).encode()).hexdigest()[:12]}"
     place = place_of(f"{url}{'&' if '?' in url else '?'}prefix={prefix}")
-    return TimedStore(place, clock, _admin(admin or url.partition("?")[0]))
+    store = TimedStore(place, clock, _admin(admin or url.partition("?")[0]))
+    if place.kind is not Kind.SINGLE:
+        store._blocking = kept_client(url)
+    return store

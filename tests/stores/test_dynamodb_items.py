@@ -12,7 +12,7 @@ from retrysafe.model import Record, State
 from retrysafe.protocol import effects
 from retrysafe.protocol.states import Event, sources, target
 from retrysafe.stores import dynamodb, dynamodb_items, dynamodb_table
-from retrysafe.stores.dynamodb_items import CENSUS, CHANGES, COMPLETE_IN_PARTS, COUNT, HEADS, PURGE, RESEALS
+from retrysafe.stores.dynamodb_items import CHANGES, COMPLETE_IN_PARTS, PURGE, RESEALS
 
 EVERY = [*CHANGES.values(), COMPLETE_IN_PARTS, *RESEALS.values(), *PURGE]
 OWN = {"write_id", "dated_at_ms", "forget_at_s", "parts", "parts_id", "response_bytes", "response_head"}

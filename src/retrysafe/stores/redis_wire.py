@@ -316,6 +316,7 @@ class Job:
     def _go_on(self, resume: Callable[[Any], Step], with_this: Any) -> None:
         try:
             self._step = resume(with_this)
+            self._reloaded = False
         except StopIteration as end:
             self._future.set_result(end.value)
         except StoreError as error:
