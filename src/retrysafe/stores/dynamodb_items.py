@@ -169,7 +169,8 @@ HEADS = {
     "ProjectionExpression": f"#{KEY}, #response_head",
     "FilterExpression": "attribute_exists(#response_head)",
 }
-COUNT = "SET #route = :route, #day = :day, #forget_at_ms = :forget_at_ms, #forget_at_s = :forget_at_s" + (
+COUNT = (
+    "SET #route = :route, #day = :day, #forget_at_ms = :forget_at_ms, #forget_at_s = :forget_at_s"
     " ADD #recorded :recorded, #replayed :replayed"
 )
 
