@@ -435,7 +435,7 @@ def test_a_loop_may_end_in_the_turn_of_a_submission(server, lanes, turns):
         for _ in range(2):
             await asyncio.sleep(0)
 
-    tasks = []
+    tasks: list[asyncio.Task[None]] = []
     ending = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
     ending.start()
     ending.join(30)
@@ -468,8 +468,9 @@ def test_a_thread_that_is_interrupted_while_it_waits_keeps_nobody_waiting(server
     def interrupt_who_waits():
         while not lanes._threads[0]._waiting:
             threading.Event().wait(0.001)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+        signal.pthread_kill(waiting, signal.SIGUSR1)
 
+    waiting = threading.get_ident()
     server.gate.clear()
     before = signal.signal(signal.SIGUSR1, interrupt)
     with ThreadPoolExecutor(2) as pool:
