@@ -382,7 +382,7 @@ def test_a_loop_may_end_in_the_turn_of_a_submission(client, turns, redis_server)
         for _ in range(2):
             await asyncio.sleep(0)
 
-    tasks = []
+    tasks: list[asyncio.Task[None]] = []
     ending = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
     ending.start()
     ending.join(30)

@@ -32,7 +32,7 @@ from typing import Any, Protocol, TypeVar
 
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
 from retrysafe.protocol.effects import ClaimIfAbsent, Read, Transition
-from retrysafe.stores.contract import Pending
+from retrysafe.stores.contract import Pending, failure_of_your_own
 from retrysafe.value import value
 
 T = TypeVar("T")
@@ -199,13 +199,6 @@ async def _each_alone(session: Session, transitions: Sequence[Transition[Any]], 
     return outcomes
 
 
-def _again(failure: StoreError) -> StoreError:
-    """The same failure for another caller: each raises, and thereby marks, an exception of its own."""
-    copy = type(failure)(str(failure))
-    copy.__cause__ = failure.__cause__
-    return copy
-
-
 # --- asyncio ------------------------------------------------------------------------------------
 
 
@@ -222,7 +215,7 @@ class _Awaited(Call):
         if self.future.done():  # by a lane that stopped in the middle
             return
         if isinstance(outcome, StoreError):
-            self.future.set_exception(_again(outcome))
+            self.future.set_exception(failure_of_your_own(outcome))
         else:
             self.future.set_result(outcome)
 
@@ -340,7 +333,7 @@ class _Blocked(Call):
 
     def outcome(self) -> Any:
         if isinstance(self._outcome, StoreError):
-            raise _again(self._outcome)
+            raise failure_of_your_own(self._outcome)
         return self._outcome
 
 
