@@ -50,7 +50,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
-from retrysafe.errors import StoreUnusable
+from retrysafe.errors import StoreError, StoreUnusable
 from retrysafe.protocol.effects import Transition
 from retrysafe.stores.migrations import Migration
 
@@ -138,6 +138,13 @@ class NeedsNoSchema(Protocol):
         Raises:
             StoreError: as `Store.open`.
         """
+
+
+def failure_of_your_own(failure: StoreError) -> StoreError:
+    """The same failure for one more caller: each raises, and thereby marks, an exception of its own."""
+    copy = type(failure)(str(failure))
+    copy.__cause__ = failure.__cause__
+    return copy
 
 
 def secret_check(secret: bytes) -> bytes:

@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Any, Protocol, assert_never, cast
 
 from retrysafe.errors import StoreError
+from retrysafe.stores.contract import failure_of_your_own
 from retrysafe.stores.redis_errors import DEMOTED, NOT_LOADED, code_of, in_doubt, refused, unreachable
 from retrysafe.stores.redis_place import RedisPlace
 from retrysafe.stores.redis_plan import RECORDS_A_PAGE, Call, Keys, Page, Plan, Reads, Step, Wait
@@ -506,10 +507,3 @@ def _unwelcome(name: str, hello: Sequence[Any]) -> StoreError | None:
     if said.get(b"role") in (b"replica", b"slave"):
         return refused(name, DEMOTED)
     return None
-
-
-def failure_of_your_own(failure: StoreError) -> StoreError:
-    """The same failure for one more caller: each raises, and thereby marks, an exception of its own."""
-    copy = type(failure)(str(failure))
-    copy.__cause__ = failure.__cause__
-    return copy
