@@ -186,6 +186,26 @@ def test_a_slow_connection_is_not_a_silent_server(redis_server):
 
 
 @pytest.mark.parametrize("way", WAYS[1:])
+def test_a_store_that_is_closed_as_its_loop_ends_leaves_nothing_open(way, redis_server):
+    """Closed in the last turn of the loop, the store lets go of its connection all the same."""
+    store = RedisStore(place_of(f"redis://{redis_server.address}?client={way}"))
+    store.open()
+
+    async def use():
+        await store.submit(claiming())
+        store.close()
+
+    asyncio.run(use())
+    until(lambda: not _ours(redis_server), "no connection is left")
+
+
+def _ours(redis_server):
+    """The connections of stores to a server."""
+    with redis_server.client() as client:
+        return [one for one in client.client_list() if one["name"] == "retrysafe"]
+
+
+@pytest.mark.parametrize("way", WAYS[1:])
 def test_tasks_that_are_cancelled_mix_nothing_up(way, redis_server):
     """Tasks are cancelled at any moment of their transitions: every answer still belongs to its question."""
     with caller(way, f"redis://{redis_server.address}") as one:

@@ -150,6 +150,7 @@ class Lane:
         self.loop = asyncio.get_running_loop()
         self._place = place
         self._wire: Wire | None = None
+        self._leaving: set[Wire] = set()
         self._connecting: asyncio.Task[None] | None = None
         self._queue: list[Asked] = []
         self._flushing = False
@@ -180,12 +181,14 @@ class Lane:
         """Send nothing more through this connection; the next command makes another."""
         wire, self._wire = self._wire, None
         if wire is not None:
+            self._leaving.add(wire)
             wire.leave()
 
     def lost(self, wire: Wire) -> None:
         """A connection has ended. What waits for replicas waited for those of this connection."""
         if wire is self._wire:
             self._wire = None
+        self._leaving.discard(wire)
         self._waits.lost(in_doubt(self._place.name, "the connection was lost"))
         if self._queue:
             self.flush_soon()
@@ -262,13 +265,13 @@ class Lane:
 
     async def _at_the_end(self) -> AsyncGenerator[None, None]:
         """Event loops close their asynchronous generators as the last thing, when all tasks are over: and this one
-        the connection, which would otherwise be left open behind them.
+        the connection, and those that have not quite ended, which would otherwise be left open behind them.
         """
         try:
             yield
         finally:
-            wire, self._wire = self._wire, None
-            if wire is not None:
+            self.retire()
+            for wire in list(self._leaving):
                 wire.abort("the event loop has ended")
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_FAREWELL_S):
