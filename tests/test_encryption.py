@@ -81,6 +81,14 @@ def test_what_was_stored_before_there_were_keys_is_read():
     assert not RING.is_current(seal(SNAPSHOT, RECORD_ID, SECRET, RING)[:4] + plain[4:32])
 
 
+def test_who_has_the_secret_can_put_an_answer_in_place():
+    """Not guaranteed: what is not encrypted is believed by its seal, beside what is. The secret alone keeps that."""
+    forged = Snapshot(Response(200, (), b"forged"), whole=True, size=6, digest=b"", origin=b"")
+    assert unseal(seal(forged, RECORD_ID, SECRET), RECORD_ID, SECRET, RING) == forged
+    with pytest.raises(Unreadable):
+        unseal(seal(forged, RECORD_ID, b"t" * 32), RECORD_ID, SECRET, RING)
+
+
 @pytest.mark.parametrize("spelling", [
     lambda key: key,
     lambda key: key.hex(),
@@ -94,6 +102,7 @@ def test_keys_as_people_write_them(spelling):
     for key in (OLD, NEW, b"\xfb\xff" * 16):
         stored = KeyRing([key]).encrypt(CANARY, RECORD_ID)
         assert key_ring([spelling(key)]).decrypt(stored, RECORD_ID) == CANARY
+        assert key_ring(spelling(key)).decrypt(stored, RECORD_ID) == CANARY  # without a list around it
     assert key_ring(f"{NEW.hex()}, {OLD.hex()}").is_current(KeyRing([NEW]).encrypt(CANARY, RECORD_ID))
 
 

@@ -90,16 +90,18 @@ def _associated(key_id: bytes, record_id: bytes) -> bytes:
     return frame(b"retrysafe response", _VERSION, key_id, record_id)
 
 
-def key_ring(keys: str | Sequence[str | bytes]) -> KeyRing:
+def key_ring(keys: str | bytes | Sequence[str | bytes]) -> KeyRing:
     """A ring of keys as people write them.
 
     Args:
         keys: each 32 random bytes, or these as 64 hexadecimal digits or in base64. One text may hold several,
-            with commas or blanks between them.
+            with commas or blanks between them; bytes alone are one key.
 
     Raises:
         ConfigurationError: one is neither. The message says which by its place, and nothing of it.
     """
+    if isinstance(keys, bytes):
+        keys = [keys]
     keys = keys.replace(",", " ").split() if isinstance(keys, str) else keys
     read = [key if isinstance(key, bytes) else _decoded(key) for key in keys]
     faults = [

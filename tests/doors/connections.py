@@ -143,6 +143,6 @@ async def ask(app: Application, target: str = "POST /orders", **request: Any) ->
     return answer
 
 
-def protected(app: Application, store: Store | None = None, **settings: Any) -> IdempotencyMiddleware:
+def protected(app: Application, store: str | Store | None = None, **settings: Any) -> IdempotencyMiddleware:
     """The door around an application, with a memory store and the scope that `Connection` sends."""
     return IdempotencyMiddleware(app, store=store or MemoryStore(), scope="header:X-Account", **settings)

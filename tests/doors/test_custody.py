@@ -543,3 +543,33 @@ async def test_a_handler_may_ask_whether_its_client_has_left():
     door = protected(Starlette(routes=[Route("/orders", order, methods=["POST"])]))
     await connection.run(door)
     assert (seen, (await ask(door)).body) == ([False], b"ok")
+
+
+@in_loop
+async def test_the_drain_waits_for_who_begins_meanwhile():
+    """A request comes while the door waits for another one's handler, and is longer: the door waits for it too."""
+    gates = {b"first": asyncio.Event(), b"second": asyncio.Event()}
+
+    async def handler(connection, receive, send):
+        content = (await receive())["body"]
+        await gates[content].wait()
+        await send(start())
+        await send(piece(content))
+
+    store = MemoryStore()
+    door = protected(handler, store)
+    await door.open()
+    first = asyncio.create_task(ask(door, key="first", body=b"first"))
+    await eventually(lambda: len(states(store)) == 1)
+    closing = asyncio.create_task(door.close())
+    await turn(3)
+    second = asyncio.create_task(ask(door, key="second", body=b"second"))
+    await eventually(lambda: len(states(store)) == 2)
+    gates[b"first"].set()
+    assert (await first).body == b"first"
+    await turn(20)
+    assert not closing.done()
+    gates[b"second"].set()
+    assert (await second).body == b"second"
+    await closing
+    assert states(store) == [State.COMPLETED] * 2

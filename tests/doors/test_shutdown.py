@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
+import sys
 import uuid
 
 import pytest
@@ -57,6 +58,8 @@ def test_past_the_drain_the_outcome_is_unknown(server, tmp_path):
         client.send(request_bytes(key=name, name=name))
         shop.until("effect", name)
         shop.process.process.send_signal(signal.SIGTERM)
+        if server == "hypercorn" and sys.version_info >= (3, 12):
+            client.reset()  # from there on it waits for clients without an end
         shop.process.process.wait(STOP_S_MAX)
         assert shop.ledger("cancelled", name) == 1
     assert _retry(tmp_path, name=name).code == "outcome-unknown"

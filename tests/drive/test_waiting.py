@@ -224,6 +224,28 @@ async def test_a_server_that_stops_sends_them_away():
     assert not case.door._driver.waiting._ended
 
 
+@in_loop
+async def test_who_is_sent_away_asks_nothing_more(tmp_path):
+    """The door closes its store at once, as its owner is elsewhere: a 409, no claim on a closed store, no task left."""
+    policy, shop, noted = WAITING, Shop(), Noted()
+    shop.gate.clear()
+    url = f"sqlite:///{tmp_path}/records.db"
+    first, door = protected(shop, url, policy=policy), protected(shop, url, policy=policy, observer=noted)
+    await first.open()
+    await door.open()
+    owner = asyncio.create_task(ask(first))
+    await shop.entered.wait()
+    duplicates = [asyncio.create_task(ask(door)) for _ in range(5)]
+    await eventually(lambda: waiters(door) == 5)
+    await door.close()
+    assert {answer.code for answer in await asyncio.gather(*duplicates)} == {"in-progress"}
+    assert not noted.of(StoreFailed)
+    assert not door._driver._errands
+    shop.gate.set()
+    assert (await owner).status == 201
+    await first.close()
+
+
 @pytest.mark.parametrize(("recovery", "code", "effects"), [("manual", "outcome-unknown", 1), ("rerun", None, 2)])
 def test_an_owner_that_is_gone(recovery, code, effects):
     """Its lease lapses while they wait: the outcome is unknown, or, where that is allowed, one of them takes over."""
@@ -426,7 +448,7 @@ def test_threads_are_sent_away():
     with threads() as (_, _, driver, _, _, duplicates):
         driver.waiting.end()
         assert [waiting.result(PATIENCE_S).ending for waiting in duplicates] == ["in-progress"] * 5
-        assert driver.waiting.wait(Wait(bytes(32), 10_000, None)).end is WaitEnd.OVER
+        assert driver.waiting.wait(Wait(bytes(32), 10_000, None)).end is WaitEnd.STOPPED
         driver.waiting.resume()
         assert driver.waiting.wait(Wait(bytes(32), 10_000, None)).end is WaitEnd.CHANGED
 

@@ -126,6 +126,14 @@ def test_a_store_that_is_not_there_is_not_made(name, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", [("purge",), ("stats",), ("keys", "rotate")])
+def test_memory_is_no_store_of_others(name):
+    """Nothing can be in it, so nothing is said to be well with it: exit code 2."""
+    result = command(*name, "--store", "memory://", RETRYSAFE_ENCRYPTION_KEYS="ab" * 32)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "name the store of the applications" in result.stderr
+
+
 # --- purge ------------------------------------------------------------------------------------------
 
 

@@ -25,6 +25,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
         self._reply_bytes_max: int | None = None
+        self._refusing = False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._threads: list[threading.Thread] = []
@@ -39,6 +40,13 @@ class Proxy:
         """New connections are whole again."""
         with self._lock:
             self._reply_bytes_max = None
+            self._refusing = False
+
+    def refuse(self) -> None:
+        """Every connection ends, and so does each new one as soon as it is there."""
+        with self._lock:
+            self._refusing = True
+        self.cut()
 
     def cut(self) -> None:
         """End every connection."""
@@ -79,6 +87,9 @@ class Proxy:
             return
         with self._lock:
             self._sockets |= {client, server}
+            refusing = self._refusing
+        if refusing:
+            _end(client)
         self._start(self._pass_on, client, server)
         self._answer(server, client)
 

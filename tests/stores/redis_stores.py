@@ -11,8 +11,8 @@ import asyncio
 import hashlib
 import tempfile
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ import redis
 from retrysafe.protocol.effects import CountAnswers, ListResponses, Purge, TakeStats, Transition
 from retrysafe.stores.plan import AgreeOnSecret
 from retrysafe.stores.redis import RedisStore
-from retrysafe.stores.redis_place import RedisPlace, place_of
+from retrysafe.stores.redis_client import BlockingClient
+from retrysafe.stores.redis_place import Kind, RedisPlace, place_of
+from tests.stores.redis_proxy import Proxy, proxy
 from tests.stores.redis_servers import PROGRAM, PROGRAMS, cluster, sentinels, server
 
 MANUAL_CLOCK = "tonumber(redis.call('GET', string.match(KEYS[1], '^.-{.-}') .. 'clock'))"
@@ -61,6 +63,47 @@ def watched() -> str:
     """A primary and its sentinels; their URL."""
     _, _, watchers = ENDS.enter_context(sentinels(folder()))
     return f"redis+sentinel://{','.join(one.address for one in watchers)}/shop/1"
+
+
+@cache
+def network() -> Proxy:
+    """What stands between a store and the server, where that is to fail."""
+    return ENDS.enter_context(proxy(place_of(single()).hosts[0][1]))
+
+
+@contextmanager
+def away(_: Path) -> Iterator[None]:
+    """Nobody reaches the server."""
+    network().refuse()
+    yield
+    network().heal()
+
+
+@contextmanager
+def mute(_: Path) -> Iterator[None]:
+    """The server does as it is told, and none of its answers arrives."""
+    network().cut_replies_after(0)
+    yield
+    network().heal()
+
+
+class KeptClient(BlockingClient):
+    """A client that is made once a session: to get to know a cluster takes longer than most cases do."""
+
+    def close(self) -> None:
+        """It is still needed."""
+
+    def end(self) -> None:
+        """It is not needed any more."""
+        super().close()
+
+
+@cache
+def kept_client(url: str) -> KeptClient:
+    """The client of these servers."""
+    client = KeptClient(place_of(url))
+    ENDS.callback(client.end)
+    return client
 
 
 class TimedStore(RedisStore):
@@ -123,8 +166,17 @@ def _admin(url: str) -> Any:
     return client
 
 
-def timed_store(url: str, clock: Callable[[], int], records: Path) -> TimedStore:
-    """A store on a manual clock; the same folder means the same records."""
+def failing_store(clock: Callable[[], int], records: Path, client: str = "lean") -> TimedStore:
+    """A store on a manual clock, on the server behind the network that can fail."""
+    url = f"redis://127.0.0.1:{network().port}/1?client={client}"
+    return timed_store(url, clock, records, admin=single())
+
+
+def timed_store(url: str, clock: Callable[[], int], records: Path, admin: str | None = None) -> TimedStore:
+    """A store on a manual clock; the same folder means the same records. Its clock is set through `admin`."""
     prefix = f"t{hashlib.sha256(str(records).encode()).hexdigest()[:12]}"
     place = place_of(f"{url}{'&' if '?' in url else '?'}prefix={prefix}")
-    return TimedStore(place, clock, _admin(url.partition("?")[0]))
+    store = TimedStore(place, clock, _admin(admin or url.partition("?")[0]))
+    if place.kind is not Kind.SINGLE:
+        store._blocking = kept_client(url)
+    return store

@@ -17,13 +17,21 @@ import pytest
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
 from retrysafe.model import Claim, State
 from retrysafe.protocol.effects import (
+    ANSWER_DAYS_KEPT,
+    DAY_MS,
+    STORED_HEAD_BYTES,
+    AnswerCount,
     ClaimIfAbsent,
     CompleteIfHeld,
+    CountAnswers,
     ForgetIfOver,
+    ListResponses,
     Purge,
     Purged,
     Read,
     ReleaseIfHeld,
+    ReplaceResponseIfSame,
+    TakeStats,
 )
 from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard
 from retrysafe.stores.clock import host_clock
@@ -420,6 +428,83 @@ def test_a_reader_whose_parts_go_meanwhile_looks_again(shelf, monkeypatch):
     record = shelf.store.perform(Read(shelf.record_id)).record
     assert record.state is State.EXPIRED
     assert record.response is None
+
+
+SIZES = (100, INLINE_BYTES_MAX + 1, PART_BYTES + 1)
+
+
+@pytest.mark.parametrize("before_bytes", SIZES)
+@pytest.mark.parametrize("after_bytes", SIZES)
+def test_a_response_is_exchanged_whatever_its_size(shelf, before_bytes, after_bytes):
+    """In the item or in parts, before and after: of many that exchange it one does, and only its parts stay."""
+    claim, before = shelf.claim(), secrets.token_bytes(before_bytes)
+    assert shelf.store.perform(CompleteIfHeld(claim, before, LIFETIME_MS, KEEP_MS))
+    responses = [secrets.token_bytes(after_bytes) for _ in range(6)]
+    exchanges = [ReplaceResponseIfSame(shelf.record_id, claim.token, before, response) for response in responses]
+    other = secrets.token_bytes(before_bytes)
+    assert not shelf.store.perform(ReplaceResponseIfSame(shelf.record_id, claim.token, other, responses[0]))
+    assert not shelf.store.perform(ReplaceResponseIfSame(shelf.record_id, token(), before, responses[0]))
+    with ThreadPoolExecutor(len(exchanges)) as pool:
+        done = list(pool.map(shelf.store.perform, exchanges))
+    assert sorted(done) == [False] * 5 + [True]
+    after = responses[done.index(True)]
+    assert shelf.store.perform(Read(shelf.record_id)).record.response == after
+    parts = [item for item in shelf.items() if "state" not in item]
+    assert len(parts) == (0 if after_bytes <= INLINE_BYTES_MAX else 1 + (after_bytes - 1) // PART_BYTES)
+    (listed,) = shelf.store.perform(ListResponses()).responses
+    assert listed.head == after[:STORED_HEAD_BYTES]
+    (count,) = shelf.store.perform(TakeStats()).records
+    assert count.response_bytes == after_bytes
+
+
+def test_an_exchange_on_nothing(shelf):
+    """There is nothing to exchange, and nothing is left behind."""
+    large = secrets.token_bytes(INLINE_BYTES_MAX + 1)
+    assert not shelf.store.perform(ReplaceResponseIfSame(shelf.record_id, token(), b"x", large))
+    shelf.claim()
+    assert not shelf.store.perform(ReplaceResponseIfSame(shelf.record_id, token(), b"x", large))
+    assert len(shelf.items()) == 1
+
+
+def test_looking_at_many_goes_through_every_page(shelf):
+    """Some megabytes are several pages of the service's: every record is counted, and every response is listed."""
+    for _ in range(12):
+        shelf.record_id = secrets.token_bytes(32)
+        assert shelf.store.perform(CompleteIfHeld(shelf.claim(), bytes(PART_BYTES), LIFETIME_MS, KEEP_MS))
+    operations, stats = shelf.asked(lambda: shelf.store.perform(TakeStats()))
+    assert operations.count("Scan") > 1
+    ((records, size_bytes),) = [(count.records, count.response_bytes) for count in stats.records]
+    assert (records, size_bytes) == (12, 12 * PART_BYTES)
+    page = shelf.store.perform(ListResponses(batch_max=5))
+    listed = {stored.record_id for stored in page.responses}
+    while page.next_after is not None:
+        page = shelf.store.perform(ListResponses(page.next_after, batch_max=5))
+        assert len(page.responses) <= 5
+        listed |= {stored.record_id for stored in page.responses}
+    assert len(listed) == 12
+
+
+def test_a_count_is_sent_once(shelf):
+    """A count whose reply was lost was added, and is not added again; its caller is told of the doubt."""
+    shelf.service.trouble("lost", shelf.name, times=1)
+    with pytest.raises(StoreUnavailable, match="may or may not"):
+        shelf.store.perform(CountAnswers((AnswerCount("*", 1, 2),)))
+    assert shelf.store.perform(TakeStats()).answers == (AnswerCount("*", 1, 2),)
+
+
+def test_counts_go_by_themselves(shelf):
+    """What was counted on a day is deleted when no one may ask for it any more, by the service or by a purge."""
+    shelf.store.perform(CountAnswers((AnswerCount("*", 1, 2),)))
+    (counted,) = shelf.items()
+    over_ms = (shelf.clock() // DAY_MS + ANSWER_DAYS_KEPT) * DAY_MS
+    assert int(counted["forget_at_s"]["N"]) >= over_ms // 1_000
+    shelf.clock.advance(over_ms - 1 - shelf.clock())
+    assert shelf.store.perform(Purge()) == Purged(0, 0, more=False)
+    assert shelf.store.perform(TakeStats(days=ANSWER_DAYS_KEPT)).answers == (AnswerCount("*", 1, 2),)
+    shelf.clock.advance(1)
+    assert shelf.store.perform(TakeStats(days=ANSWER_DAYS_KEPT)).answers == ()
+    assert shelf.store.perform(Purge()) == Purged(0, 0, more=False)
+    assert shelf.items() == []
 
 
 def test_a_purge_goes_through_every_page(shelf):

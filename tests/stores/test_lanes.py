@@ -351,6 +351,29 @@ def test_a_server_that_is_away_is_not_asked_for_each(server, lanes):
     assert server.connections == 1
 
 
+@pytest.mark.parametrize("colour", ["asyncio", "threads"])
+def test_a_server_that_leaves_after_an_answer_has_answered_nobody_else(server, colour):
+    """When a batch falls apart and the server hangs up after each answer, nobody is given what another was told."""
+
+    def leaving(session):
+        async def run(transitions, run=session.run):
+            answers = await run(transitions)
+            session.connected = False
+            return answers
+
+        session.run = run
+        return session
+
+    server.store.open()
+    lanes = Lanes("leaving", lambda: leaving(server.session()), lambda: leaving(server.held_back()))
+    server.failures += [None, Poisoned("a row")] if colour == "threads" else [Poisoned("a row")]
+    claims = [claiming() for _ in range(4)]
+    found = run(lanes, server, claims, colour)
+    assert [one.record.token for one in found] == [claim.token for claim in claims]
+    assert [server.store.perform(Read(claim.record_id)) for claim in claims] == found
+    lanes.close()
+
+
 def run(lanes, server, transitions, colour):
     """All at once; the outcomes, errors among them."""
     if colour == "asyncio":
@@ -412,7 +435,7 @@ def test_a_loop_may_end_in_the_turn_of_a_submission(server, lanes, turns):
         for _ in range(2):
             await asyncio.sleep(0)
 
-    tasks = []
+    tasks: list[asyncio.Task[None]] = []
     ending = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
     ending.start()
     ending.join(30)
@@ -445,8 +468,9 @@ def test_a_thread_that_is_interrupted_while_it_waits_keeps_nobody_waiting(server
     def interrupt_who_waits():
         while not lanes._threads[0]._waiting:
             threading.Event().wait(0.001)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+        signal.pthread_kill(waiting, signal.SIGUSR1)
 
+    waiting = threading.get_ident()
     server.gate.clear()
     before = signal.signal(signal.SIGUSR1, interrupt)
     with ThreadPoolExecutor(2) as pool:

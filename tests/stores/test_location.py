@@ -13,6 +13,7 @@ from retrysafe.errors import ConfigurationError
 from retrysafe.stores.location import open_store
 from retrysafe.stores.mysql import MysqlStore
 from retrysafe.stores.mysql_server import Address
+from retrysafe.stores.postgres import PostgresStore
 from retrysafe.stores.url import without_password
 
 
@@ -198,6 +199,7 @@ def test_a_password_that_is_not_escaped_is_not_repeated(scheme, password):
 def test_options_of_libpq_reach_it_as_they_were():
     """A space in the path of a certificate stays one: libpq takes no `+` for it."""
     store = open_store("postgresql://host/db?sslmode=verify-full&sslrootcert=/my%20cas/a%2Bb%26c.pem&portable=true")
+    assert isinstance(store, PostgresStore)
     assert psycopg.conninfo.conninfo_to_dict(store._place.url)["sslrootcert"] == "/my cas/a+b&c.pem"
 
 

@@ -38,6 +38,7 @@ from retrysafe.protocol.effects import (
     TakeStats,
 )
 from retrysafe.protocol.states import Event
+from retrysafe.stores import mysql_asyncmy, mysql_pymysql
 from retrysafe.stores.clock import host_clock
 from retrysafe.stores.lanes import finished
 from retrysafe.stores.location import open_store
@@ -343,6 +344,17 @@ def test_tls(own, tmp_path):
     claim = claiming()
     assert asyncio.run(together(store, [claim]))[0].record.token == claim.token
     assert store.perform(completing(claim))
+    store.close()
+
+
+def test_tls_is_not_given_up(address):
+    """Where the server, or who pretends to be it, offers no TLS, neither driver goes on without."""
+    store = MysqlStore(address)
+    store.open()
+    for dial in (mysql_pymysql.dial, mysql_asyncmy.dial):
+        with pytest.raises(ServerError) as refused:
+            asyncio.run(dial(replace(address, tls=True), 5.0))
+        assert refused.value.lost
     store.close()
 
 

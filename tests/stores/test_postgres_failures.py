@@ -8,6 +8,7 @@ import secrets
 import signal
 import threading
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -278,6 +279,22 @@ def test_a_row_that_the_server_refuses_fails_alone(colour):
         assert [found.record.token for found in outcomes[:-1]] == [claim.token for claim in claims]
         assert type(outcomes[-1]) is StoreError
         assert str(2**62) not in str(outcomes[-1])
+
+
+def test_what_the_server_quotes_of_a_row_is_in_no_traceback(colour):
+    """A constraint of somebody else's refuses a response: the server quotes the row, and nobody gets to read it."""
+    body = b"the content of a response"
+    with opened(server().url()) as store, server().connect() as other:
+        claim = claiming()
+        colour.do(store, claim)
+        other.execute(
+            f"ALTER TABLE {store._place.statements.schema}.records ADD CHECK (response IS NULL OR length(response) < 9)"
+        )
+        with pytest.raises(StoreError, match="23514") as refused:
+            colour.do(store, completing(claim, body))
+        shown = "".join(traceback.format_exception(refused.value))
+        assert body.hex() not in shown
+        assert claim.token.hex() not in shown
 
 
 def race_with_errors(colour, store, transitions):

@@ -175,7 +175,7 @@ def test_a_silent_server_is_given_up_on(way, tmp_path):
 
 def test_a_slow_connection_is_not_a_silent_server(redis_server):
     """As long as answers come, nothing times out, however many wait."""
-    with caller("lean", f"redis://{redis_server.address}?timeout=2s") as one:
+    with caller("lean", f"redis://{redis_server.address}?timeout=4s") as one:
         claims = [claiming() for _ in range(40)]
         one.together(claims)
         response = secrets.token_bytes(4 << 20)
@@ -183,6 +183,26 @@ def test_a_slow_connection_is_not_a_silent_server(redis_server):
         assert one.together(completions) == [True] * 40  # 160 MiB, far beyond what a socket takes at once
         assert one.do(Read(claims[-1].record_id)).record.response == response
         redis_server.ask("FLUSHALL")
+
+
+@pytest.mark.parametrize("way", WAYS[1:])
+def test_a_store_that_is_closed_as_its_loop_ends_leaves_nothing_open(way, redis_server):
+    """Closed in the last turn of the loop, the store lets go of its connection all the same."""
+    store = RedisStore(place_of(f"redis://{redis_server.address}?client={way}"))
+    store.open()
+
+    async def use():
+        await store.submit(claiming())
+        store.close()
+
+    asyncio.run(use())
+    until(lambda: not _ours(redis_server), "no connection is left")
+
+
+def _ours(redis_server):
+    """The connections of stores to a server."""
+    with redis_server.client() as client:
+        return [one for one in client.client_list() if one["name"] == "retrysafe"]
 
 
 @pytest.mark.parametrize("way", WAYS[1:])
@@ -382,7 +402,7 @@ def test_a_loop_may_end_in_the_turn_of_a_submission(client, turns, redis_server)
         for _ in range(2):
             await asyncio.sleep(0)
 
-    tasks = []
+    tasks: list[asyncio.Task[None]] = []
     ending = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
     ending.start()
     ending.join(30)

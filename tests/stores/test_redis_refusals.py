@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
-from retrysafe.protocol.effects import CompleteIfHeld, DiscardIfHeld, Purge, Read
+from retrysafe.protocol.effects import (
+    AnswerCount,
+    CompleteIfHeld,
+    CountAnswers,
+    DiscardIfHeld,
+    ListResponses,
+    Purge,
+    Read,
+    ReplaceResponseIfSame,
+    TakeStats,
+)
 from retrysafe.testing.subject import KEEP_MS, LIFETIME_MS, RESPONSE
 from tests.stores.redis_callers import WAYS, caller, claim_of, claiming
 from tests.stores.redis_proxy import proxy
@@ -249,14 +259,21 @@ PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "redis.md"
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_permissions_on_the_page_are_enough(way, one_server):
-    """A user with what docs/how-to/redis.md lists can do all that a store does."""
-    listed = PAGE.read_text("utf-8").partition("access control lists. It needs")[2].partition("for a cluster")[0]
-    allowed = re.findall(r"[~+][a-z|:*]+", listed)
-    one_server.ask("ACL", "SETUSER", "shop", "on", ">pass", "resetkeys", "nocommands", *allowed)
+    """With what docs/how-to/redis.md lists, applications can do all that they do, and operators too."""
+    listed = PAGE.read_text("utf-8").partition("access control lists. It needs")[2].partition("besides")[0]
+    applications, operators = (re.findall(r"[~+][a-z|:*]+", part) for part in listed.split("`retrysafe purge`"))
+    one_server.ask("ACL", "SETUSER", "shop", "on", ">pass", "resetkeys", "nocommands", *applications)
     with caller(way, f"redis://shop:pass@{one_server.address}/1?wait=1&wait_timeout=20ms") as one:
         claim = claiming()
         with pytest.raises(StoreUnavailable, match="0 of the 1 replicas"):
             one.do(claim)
         assert one.do(CompleteIfHeld(claim_of(claim), RESPONSE, LIFETIME_MS, KEEP_MS))
         assert one.do(Read(claim.record_id)).record.response == RESPONSE
+        assert one.do(CountAnswers((AnswerCount("*", 1, 2),)))
+        with pytest.raises(StoreUnusable, match="NOPERM"):
+            one.do(Purge())
+        one_server.ask("ACL", "SETUSER", "shop", *operators)
         one.do(Purge())
+        assert len(one.do(ListResponses()).responses) == 1
+        assert one.do(TakeStats()).answers == (AnswerCount("*", 1, 2),)
+        assert one.do(ReplaceResponseIfSame(claim.record_id, claim.token, RESPONSE, b"other bytes"))

@@ -10,14 +10,19 @@ import pytest
 from retrysafe.errors import StoreUnavailable
 from retrysafe.model import State
 from retrysafe.protocol.effects import (
+    AnswerCount,
     ClaimIfRetryable,
     CompleteIfHeld,
+    CountAnswers,
+    ListResponses,
     Purge,
     Purged,
     Read,
     ReleaseIfHeld,
     TakeOverIfLapsed,
+    TakeStats,
 )
+from retrysafe.stores.redis_scripts import GRACE_MS
 from retrysafe.testing.subject import KEEP_MS, LEASE_MS, LIFETIME_MS, token
 from tests.stores.redis_callers import WAYS, caller, claim_of, claiming
 from tests.stores.redis_servers import cluster, sentinels, server, until
@@ -31,6 +36,12 @@ SPARE_MS = 60_000
 def one_server(tmp_path):
     with server(tmp_path) as one:
         yield one
+
+
+def go_on(one, key, kept_ms):
+    """As if the time that a key is kept for were nearly over."""
+    assert 0 <= kept_ms - one.ask("PTTL", key) < GRACE_MS
+    one.ask("PEXPIRE", key, 50)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -53,6 +64,41 @@ def test_round_trips(way, one_server):
     assert (sent["get"], sent["set"], sent["time"]) == (2, 3, 2)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_server_that_knows_no_script(way, one_server):
+    """It is given each script of a plan that it does not know, and not only the first."""
+    with caller(way, f"redis://{one_server.address}") as one:
+        for transition in (CountAnswers((AnswerCount("*", 1, 2),)), TakeStats(), ListResponses(), Purge()):
+            one_server.ask("SCRIPT", "FLUSH")
+            one.do(transition)
+        assert one.do(TakeStats()).answers == (AnswerCount("*", 1, 2),)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_looking_at_many_records(way, one_server):
+    """A census and a list find all that is there, of this prefix alone; a response that is gone is no harm."""
+    with caller(way, f"redis://{one_server.address}?prefix=shop[a]*") as one:
+        with caller("blocking", f"redis://{one_server.address}?prefix=shopa") as neighbour:
+            neighbour.do(claiming())
+            claims = [claiming() for _ in range(1_200)]
+            for claim in claims:
+                one.do(claim)
+                one.do(CompleteIfHeld(claim_of(claim), claim.token, LIFETIME_MS, KEEP_MS))
+            stats = one.do(TakeStats())
+        ((count,), listed) = stats.records, one.do(ListResponses(batch_max=5_000))
+        assert (count.state, count.records, count.response_bytes) == (State.COMPLETED, 1_200, 16 * 1_200)
+        assert {stored.record_id: stored.head for stored in listed.responses} == {
+            claim.record_id: claim.token for claim in claims
+        }
+        assert listed.next_after is None
+        sent = one_server.calls()
+        assert sent["scan"] < 20
+        one_server.ask("DEL", *(one.store._layout.keys(claim.record_id)[1] for claim in claims))
+        assert one.do(ListResponses()).responses == ()
+        ((count,),) = (one.do(TakeStats()).records,)
+        assert (count.records, count.response_bytes) == (1_200, 0)
+
+
 def test_bytes_of_a_record(one_server):
     """With a response of 500 bytes, a record takes at most 950 bytes of the server's memory; its tombstone a third."""
     with caller("blocking", f"redis://{one_server.address}") as one:
@@ -66,15 +112,15 @@ def test_bytes_of_a_record(one_server):
 
 
 def test_how_long_the_server_keeps_what(one_server):
-    """A claim for its lease and thirty days, a response for its lifetime, a tombstone for thirty days more."""
+    """A claim for its lease and thirty days, a response for its lifetime, a tombstone for thirty days; and a minute."""
     with caller("blocking", f"redis://{one_server.address}") as one:
         claim = claiming()
         one.do(claim)
         key, response_key = one.store._layout.keys(claim.record_id)
-        assert 0 <= LEASE_MS + KEEP_MS - one_server.ask("PTTL", key) < SPARE_MS
+        assert 0 <= LEASE_MS + KEEP_MS + GRACE_MS - one_server.ask("PTTL", key) < SPARE_MS
         one.do(CompleteIfHeld(claim_of(claim), bytes(500), LIFETIME_MS, KEEP_MS))
-        assert 0 <= LIFETIME_MS + KEEP_MS - one_server.ask("PTTL", key) < SPARE_MS
-        assert 0 <= LIFETIME_MS - one_server.ask("PTTL", response_key) < SPARE_MS
+        assert 0 <= LIFETIME_MS + KEEP_MS + GRACE_MS - one_server.ask("PTTL", key) < SPARE_MS
+        assert 0 <= LIFETIME_MS + GRACE_MS - one_server.ask("PTTL", response_key) < SPARE_MS
         assert one_server.ask("PTTL", "retrysafe:secret") == -1
 
 
@@ -84,6 +130,7 @@ def test_the_server_drops_a_response_and_keeps_the_tombstone(one_server):
         claim = claiming()
         one.do(claim)
         one.do(CompleteIfHeld(claim_of(claim), bytes(500), 30, KEEP_MS))
+        go_on(one_server, one.store._layout.keys(claim.record_id)[1], 30 + GRACE_MS)
         until(lambda: one.do(Read(claim.record_id)).record.response is None, "the response is gone")
         found = one.do(claim)
         assert found.record.state is State.COMPLETED
@@ -99,6 +146,8 @@ def test_the_server_forgets_by_itself(one_server):
         claim = claiming()
         one.do(claim)
         one.do(ReleaseIfHeld(claim_of(claim), 30))
+        assert one.do(Read(claim.record_id)) is not None
+        go_on(one_server, one.store._layout.keys(claim.record_id)[0], 30 + GRACE_MS)
         until(lambda: one.do(Read(claim.record_id)) is None, "the record is gone")
 
 
@@ -108,7 +157,7 @@ def test_a_claim_that_replicas_are_to_have(way, one_server, tmp_path):
     with server(tmp_path, replicaof=f"127.0.0.1 {one_server.port}") as replica:
         until(lambda: _replicates(one_server), "it follows")
         one_server.ask("CONFIG", "RESETSTAT")
-        with caller(way, f"redis://{one_server.address}?wait=1&wait_timeout=500ms") as one:
+        with caller(way, f"redis://{one_server.address}?wait=1&wait_timeout=2s") as one:
             claim = claiming()
             assert one.do(claim).record.token == claim.token
             assert one_server.calls()["wait"] == 1

@@ -136,14 +136,16 @@ class Driver:
         Who waits for another request is no owner, and is sent away at once.
         """
         self.waiting.end()
-        owners = {owner.task: owner for owner in self._owners}
-        if owners:
-            _, late = await asyncio.wait(owners, timeout=patience_s)
-            if late:
-                self.observer.notice(CutOff(sum(not owners[task].concluded for task in late)))
-                for task in late:
-                    task.cancel()
-                await asyncio.wait(late, timeout=SETTLE_S + RETRY_MOST_S)
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + patience_s
+        while self._owners and loop.time() < end_s:  # a request that was about to claim may have become one meanwhile
+            await asyncio.wait([owner.task for owner in self._owners], timeout=end_s - loop.time())
+        late = list(self._owners)
+        if late:
+            self.observer.notice(CutOff(sum(not owner.concluded for owner in late)))
+            for owner in late:
+                owner.task.cancel()
+            await asyncio.wait([owner.task for owner in late], timeout=SETTLE_S + RETRY_MOST_S)
         if self._errands:
             await asyncio.wait(self._errands, timeout=RETRY_MOST_S)
 

@@ -72,7 +72,9 @@ class Waiting:
         loop = asyncio.get_running_loop()
         began_s = loop.time() if wish.began_s is None else wish.began_s
         left_s = began_s + wish.wait_ms / 1_000 - loop.time()
-        if self._ended or left_s <= 0 or self._count() >= WAITERS_MAX:
+        if self._ended:
+            return Waited(WaitEnd.STOPPED, began_s)
+        if left_s <= 0 or self._count() >= WAITERS_MAX:
             return Waited(WaitEnd.OVER, began_s)
         waiter: asyncio.Future[WaitEnd] = loop.create_future()
         leaving = loop.create_task(_await(departure))
@@ -97,7 +99,7 @@ class Waiting:
         self._ended = True
         for (loop, _), place in list(self._places.items()):
             with suppress(RuntimeError):  # that loop is closed, and whoever waited there is gone
-                loop.call_soon_threadsafe(place.wake, WaitEnd.OVER)
+                loop.call_soon_threadsafe(place.wake, WaitEnd.STOPPED)
 
     def resume(self) -> None:
         """The server starts, perhaps again."""
@@ -231,7 +233,9 @@ class BlockingWaiting:
                 now_s = time.monotonic()
                 if room.changes != seen:
                     return WaitEnd.CHANGED
-                if self._ended or now_s >= deadline_s:
+                if self._ended:
+                    return WaitEnd.STOPPED
+                if now_s >= deadline_s:
                     return WaitEnd.OVER
                 if room.is_looking or now_s < room.look_s:
                     self._change.wait(min(deadline_s, now_s + POLL_MOST_S if room.is_looking else room.look_s) - now_s)

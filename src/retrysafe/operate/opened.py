@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from retrysafe.errors import StoreUnavailable
-from retrysafe.stores.contract import HasSchema, Store
+from retrysafe.errors import ConfigurationError, StoreUnavailable
+from retrysafe.stores.contract import HasSchema, NeedsNoSchema, Store
 from retrysafe.stores.location import open_store
+from retrysafe.stores.memory import MemoryStore
 
 
 @contextmanager
@@ -22,12 +23,22 @@ def opened(url: str, secret: bytes | None) -> Iterator[tuple[Store, bytes]]:
         secret: the operator's, if the applications have one.
 
     Raises:
+        ConfigurationError: it is the memory of this process, in which nothing can be.
         StoreError: it is not there, cannot be reached, or must not be used.
     """
     store = open_store(url)
+    if isinstance(store, MemoryStore):
+        raise ConfigurationError(["memory:// is the records of one process alone; name the store of the applications"])
     try:
-        if isinstance(store, HasSchema) and any(missing.number == 1 for missing in store.missing_migrations()):
+        if _is_new(store):
             raise StoreUnavailable(f"{store.name} is not there, and was not made; check the URL of the store")
         yield store, store.open(secret)
     finally:
         store.close()
+
+
+def _is_new(store: Store) -> bool:
+    """No application has used it yet."""
+    if isinstance(store, HasSchema):
+        return any(missing.number == 1 for missing in store.missing_migrations())
+    return isinstance(store, NeedsNoSchema) and not store.is_in_use()

@@ -365,6 +365,7 @@ class WaitEnd(Enum):
     CHANGED = "changed"
     OVER = "over"
     CLIENT_GONE = "client gone"
+    STOPPED = "the server stops"
 
 
 @value

@@ -173,6 +173,8 @@ def _claim(identity: bytes, fingerprint: bytes, request: Request, terms: Terms) 
                 waited = yield from perform(effects.Wait(identity, terms.policy.wait_ms, began_s))
                 if waited.end is WaitEnd.CLIENT_GONE:
                     return Vanish()
+                if waited.end is WaitEnd.STOPPED:  # another look might end as an owner, in a server that waits for none
+                    return _refuse(claimed.problem, terms)
                 rounds = 0
             elif claimed is not None:
                 return claimed

@@ -62,7 +62,7 @@ class IdempotencyMiddleware:
         routes: Mapping[str, Policy | None] | None = None,
         namespace: str = "default",
         secret: str | bytes | None = None,
-        encryption_keys: str | Sequence[str | bytes] | None = None,
+        encryption_keys: str | bytes | Sequence[str | bytes] | None = None,
         authorize: Authorizer | None = None,
         drain: Duration = "30s",
         observer: Observer | None = None,
@@ -168,7 +168,7 @@ class _Faults:
             raise ConfigurationError(self._faults)
 
 
-def _encryption(keys: str | Sequence[str | bytes] | None) -> Encryption | None:
+def _encryption(keys: str | bytes | Sequence[str | bytes] | None) -> Encryption | None:
     if keys is None:
         return None
     from retrysafe.encryption import key_ring  # noqa: PLC0415 - needs an extra

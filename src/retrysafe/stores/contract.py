@@ -35,7 +35,7 @@ are written in batches: never on the path of a request. What `TakeStats` counts 
 counted; each record is counted as it once was. Counts that a reply was lost of are not sent again.
 
 **Schema.** A store with tables keeps `HasSchema`: migrations before a deployment only add, so that the last
-release runs on; `open` goes through them. Steps after it are an operator's.
+release runs on; `open` goes through them. Those after it are an operator's.
 
 **The secret** of stored key digests belongs to the records: other secret, other digests, and every key
 would look new. So the store keeps it, or, when the operator gives one, a digest of it, and refuses
@@ -50,7 +50,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
-from retrysafe.errors import StoreUnusable
+from retrysafe.errors import StoreError, StoreUnusable
 from retrysafe.protocol.effects import Transition
 from retrysafe.stores.migrations import Migration
 
@@ -126,6 +126,25 @@ class HasSchema(Protocol):
         Raises:
             StoreError: as `Store.open`.
         """
+
+
+@runtime_checkable
+class NeedsNoSchema(Protocol):
+    """A store without tables, which is made by being used."""
+
+    def is_in_use(self) -> bool:
+        """Whether an application has opened it before. Changes and makes nothing.
+
+        Raises:
+            StoreError: as `Store.open`.
+        """
+
+
+def failure_of_your_own(failure: StoreError) -> StoreError:
+    """The same failure for one more caller: each raises, and thereby marks, an exception of its own."""
+    copy = type(failure)(str(failure))
+    copy.__cause__ = failure.__cause__
+    return copy
 
 
 def secret_check(secret: bytes) -> bytes:

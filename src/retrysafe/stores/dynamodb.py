@@ -82,6 +82,7 @@ from retrysafe.stores.dynamodb_items import (
 )
 from retrysafe.stores.dynamodb_table import Refused, Session, Table
 from retrysafe.stores.memory import allowed
+from retrysafe.stores.migrations import Migration
 from retrysafe.stores.url import StoreUrl
 
 T = TypeVar("T")
@@ -137,6 +138,16 @@ class DynamoStore:
         with self._lock:
             self._closed = False
         return self._table.agree_on_secret(secret, self._table.make_ready(create=self._create))
+
+    def missing_migrations(self) -> Sequence[Migration]:
+        """To make the table, if there is none. Changes and makes nothing."""
+        return () if self._table.is_there() else (self._table.migration(),)
+
+    def migrate(self) -> Sequence[Migration]:
+        """Make the table if there is none, unless the store is told not to."""
+        missing = self.missing_migrations()
+        self._table.make_ready(create=self._create)
+        return missing
 
     def perform(self, transition: Transition[T]) -> T:
         """Do one transition on this thread."""
@@ -378,7 +389,7 @@ class DynamoStore:
         heads = mentioned({}, **HEADS) | {"Limit": wish.batch_max}
         items, following = self._table.page(heads, start)
         found = ((bytes_of(item, KEY), bytes_of(item, "response_head")) for item in items)
-        responses = tuple(StoredHead(record_id, head) for record_id, head in found if record_id and head)
+        responses = tuple(StoredHead(record_id, head) for record_id, head in found if record_id and head is not None)
         return ResponsesPage(responses, bytes_of(following, KEY) if following else None)
 
     def _count_answers(self, counts: Sequence[AnswerCount]) -> bool:

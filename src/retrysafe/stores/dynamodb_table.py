@@ -7,6 +7,8 @@ is said to be one.
 
 from __future__ import annotations
 
+import json
+import shlex
 import threading
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
@@ -15,6 +17,7 @@ from retrysafe.errors import ConfigurationError, StoreError, StoreUnavailable, S
 from retrysafe.stores.contract import agree_on_secret
 from retrysafe.stores.dynamodb_clock import ServiceClock
 from retrysafe.stores.dynamodb_items import CLAIM, KEY, META, Item, Value, bytes_of, marshalled, mentioned, number
+from retrysafe.stores.migrations import Migration
 from retrysafe.stores.url import lacking
 
 try:
@@ -59,6 +62,10 @@ _LASTING = {
     "InvalidSignatureException": "the secret key is wrong, or this host's clock is",
     "MissingAuthenticationTokenException": "there are no credentials; give boto3 some",
 }
+
+
+class _NoTable(StoreUnusable):
+    """There is no table of that name."""
 
 
 class Refused(NamedTuple):
@@ -213,6 +220,8 @@ class Table:
                 "not have been applied; look at network, region and endpoint"
             )
         code = _code(error)
+        if code == "ResourceNotFoundException":
+            return _NoTable(f"{place}: {code}; {_LASTING[code]}")
         if code in _LASTING:
             return StoreUnusable(f"{place}: {code}; {_LASTING[code]}")
         if code in _PASSING:
@@ -233,25 +242,48 @@ class Table:
             StoreUnusable: there is none and it may not be made, or it is not one of ours.
         """
         try:
-            return self.read(META)
-        except StoreUnusable as error:
-            if not isinstance(error.__cause__, ClientError) or _code(error.__cause__) != "ResourceNotFoundException":
-                raise
+            return self._meta()
+        except _NoTable as error:
             if not create:
                 raise StoreUnusable(
                     f"there is no DynamoDB table {self.name}, and the store is told not to make one (create=false); "
                     f"make it with the binary partition key {KEY} and the time-to-live attribute "
                     f"{TIME_TO_LIVE['AttributeName']}"
                 ) from error
-        except StoreUnavailable:
+        self._create()
+        return self._meta()
+
+    def is_there(self) -> bool:
+        """Whether there is a table.
+
+        Raises:
+            StoreUnusable: it is not one of ours.
+        """
+        try:
+            self._meta()
+        except _NoTable:
+            return False
+        return True
+
+    def migration(self) -> Migration:
+        """How the table comes to be, as commands of Amazon's own tool, for people who make it themselves."""
+        table = {"TableName": self.name}
+        steps = [("create-table", table | DEFINITION), ("wait table-exists", table)]
+        steps += [("update-time-to-live", table | {"TimeToLiveSpecification": TIME_TO_LIVE})]
+        lines = [f"aws dynamodb {step} --cli-input-json {shlex.quote(json.dumps(given))}\n" for step, given in steps]
+        return Migration(1, "table", "".join(lines))
+
+    def _meta(self) -> Item | None:
+        """What belongs to the whole store; None if nothing does yet."""
+        try:
+            return self.read(META)
+        except (StoreUnusable, StoreUnavailable):
             raise
         except StoreError as error:
             raise StoreUnusable(
                 f"DynamoDB table {self.name} is no table of retrysafe's: its key is another than the binary {KEY}; "
                 "name another table"
             ) from error
-        self._create()
-        return self.read(META)
 
     def _create(self) -> None:
         """Make the table; of processes that start together, one does."""

@@ -32,7 +32,7 @@ from typing import Any, Protocol, TypeVar
 
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
 from retrysafe.protocol.effects import ClaimIfAbsent, Read, Transition
-from retrysafe.stores.contract import Pending
+from retrysafe.stores.contract import Pending, failure_of_your_own
 from retrysafe.value import value
 
 T = TypeVar("T")
@@ -192,17 +192,11 @@ async def carry(session: Session, transitions: Sequence[Transition[Any]], sleep:
 async def _each_alone(session: Session, transitions: Sequence[Transition[Any]], sleep: Sleep) -> Sequence[Any]:
     outcomes: list[Any] = []
     for transition in transitions:
-        outcomes += await carry(session, [transition], sleep)
-        if not session.connected:  # the rest would fail in the same way, and wait as long for it
-            return outcomes + [outcomes[-1]] * (len(transitions) - len(outcomes))
+        (outcome,) = await carry(session, [transition], sleep)
+        outcomes.append(outcome)
+        if isinstance(outcome, StoreError) and not session.connected:  # the rest would fail alike, and wait as long
+            return outcomes + [outcome] * (len(transitions) - len(outcomes))
     return outcomes
-
-
-def _again(failure: StoreError) -> StoreError:
-    """The same failure for another caller: each raises, and thereby marks, an exception of its own."""
-    copy = type(failure)(str(failure))
-    copy.__cause__ = failure.__cause__
-    return copy
 
 
 # --- asyncio ------------------------------------------------------------------------------------
@@ -221,7 +215,7 @@ class _Awaited(Call):
         if self.future.done():  # by a lane that stopped in the middle
             return
         if isinstance(outcome, StoreError):
-            self.future.set_exception(_again(outcome))
+            self.future.set_exception(failure_of_your_own(outcome))
         else:
             self.future.set_result(outcome)
 
@@ -339,7 +333,7 @@ class _Blocked(Call):
 
     def outcome(self) -> Any:
         if isinstance(self._outcome, StoreError):
-            raise _again(self._outcome)
+            raise failure_of_your_own(self._outcome)
         return self._outcome
 
 

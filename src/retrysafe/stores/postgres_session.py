@@ -235,7 +235,8 @@ class PostgresSession(ABC):
     def judge(self, error: Exception) -> Verdict:
         """What an error means, by its SQLSTATE; see `lanes.Session`."""
         verdict = self._judged(error)
-        verdict.failure.__cause__ = None if verdict.failure is error else error
+        withheld = verdict.failure is error or _quotes_values(error)
+        verdict.failure.__cause__ = None if withheld else error
         return verdict
 
     def _judged(self, error: Exception) -> Verdict:
@@ -249,7 +250,7 @@ class PostgresSession(ABC):
         if state in _LOCKED:
             failure = f"{name}: not done, since somebody has the row locked: {said}; end that transaction"
             return Verdict(StoreUnavailable(failure), Then.EACH_ALONE)
-        if state[:2] in ("22", "23"):  # the text might repeat a value
+        if _quotes_values(error):
             failure = f"{name} does not take the values of this transition ({state})"
             return Verdict(StoreError(failure), Then.EACH_ALONE)
         if state in _NOT_OURS:
@@ -276,6 +277,11 @@ def refuse_newer(place: Place, must_know: int) -> None:
             f"{place.name} has gone through migration {must_know} after a deployment, and this release knows "
             f"{place.migrations}: upgrade retrysafe"
         )
+
+
+def _quotes_values(error: Exception) -> bool:
+    """Is it about a value, which its text repeats then: a row with a response, "Failing row contains"?"""
+    return str(getattr(error, "sqlstate", None) or "").startswith(("22", "23"))
 
 
 def _found(row: Sequence[Any]) -> Found:

@@ -171,7 +171,7 @@ class AsyncClient:
         if self._tasks:
             await asyncio.wait(self._tasks)
         for client in (self._client, *self._sentinels):
-            await client.aclose()
+            await _let_go(client)
 
     async def _run(self, plan: Plan[Any], future: asyncio.Future[Any]) -> None:
         if self._end is None:
@@ -239,9 +239,17 @@ class AsyncClient:
         try:
             yield
         finally:
-            self.close()
-            assert self._closing is not None, "it was just begun"
-            await self._closing
+            if self._closing is not None:  # a loop that ends may have cancelled it in the middle
+                await asyncio.wait([self._closing])
+            await self._finish()
+
+
+async def _let_go(client: Any) -> None:
+    """Close a client, also one whose closing was cancelled in the middle, which a cluster's own would leave there."""
+    if isinstance(client, redis.asyncio.RedisCluster):
+        for nodes in ("nodes_cache", "startup_nodes"):
+            await client.nodes_manager.aclose(nodes)
+    await client.aclose()
 
 
 # --- steps and their answers ----------------------------------------------------------------------

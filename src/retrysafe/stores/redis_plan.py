@@ -303,7 +303,7 @@ def _list_responses(wish: ListResponses, layout: Layout) -> Plan[ResponsesPage]:
         named = {key: layout.record_id(key.removesuffix(_RESPONSE)) for key in page.keys}
         found = [(record_id, key) for key, record_id in named.items() if record_id is not None]
         heads = yield Reads([("GETRANGE", key, 0, STORED_HEAD_BYTES - 1) for _, key in found])
-        responses += [StoredHead(record_id, head) for (record_id, _), head in zip(found, heads, strict=True) if head]
+        responses += [StoredHead(record_id, head) for (record_id, _), head in zip(found, heads, strict=True)]
         cursor = page.cursor
         if cursor is None:
             return ResponsesPage(tuple(responses), None)

@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Any, Protocol, assert_never, cast
 
 from retrysafe.errors import StoreError
+from retrysafe.stores.contract import failure_of_your_own
 from retrysafe.stores.redis_errors import DEMOTED, NOT_LOADED, code_of, in_doubt, refused, unreachable
 from retrysafe.stores.redis_place import RedisPlace
 from retrysafe.stores.redis_plan import RECORDS_A_PAGE, Call, Keys, Page, Plan, Reads, Step, Wait
@@ -149,6 +150,7 @@ class Lane:
         self.loop = asyncio.get_running_loop()
         self._place = place
         self._wire: Wire | None = None
+        self._leaving: set[Wire] = set()
         self._connecting: asyncio.Task[None] | None = None
         self._queue: list[Asked] = []
         self._flushing = False
@@ -179,12 +181,14 @@ class Lane:
         """Send nothing more through this connection; the next command makes another."""
         wire, self._wire = self._wire, None
         if wire is not None:
+            self._leaving.add(wire)
             wire.leave()
 
     def lost(self, wire: Wire) -> None:
         """A connection has ended. What waits for replicas waited for those of this connection."""
         if wire is self._wire:
             self._wire = None
+        self._leaving.discard(wire)
         self._waits.lost(in_doubt(self._place.name, "the connection was lost"))
         if self._queue:
             self.flush_soon()
@@ -261,13 +265,13 @@ class Lane:
 
     async def _at_the_end(self) -> AsyncGenerator[None, None]:
         """Event loops close their asynchronous generators as the last thing, when all tasks are over: and this one
-        the connection, which would otherwise be left open behind them.
+        the connection, and those that have not quite ended, which would otherwise be left open behind them.
         """
         try:
             yield
         finally:
-            wire, self._wire = self._wire, None
-            if wire is not None:
+            self.retire()
+            for wire in list(self._leaving):
                 wire.abort("the event loop has ended")
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_FAREWELL_S):
@@ -316,6 +320,7 @@ class Job:
     def _go_on(self, resume: Callable[[Any], Step], with_this: Any) -> None:
         try:
             self._step = resume(with_this)
+            self._reloaded = False
         except StopIteration as end:
             self._future.set_result(end.value)
         except StoreError as error:
@@ -505,10 +510,3 @@ def _unwelcome(name: str, hello: Sequence[Any]) -> StoreError | None:
     if said.get(b"role") in (b"replica", b"slave"):
         return refused(name, DEMOTED)
     return None
-
-
-def failure_of_your_own(failure: StoreError) -> StoreError:
-    """The same failure for one more caller: each raises, and thereby marks, an exception of its own."""
-    copy = type(failure)(str(failure))
-    copy.__cause__ = failure.__cause__
-    return copy
