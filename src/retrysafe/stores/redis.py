@@ -16,8 +16,8 @@ from retrysafe.protocol.effects import Transition
 from retrysafe.stores.contract import Pending
 from retrysafe.stores.plan import AgreeOnSecret
 from retrysafe.stores.redis_client import AsyncClient, BlockingClient
-from retrysafe.stores.redis_place import Client, RedisPlace, place_of
-from retrysafe.stores.redis_plan import Layout, held, plan_of
+from retrysafe.stores.redis_place import Client, Kind, RedisPlace, place_of
+from retrysafe.stores.redis_plan import SLOTS, Layout, ToldBySlot, held, plan_of
 from retrysafe.stores.redis_scripts import SERVER_CLOCK, Scripts
 from retrysafe.stores.redis_wire import Lane
 from retrysafe.stores.url import StoreUrl
@@ -35,7 +35,8 @@ class RedisStore:
 
     def __init__(self, place: RedisPlace, *, clock: str = SERVER_CLOCK) -> None:
         self._place = place
-        self._layout = Layout(place.prefix, Scripts(clock), place.replicas, place.wait_ms)
+        told = ToldBySlot(SLOTS if place.kind is Kind.CLUSTER else 1)
+        self._layout = Layout(place.prefix, Scripts(clock), place.replicas, place.wait_ms, told)
         self._lock = threading.Lock()
         self._blocking = BlockingClient(place)
         self._loops: dict[asyncio.AbstractEventLoop, Lane | AsyncClient] = {}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import binascii
 import struct
-import threading
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
@@ -36,6 +35,7 @@ from retrysafe.protocol.effects import (
     Transition,
 )
 from retrysafe.stores.census import Census
+from retrysafe.stores.clock import Told
 from retrysafe.stores.contract import agree_on_secret
 from retrysafe.stores.plan import AgreeOnSecret
 from retrysafe.stores.redis_errors import StoreFull
@@ -88,34 +88,31 @@ Step = Call | Wait | Page | Reads
 Plan = Generator[Step, Any, T]
 
 
-class Told:
+class ToldBySlot:
     """The latest time that this process was told about the records of each slot, all of which one server has.
 
-    A server's clock may step back; given this, its scripts go on from here. Records of other slots may be on another
-    server, whose clock says nothing about these.
+    Records of other slots may be on another server of a cluster, whose clock says nothing about these.
+
+    Args:
+        slots: how many there are; one where all records are on one server.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._told_ms: dict[int, int] = {}
+    def __init__(self, slots: int = 1) -> None:
+        self._slots = slots
+        self._told: dict[int, Told] = {}
 
-    def of(self, record_id: bytes) -> int:
-        """In milliseconds; 0 if nothing was told yet."""
-        return self._told_ms.get(_slot(record_id), 0)
-
-    def learn(self, record_id: bytes, now_ms: int) -> None:
-        """A server has told the time with an answer about this record."""
-        slot = _slot(record_id)
-        with self._lock:
-            self._told_ms[slot] = max(self._told_ms.get(slot, 0), now_ms)
+    def of(self, record_id: bytes) -> Told:
+        """What was told about the slot of a record."""
+        slot = _slot(record_id) % self._slots
+        return self._told.get(slot) or self._told.setdefault(slot, Told())
 
 
-_SLOTS = 16_384
+SLOTS = 16_384  # of a cluster
 
 
 def _slot(record_id: bytes) -> int:
     """That of the keys of a record, as a cluster counts: by their hash tag."""
-    return binascii.crc_hqx(record_id[:_TAG_BYTES].hex().encode(), 0) % _SLOTS
+    return binascii.crc_hqx(record_id[:_TAG_BYTES].hex().encode(), 0) % SLOTS
 
 
 _TAG_BYTES = 4
@@ -137,11 +134,11 @@ class Layout:
     scripts: Scripts
     replicas: int = 0
     wait_ms: int = 1_000
-    told: Told = field(default_factory=Told)
+    told: ToldBySlot = field(default_factory=ToldBySlot)
 
     def about(self, record_id: bytes) -> tuple[bytes, int]:
         """What every script about a record is given first."""
-        return record_id[:IDENTITY_BYTES], self.told.of(record_id)
+        return record_id[:IDENTITY_BYTES], self.told.of(record_id).now_ms
 
     def keys(self, record_id: bytes) -> tuple[bytes, bytes]:
         """The key of a record and that of its response. They share a hash tag: the id's first eight digits,
@@ -416,7 +413,7 @@ def _own(answer: Any, record_id: bytes) -> list[Any]:
 
 def _found(answer: Any, record_id: bytes, layout: Layout) -> Found:
     _, now_ms, value, response = _own(answer, record_id)
-    layout.told.learn(record_id, now_ms)
+    layout.told.of(record_id).hear((now_ms,))
     return Found(_record(value, record_id, response), now_ms)
 
 

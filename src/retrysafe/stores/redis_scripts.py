@@ -12,7 +12,7 @@ Redis deletes both by itself, a little after those times. That is garbage collec
 what a script is to decide, it decides by the instants in the record.
 
 Time is the server's. It may step back; so a record's time is never before its last write, and for one process
-never before what the server told it about records of the same slot.
+never before what that server told it.
 
 Every answer begins with the identity of the record that was asked about, so that an answer that went
 astray is noticed (`redis_plan`).
