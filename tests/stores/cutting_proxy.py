@@ -13,12 +13,13 @@ class CuttingProxy:
 
     Attributes:
         port: where it listens.
-        requests: what clients sent, in the pieces in which it came.
+        requests: what clients sent, from one answer to the next: so many are the round trips.
         deaf: the next answer that is as long as this is not passed on, and its connection is cut. None: no answer is.
     """
 
     def __init__(self, server_port: int) -> None:
-        self.requests: list[bytes] = []
+        self.requests: list[bytearray] = []
+        self._unanswered: dict[asyncio.StreamWriter, bytearray] = {}
         self.deaf: int | None = None
         self._mute = False
         self._server_port = server_port
@@ -65,7 +66,10 @@ class CuttingProxy:
         try:
             with suppress(ConnectionError):
                 while data := await reader.read(1 << 16):
-                    self.requests.append(data)
+                    if writer not in self._unanswered:  # what is sent in one go may come in pieces
+                        self._unanswered[writer] = bytearray()
+                        self.requests.append(self._unanswered[writer])
+                    self._unanswered[writer] += data
                     far_writer.write(data)
         finally:
             answers.cancel()
@@ -73,12 +77,14 @@ class CuttingProxy:
             far_writer.close()
             writer.close()
             self._writers.discard(writer)
+            self._unanswered.pop(writer, None)
 
     async def _answer(
         self, far_reader: asyncio.StreamReader, far_writer: asyncio.StreamWriter, writer: asyncio.StreamWriter
     ) -> None:
         with suppress(ConnectionError):
             while data := await far_reader.read(1 << 16):
+                self._unanswered.pop(writer, None)
                 if self._mute:
                     far_writer.write_eof()
                     await far_reader.read()  # until the server hangs up: after it has done what it was asked
