@@ -14,7 +14,7 @@ from collections.abc import Generator
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
-from retrysafe.model import Claim, Found, Request, Response, State
+from retrysafe.model import Claim, Found, Record, Request, Response, State
 from retrysafe.protocol.key import Key
 from retrysafe.protocol.policy import Policy
 from retrysafe.value import value
@@ -72,6 +72,7 @@ class ClaimIfAbsent(Claiming[Found]):
         forget_after_ms: how long after its lease an abandoned record is kept.
         route: the entry of the routes table that the request matched, at most 255 characters; kept for
             people who look at many records, and decides nothing.
+        request: the sealed request, for whoever is to send it again when its owner is gone; None keeps none.
     """
 
     record_id: bytes
@@ -80,6 +81,7 @@ class ClaimIfAbsent(Claiming[Found]):
     lease_ms: int
     forget_after_ms: int
     route: str = ""
+    request: bytes | None = None
 
     def undo(self) -> Transition[bool]:
         """Delete the record: it was made for this claim."""
@@ -123,6 +125,21 @@ class RenewIfHeld(Transition[bool]):
     claim: Claim
     lease_ms: int
     forget_after_ms: int
+
+
+@value
+class KeepJournalIfHeld(Transition[bool]):
+    """Keep what the steps of an operation came to so far, in place of what was kept before (contract R102).
+
+    It stays with the record until that is completed: a later attempt goes on from it.
+
+    Attributes:
+        claim: the owner's; the record must be in progress.
+        journal: the sealed journal.
+    """
+
+    claim: Claim
+    journal: bytes
 
 
 @value
@@ -183,6 +200,44 @@ class ForgetIfOver(Transition[bool]):
 
 
 @value
+class CompleteIfUnknown(Transition[bool]):
+    """Somebody found out that it took effect: keep an answer for a record that is unknown under `seen_token`."""
+
+    record_id: bytes
+    seen_token: bytes
+    response: bytes
+    lifetime_ms: int
+    forget_after_ms: int
+
+
+@value
+class ReleaseIfUnknown(Transition[bool]):
+    """Somebody found out that it did not take effect: make a record that is unknown under `seen_token` retryable."""
+
+    record_id: bytes
+    seen_token: bytes
+    forget_after_ms: int
+
+
+@value
+class RevokeIfSeen(Transition[bool]):
+    """Take the claim away from the owner that `seen_token` belongs to: the record in progress becomes retryable."""
+
+    record_id: bytes
+    seen_token: bytes
+    forget_after_ms: int
+
+
+@value
+class ForgetIfSeen(Transition[bool]):
+    """Delete a record that is not in progress, if it is still in `seen_state` under `seen_token`."""
+
+    record_id: bytes
+    seen_token: bytes
+    seen_state: State
+
+
+@value
 class ReplaceResponseIfSame(Transition[bool]):
     """Keep the same response in other bytes, encrypted anew say; nothing else of the record changes.
 
@@ -204,6 +259,48 @@ class Read(Transition[Found | None]):
     """The record as it stands, from where writes go; None if there is none. Changes nothing."""
 
     record_id: bytes
+
+
+@value
+class Details:
+    """Everything that is kept of one record id.
+
+    Attributes:
+        found: the record, and the store's clock; None if there is no record.
+        request: the sealed request, if one was kept and the record is not completed.
+        journal: the sealed journal of its steps, if there were any and the record is not completed.
+        history: what was added to it, oldest first; it outlives the record.
+    """
+
+    found: Found | None
+    request: bytes | None
+    journal: bytes | None
+    history: tuple[bytes, ...]
+
+
+@value
+class ReadDetails(Transition[Details]):
+    """Everything that is kept of one record id, from where writes go. Changes nothing."""
+
+    record_id: bytes
+
+
+HISTORY_ENTRY_BYTES_MAX = 8_192
+
+
+@value
+class AddHistory(Transition[bool]):
+    """Add an entry to the history of a record id, which nothing changes afterwards. The answer is always true.
+
+    Attributes:
+        record_id: whose; there need not be a record.
+        entry: at most `HISTORY_ENTRY_BYTES_MAX`.
+        keep_ms: from now, how long this entry is kept.
+    """
+
+    record_id: bytes
+    entry: bytes
+    keep_ms: int
 
 
 # --- for the store, of many records -------------------------------------------------------------
@@ -253,6 +350,53 @@ class ListResponses(Transition[ResponsesPage]):
     Attributes:
         after: empty for the first page, then the `next_after` of the page before; opaque.
         batch_max: how many at most, where the store can count them beforehand.
+    """
+
+    after: bytes = b""
+    batch_max: int = 200
+
+
+@value
+class Listed:
+    """One record of a list; its response is left out."""
+
+    record_id: bytes
+    record: Record
+
+
+@value
+class RecordsPage:
+    """Some records, the store's clock, and where to go on; `next_after` is None at the end."""
+
+    records: tuple[Listed, ...]
+    now_ms: int
+    next_after: bytes | None
+
+
+@value
+class ListRecords(Transition[RecordsPage]):
+    """The next records in some states, in an order of the store's own, about `batch_max` of them.
+
+    What stands in such a state from the first page to the last is on one of them at least; a page may be empty.
+
+    Attributes:
+        states: which records.
+        route: only those that were claimed under it; None is every route.
+        after: empty for the first page, then the `next_after` of the page before; opaque.
+        batch_max: how many at most, where the store can count them beforehand.
+    """
+
+    states: tuple[State, ...]
+    route: str | None = None
+    after: bytes = b""
+    batch_max: int = 200
+
+
+@value
+class ListAbandoned(Transition[RecordsPage]):
+    """The next records in progress whose lease has lapsed and whose request was kept; pages as for `ListRecords`.
+
+    It is asked for again and again beside live traffic, so a store with tables answers it from an index.
     """
 
     after: bytes = b""

@@ -11,7 +11,8 @@ House rules:
 
 Why these moves and no others: a record in progress may become anything, but only by its owner (the
 token says who that is) or after its lease. `unknown` is left only by knowledge: the late owner, or
-somebody who looked. `completed` never runs again. `retryable` is the one state from which a second
+somebody who looked. An operator may take a claim away, or forget a record that nobody holds: by hand
+only, and it is kept in the record's history. `completed` never runs again. `retryable` is the one state from which a second
 attempt starts without a lapsed lease, because it is reached only with proof that nothing happened
 (contract part D, R37-R45).
 """
@@ -30,12 +31,17 @@ class Event(StrEnum):
     TAKE_OVER = "take over"
     RECLAIM = "claim again"
     RENEW = "renew"
+    JOURNAL = "keep journal"
     COMPLETE = "complete"
     RELEASE = "release"
     DISCARD = "discard"
     GIVE_UP = "give up"
     ABANDON = "abandon"
+    RESOLVE = "resolve as completed"
+    RULE_OUT = "resolve as not done"
+    REVOKE = "revoke"
     RESEAL = "reseal"
+    ERASE = "forget by hand"
     EXPIRE = "expire"
     FORGET = "forget"
 
@@ -48,6 +54,7 @@ class Guard(StrEnum):
     LAPSED = "lease lapsed, token as seen"
     SEEN = "token as seen"
     SAME = "token and response as seen"
+    UNCHANGED = "token and state as seen"
     LIFETIME_OVER = "lifetime over"
     FORGETTABLE = "time to forget has come, token as seen"
 
@@ -57,12 +64,17 @@ GUARDS: dict[Event, Guard] = {
     Event.TAKE_OVER: Guard.LAPSED,
     Event.RECLAIM: Guard.SEEN,
     Event.RENEW: Guard.HELD,
+    Event.JOURNAL: Guard.HELD,
     Event.COMPLETE: Guard.HELD,
     Event.RELEASE: Guard.HELD,
     Event.DISCARD: Guard.HELD,
     Event.GIVE_UP: Guard.HELD,
     Event.ABANDON: Guard.LAPSED,
+    Event.RESOLVE: Guard.SEEN,
+    Event.RULE_OUT: Guard.SEEN,
+    Event.REVOKE: Guard.SEEN,
     Event.RESEAL: Guard.SAME,
+    Event.ERASE: Guard.UNCHANGED,
     Event.EXPIRE: Guard.LIFETIME_OVER,
     Event.FORGET: Guard.FORGETTABLE,
 }
@@ -71,6 +83,7 @@ TABLE: dict[tuple[State | None, Event], State | None] = {
     (None, Event.CLAIM): State.IN_PROGRESS,
     # the owner, by its token
     (State.IN_PROGRESS, Event.RENEW): State.IN_PROGRESS,
+    (State.IN_PROGRESS, Event.JOURNAL): State.IN_PROGRESS,
     (State.IN_PROGRESS, Event.COMPLETE): State.COMPLETED,
     (State.IN_PROGRESS, Event.RELEASE): State.RETRYABLE,
     (State.IN_PROGRESS, Event.DISCARD): None,
@@ -84,6 +97,15 @@ TABLE: dict[tuple[State | None, Event], State | None] = {
     (State.UNKNOWN, Event.DISCARD): None,
     # a new attempt, because the last one is known to have done nothing
     (State.RETRYABLE, Event.RECLAIM): State.IN_PROGRESS,
+    # somebody who looked on the other side, a person or a program
+    (State.UNKNOWN, Event.RESOLVE): State.COMPLETED,
+    (State.UNKNOWN, Event.RULE_OUT): State.RETRYABLE,
+    # an operator, by hand
+    (State.IN_PROGRESS, Event.REVOKE): State.RETRYABLE,
+    (State.COMPLETED, Event.ERASE): None,
+    (State.EXPIRED, Event.ERASE): None,
+    (State.RETRYABLE, Event.ERASE): None,
+    (State.UNKNOWN, Event.ERASE): None,
     # the same answer in other bytes: encrypted, or under another key
     (State.COMPLETED, Event.RESEAL): State.COMPLETED,
     # time

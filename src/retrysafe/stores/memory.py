@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar, assert_never
 
@@ -19,24 +20,36 @@ from retrysafe.protocol.effects import (
     ANSWER_DAYS_KEPT,
     DAY_MS,
     STORED_HEAD_BYTES,
+    AddHistory,
     AnswerCount,
     ClaimIfAbsent,
     ClaimIfRetryable,
     CompleteIfHeld,
+    CompleteIfUnknown,
     CountAnswers,
+    Details,
     DiscardIfHeld,
     ForgetIfOver,
+    ForgetIfSeen,
+    KeepJournalIfHeld,
+    ListAbandoned,
+    Listed,
+    ListRecords,
     ListResponses,
     MarkUnknownIfHeld,
     MarkUnknownIfLapsed,
     Purge,
     Purged,
     Read,
+    ReadDetails,
     RecordCount,
+    RecordsPage,
     ReleaseIfHeld,
+    ReleaseIfUnknown,
     RenewIfHeld,
     ReplaceResponseIfSame,
     ResponsesPage,
+    RevokeIfSeen,
     Stats,
     StoredHead,
     TakeOverIfLapsed,
@@ -58,7 +71,8 @@ def allowed(record: Record, event: Event, token: bytes, now_ms: int) -> bool:
     if (record.state, event) not in TABLE:
         return False
     match GUARDS[event]:
-        case Guard.HELD | Guard.SEEN | Guard.SAME:  # whether the response is the same, who moves the record compares
+        # whether its state or its response is the same, who moves the record compares
+        case Guard.HELD | Guard.SEEN | Guard.SAME | Guard.UNCHANGED:
             return record.token == token
         case Guard.LAPSED:
             return record.token == token and record.lease_until_ms <= now_ms
@@ -104,6 +118,9 @@ class MemoryStore:
         self._now_ms = 0
         self._lock = threading.Lock()
         self._records: dict[bytes, Record] = {}
+        self._requests: dict[bytes, bytes] = {}
+        self._journals: dict[bytes, bytes] = {}
+        self._histories: dict[bytes, list[tuple[int, bytes]]] = {}  # when to forget each entry, and the entry
         self._answers: dict[tuple[int, str], tuple[int, int]] = {}  # by day and route: recorded, replayed
         self._held_secret: bytes | None = None
         self._secret_check: bytes | None = None
@@ -148,15 +165,8 @@ class MemoryStore:
                 record = self._records.get(record_id)
                 return None if record is None else Found(record, now_ms)
             case CompleteIfHeld(claim, response, lifetime_ms, forget_after_ms):
-                expires_at_ms = now_ms + lifetime_ms
-                return self._settle(
-                    Event.COMPLETE,
-                    claim.record_id,
-                    claim.token,
-                    expires_at_ms + forget_after_ms,
-                    expires_at_ms=expires_at_ms,
-                    response=response,
-                )
+                ends = lifetime_ms, forget_after_ms
+                return self._complete(Event.COMPLETE, claim.record_id, claim.token, response, *ends)
             case RenewIfHeld(claim, lease_ms, forget_after_ms):
                 lease_until_ms = now_ms + lease_ms
                 return self._move(
@@ -180,10 +190,36 @@ class MemoryStore:
                 return self._move(Event.DISCARD, claim.record_id, claim.token)
             case ForgetIfOver(record_id, seen_token):
                 return self._move(Event.FORGET, record_id, seen_token)
+            case KeepJournalIfHeld(claim, journal):
+                held = self._move(Event.JOURNAL, claim.record_id, claim.token)
+                if held:
+                    self._journals[claim.record_id] = journal
+                return held
+            case ReadDetails(record_id):
+                return self._details(record_id)
+            case _:
+                return self._apply_by_hand(transition)
+
+    def _apply_by_hand(self, transition: Transition[Any]) -> Any:
+        """The transitions that no request asks for."""
+        match transition:
+            case CompleteIfUnknown(record_id, seen_token, response, lifetime_ms, forget_after_ms):
+                return self._complete(Event.RESOLVE, record_id, seen_token, response, lifetime_ms, forget_after_ms)
+            case ReleaseIfUnknown(record_id, seen_token, forget_after_ms):
+                return self._settle(Event.RULE_OUT, record_id, seen_token, self._now_ms + forget_after_ms)
+            case RevokeIfSeen(record_id, seen_token, forget_after_ms):
+                return self._settle(Event.REVOKE, record_id, seen_token, self._now_ms + forget_after_ms)
+            case ForgetIfSeen(record_id, seen_token, seen_state):
+                record = self._records.get(record_id)
+                unchanged = record is not None and record.state is seen_state
+                return unchanged and self._move(Event.ERASE, record_id, seen_token)
             case ReplaceResponseIfSame(record_id, seen_token, seen_response, response):
                 record = self._records.get(record_id)
                 same = record is not None and record.response == seen_response
                 return same and self._move(Event.RESEAL, record_id, seen_token, response=response)
+            case AddHistory(record_id, entry, keep_ms):
+                self._histories.setdefault(record_id, []).append((self._now_ms + keep_ms, entry))
+                return True
             case _:
                 return self._apply_to_many(transition)
 
@@ -191,6 +227,10 @@ class MemoryStore:
         match transition:
             case Purge(batch_max):
                 return self._purge(batch_max)
+            case ListRecords():
+                return self._list_records(transition, self._listed(transition.states, transition.route))
+            case ListAbandoned():
+                return self._list_records(transition, self._abandoned())
             case ListResponses():
                 return self._list_responses(transition)
             case CountAnswers(counts):
@@ -218,6 +258,8 @@ class MemoryStore:
                 response=None,
                 route=claim.route,
             )
+            if claim.request is not None:
+                self._requests[claim.record_id] = claim.request
         return Found(record, self._now_ms)
 
     def _claim_again(self, event: Event, claim: TakeOverIfLapsed | ClaimIfRetryable) -> bool:
@@ -238,6 +280,36 @@ class MemoryStore:
     def _settle(self, event: Event, record_id: bytes, token: bytes, forget_at_ms: int, **written: Any) -> bool:
         return self._move(event, record_id, token, settled_at_ms=self._now_ms, forget_at_ms=forget_at_ms, **written)
 
+    def _complete(  # noqa: PLR0913, PLR0917 - what completing consists of
+        self,
+        event: Event,
+        record_id: bytes,
+        token: bytes,
+        response: bytes,
+        lifetime_ms: int,
+        forget_after_ms: int,
+    ) -> bool:
+        """Keep a response; what a later attempt would go on from has done its work."""
+        expires_at_ms = self._now_ms + lifetime_ms
+        forget_at_ms = expires_at_ms + forget_after_ms
+        done = self._settle(event, record_id, token, forget_at_ms, expires_at_ms=expires_at_ms, response=response)
+        if done:
+            self._drop_extras(record_id)
+        return done
+
+    def _drop_extras(self, record_id: bytes) -> None:
+        self._requests.pop(record_id, None)
+        self._journals.pop(record_id, None)
+
+    def _details(self, record_id: bytes) -> Details:
+        record = self._records.get(record_id)
+        return Details(
+            found=None if record is None else Found(record, self._now_ms),
+            request=self._requests.get(record_id),
+            journal=self._journals.get(record_id),
+            history=tuple(entry for _, entry in self._histories.get(record_id, ())),
+        )
+
     def _move(self, event: Event, record_id: bytes, seen_token: bytes, **written: Any) -> bool:
         """Let `event` happen if it may; say whether it did."""
         record = self._records.get(record_id)
@@ -246,6 +318,7 @@ class MemoryStore:
         after = TABLE[record.state, event]
         if after is None:
             del self._records[record_id]
+            self._drop_extras(record_id)
         else:
             self._records[record_id] = _rewritten(record, after, written)
         return True
@@ -259,7 +332,17 @@ class MemoryStore:
                 expired += 1
             else:
                 self._move(Event.ABANDON, record_id, record.token, settled_at_ms=self._now_ms)
-        return Purged(expired, forgotten, more=any(True for _ in self._due()))
+        for record_id, entries in list(islice(self._histories_due(), batch_max)):
+            self._histories[record_id] = [entry for entry in entries if entry[0] > self._now_ms]
+            if not self._histories[record_id]:
+                del self._histories[record_id]
+        more = any(True for _ in self._due()) or any(True for _ in self._histories_due())
+        return Purged(expired, forgotten, more=more)
+
+    def _histories_due(self) -> Iterator[tuple[bytes, list[tuple[int, bytes]]]]:
+        for record_id, entries in self._histories.items():
+            if any(forget_at_ms <= self._now_ms for forget_at_ms, _ in entries):
+                yield record_id, entries
 
     def _due(self) -> Iterator[tuple[bytes, Record]]:
         """The records that a purge has something to do with."""
@@ -268,6 +351,24 @@ class MemoryStore:
                 yield record_id, record
 
     # --- many records -----------------------------------------------------------------------------
+
+    def _listed(self, states: Sequence[State], route: str | None) -> list[bytes]:
+        return [
+            record_id
+            for record_id, record in self._records.items()
+            if record.state in states and route in (None, record.route)
+        ]
+
+    def _abandoned(self) -> list[bytes]:
+        records = ((record_id, self._records[record_id]) for record_id in self._requests)
+        return [
+            record_id for record_id, record in records if allowed(record, Event.TAKE_OVER, record.token, self._now_ms)
+        ]
+
+    def _list_records(self, wish: ListRecords | ListAbandoned, ids: Sequence[bytes]) -> RecordsPage:
+        page = sorted(record_id for record_id in ids if record_id > wish.after)[: wish.batch_max]
+        listed = tuple(Listed(record_id, replace(self._records[record_id], response=None)) for record_id in page)
+        return RecordsPage(listed, self._now_ms, page[-1] if len(page) == wish.batch_max else None)
 
     def _list_responses(self, wish: ListResponses) -> ResponsesPage:
         ids = sorted(record_id for record_id, record in self._records.items() if record.response is not None)

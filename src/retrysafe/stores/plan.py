@@ -16,14 +16,21 @@ from retrysafe.model import Found, Record, State
 from retrysafe.protocol.effects import (
     ANSWER_DAYS_KEPT,
     DAY_MS,
+    AddHistory,
     AnswerCount,
     ClaimIfAbsent,
     CountAnswers,
+    Details,
+    ListAbandoned,
+    Listed,
+    ListRecords,
     ListResponses,
     Purge,
     Purged,
     Read,
+    ReadDetails,
     RecordCount,
+    RecordsPage,
     ResponsesPage,
     Stats,
     StoredHead,
@@ -83,8 +90,14 @@ def plan_of(transition: Transition[Any], *, writing: bool) -> Plan[Any]:
             return _claim(transition, writing=writing)
         case Read():
             return _read(transition)
+        case ReadDetails():
+            return _read_details(transition)
+        case AddHistory():
+            return _add_history(transition)
         case Purge():
             return _purge(transition)
+        case ListRecords() | ListAbandoned():
+            return _list_records(transition)
         case ListResponses():
             return _list_responses(transition)
         case CountAnswers():
@@ -119,6 +132,24 @@ def _read(read: Read) -> Plan[Found | None]:
     return Found(_record(rows[0]), now_ms) if rows else None
 
 
+def _read_details(read: ReadDetails) -> Plan[Details]:
+    which = {"record_id": read.record_id}
+    rows = yield Look(sql.RECORD, which)
+    extras = yield Look(sql.EXTRAS, which)
+    entries = yield Look(sql.HISTORY, which)
+    now_ms = yield Now.TO_READ
+    found = Found(_record(rows[0]), now_ms) if rows else None
+    request, journal = extras[0] if extras else (None, None)
+    return Details(found, request, journal, tuple(entry for (entry,) in entries))
+
+
+def _add_history(addition: AddHistory) -> Plan[bool]:
+    now_ms = yield Now.TO_WRITE
+    values = {"record_id": addition.record_id, "entry": addition.entry, "keep_ms": addition.keep_ms}
+    yield Change(sql.ADD_HISTORY, {**values, "now_ms": now_ms})
+    return True
+
+
 def _compare_and_set(transition: Transition[bool]) -> Plan[bool]:
     """All conditions stand in the one statement: it took effect if it changed its row."""
     now_ms = yield Now.TO_WRITE
@@ -129,15 +160,32 @@ def _compare_and_set(transition: Transition[bool]) -> Plan[bool]:
 def _purge(purge: Purge) -> Plan[Purged]:
     """Forget before expiring, so that what is over altogether is deleted and not first emptied."""
     now_ms = yield Now.TO_READ
-    if not (yield Look(sql.DUE, {"now_ms": now_ms})):
+    if not ((yield Look(sql.DUE, {"now_ms": now_ms})) or (yield Look(sql.HISTORY_DUE, {"now_ms": now_ms}))):
         return Purged(expired=0, forgotten=0, more=False)
     now_ms = yield Now.TO_WRITE
     batch = {"now_ms": now_ms, "batch_max": purge.batch_max}
     forgotten = yield Change(sql.PURGE_FORGET, batch)
     expired = yield Change(sql.PURGE_EXPIRE, batch)
     yield Change(sql.PURGE_ABANDON, batch)
-    more = yield Look(sql.DUE, {"now_ms": now_ms})
+    yield Change(sql.PURGE_HISTORY, batch)
+    more = (yield Look(sql.DUE, {"now_ms": now_ms})) or (yield Look(sql.HISTORY_DUE, {"now_ms": now_ms}))
     return Purged(expired, forgotten, more=bool(more))
+
+
+def _list_records(wish: ListRecords | ListAbandoned) -> Plan[RecordsPage]:
+    now_ms = yield Now.TO_READ
+    values: dict[str, bytes | int | str | None] = {"after": wish.after, "batch_max": wish.batch_max}
+    if isinstance(wish, ListRecords):
+        rows = yield Look(sql.RECORDS, {**values, "states": ",".join(wish.states), "route": wish.route})
+    else:
+        rows = yield Look(sql.ABANDONED, {**values, "now_ms": now_ms})
+    return records_page_of(rows, now_ms, wish.batch_max)
+
+
+def records_page_of(rows: Sequence[Row], now_ms: int, batch_max: int) -> RecordsPage:
+    """The rows of `sql.RECORDS` or `sql.ABANDONED` as a page: a full one is not the last."""
+    listed = tuple(Listed(record_id, _record(row)) for record_id, *row in rows)
+    return RecordsPage(listed, now_ms, listed[-1].record_id if len(listed) == batch_max else None)
 
 
 def _list_responses(wish: ListResponses) -> Plan[ResponsesPage]:

@@ -15,13 +15,18 @@ from retrysafe.protocol.effects import (
     STORED_HEAD_BYTES,
     ClaimIfRetryable,
     CompleteIfHeld,
+    CompleteIfUnknown,
     DiscardIfHeld,
     ForgetIfOver,
+    ForgetIfSeen,
+    KeepJournalIfHeld,
     MarkUnknownIfHeld,
     MarkUnknownIfLapsed,
     ReleaseIfHeld,
+    ReleaseIfUnknown,
     RenewIfHeld,
     ReplaceResponseIfSame,
+    RevokeIfSeen,
     TakeOverIfLapsed,
     Transition,
 )
@@ -33,6 +38,7 @@ _GUARDS = {
     Guard.HELD: "token = :token",
     Guard.SEEN: "token = :seen_token",
     Guard.SAME: "token = :seen_token AND response = :seen_response",
+    Guard.UNCHANGED: "token = :seen_token AND state = :seen_state",
     Guard.LAPSED: "token = :seen_token AND lease_until_ms <= :now_ms",
     Guard.FORGETTABLE: "token = :seen_token AND forget_at_ms <= :now_ms",
 }
@@ -63,8 +69,11 @@ _NEW_CLAIM = f"token = :token, attempt = attempt + 1, claimed_at_ms = :now_ms, s
 _SETTLED = "settled_at_ms = :now_ms, forget_at_ms = :now_ms + :forget_after_ms"
 _COMPLETED = (
     "response = :response, settled_at_ms = :now_ms, expires_at_ms = :now_ms + :lifetime_ms, "
-    "forget_at_ms = :now_ms + :lifetime_ms + :forget_after_ms"
+    "forget_at_ms = :now_ms + :lifetime_ms + :forget_after_ms, request = NULL, journal = NULL"
 )
+
+LISTED = COLUMNS.replace("response", "NULL")
+"""The columns of a record in a list, where its response is left out."""
 
 RECORD = f"SELECT {COLUMNS} FROM records WHERE record_id = :record_id"
 
@@ -79,6 +88,7 @@ FIRST = {
     "lease_until_ms": ":now_ms + :lease_ms",
     "forget_at_ms": ":now_ms + :lease_ms + :forget_after_ms",
     "route": ":route",
+    "request": ":request",
 }
 """What a first claim inserts, column by column."""
 
@@ -90,12 +100,17 @@ MOVES: dict[type[Transition[Any]], tuple[Event, str]] = {
     TakeOverIfLapsed: (Event.TAKE_OVER, _NEW_CLAIM),
     ClaimIfRetryable: (Event.RECLAIM, _NEW_CLAIM),
     RenewIfHeld: (Event.RENEW, _LEASE),
+    KeepJournalIfHeld: (Event.JOURNAL, "journal = :journal"),
     CompleteIfHeld: (Event.COMPLETE, _COMPLETED),
     ReleaseIfHeld: (Event.RELEASE, _SETTLED),
     DiscardIfHeld: (Event.DISCARD, ""),
     MarkUnknownIfHeld: (Event.GIVE_UP, _SETTLED),
     MarkUnknownIfLapsed: (Event.ABANDON, _SETTLED),
+    CompleteIfUnknown: (Event.RESOLVE, _COMPLETED),
+    ReleaseIfUnknown: (Event.RULE_OUT, _SETTLED),
+    RevokeIfSeen: (Event.REVOKE, _SETTLED),
     ReplaceResponseIfSame: (Event.RESEAL, "response = :response"),
+    ForgetIfSeen: (Event.ERASE, ""),
     ForgetIfOver: (Event.FORGET, ""),
 }
 """What each transition lets happen to its record, and what it writes besides the state."""
@@ -131,11 +146,43 @@ PURGE_FORGET, PURGE_EXPIRE, PURGE_ABANDON = (
     _change(event, writes, f"{LONGEST_DUE} AND {purgeable(event)}") for event, (writes, _) in PURGES.items()
 )
 
+# --- everything that is kept of one record, and what outlives it ---------------------------------
+
+EXTRAS = "SELECT request, journal FROM records WHERE record_id = :record_id"
+
+HISTORY = "SELECT entry FROM history WHERE record_id = :record_id ORDER BY added_at_ms, place"
+
+ADD_HISTORY = (
+    "INSERT INTO history (record_id, added_at_ms, forget_at_ms, entry)"
+    " VALUES (:record_id, :now_ms, :now_ms + :keep_ms, :entry)"
+)
+
+HISTORY_DUE = "SELECT 1 FROM history WHERE forget_at_ms <= :now_ms LIMIT 1"
+
+PURGE_HISTORY = (
+    "DELETE FROM history WHERE place IN"
+    " (SELECT place FROM history WHERE forget_at_ms <= :now_ms ORDER BY forget_at_ms LIMIT :batch_max)"
+)
+
 # --- looking at many records ----------------------------------------------------------------------
 
 RESPONSES = (
     f"SELECT record_id, substr(response, 1, {STORED_HEAD_BYTES}) FROM records"
     " WHERE record_id > :after AND response IS NOT NULL ORDER BY record_id LIMIT :batch_max"
+)
+
+_IN_STATES = ":states LIKE '%' || state || '%'"  # no state's name is a part of another's
+
+RECORDS = (
+    f"SELECT record_id, {LISTED} FROM records"
+    f" WHERE record_id > :after AND {_IN_STATES} AND (:route IS NULL OR route = :route)"
+    " ORDER BY record_id LIMIT :batch_max"
+)
+
+ABANDONED = (
+    f"SELECT record_id, {LISTED} FROM records WHERE request IS NOT NULL"
+    f" AND {_may(Event.TAKE_OVER)} AND lease_until_ms <= :now_ms AND record_id > :after"
+    " ORDER BY record_id LIMIT :batch_max"
 )
 
 RECORD_COUNTS = (
