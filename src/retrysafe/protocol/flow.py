@@ -29,6 +29,9 @@ from retrysafe.value import value
 # A record that changes under every look is being fought over; the client may as well ask again.
 CLAIM_ROUNDS_MAX = 8
 
+# How soon after a failure the next attempt may go on: not at once, because what failed is likely to fail again.
+RESUME_AFTER_MS = 1_000
+
 # Hashing 256 KiB takes about 0.15 ms; what is coded may become a hundred times its size.
 INLINE_BYTES_MAX = 256 << 10
 INLINE_CODED_BYTES_MAX = 4 << 10
@@ -66,6 +69,7 @@ class Ending(StrEnum):
     RECORDED = "recorded"
     MISJUDGED = "classify-failed"
     RELEASED = "released"
+    RESUMABLE = "resumable"
     DISCARDED = "discarded"
     UNKNOWN = "unknown"
     UNRECORDED = "unrecorded"
@@ -263,26 +267,14 @@ def _record(claim: Claim, outcome: Outcome, request: Request, terms: Terms) -> F
     except Exception:  # noqa: BLE001 - a hook of the user's failed after the effect: keep the answer, never run again
         verdict, misjudged = Verdict.RECORD, True
     answered, substitute = _answer_of(outcome, verdict, terms)
-    match verdict:
-        case Verdict.RECORD:
-            # A problem document of ours has nothing in it that a policy could want to be left out.
-            snapshot = take_snapshot(answered, request.head, *(() if substitute else (policy,)))
-            stored = seal(snapshot, claim.record_id, terms.secret, terms.encryption)
-            settlement: effects.Transition[bool] = effects.CompleteIfHeld(
-                claim, stored, policy.keep_ms, policy.tombstone_ms
-            )
-            event, ending = states.Event.COMPLETE, Ending.MISJUDGED if misjudged else Ending.RECORDED
-        case Verdict.RELEASE:
-            settlement = effects.ReleaseIfHeld(claim, policy.lifetime_ms)
-            event, ending = states.Event.RELEASE, Ending.RELEASED
-        case Verdict.DISCARD:
-            settlement = effects.DiscardIfHeld(claim)
-            event, ending = states.Event.DISCARD, Ending.DISCARDED
-        case Verdict.UNKNOWN:
-            settlement = effects.MarkUnknownIfHeld(claim, policy.unknown_retention_ms)
-            event, ending = states.Event.GIVE_UP, Ending.UNKNOWN
-        case _:
-            assert_never(verdict)
+    stored = b""
+    if verdict is Verdict.RECORD:
+        # A problem document of ours has nothing in it that a policy could want to be left out.
+        snapshot = take_snapshot(answered, request.head, *(() if substitute else (policy,)))
+        stored = seal(snapshot, claim.record_id, terms.secret, terms.encryption)
+    settlement, event, ending = _settlement(claim, verdict, stored, policy)
+    if misjudged:
+        ending = Ending.MISJUDGED
     settled: Settled | Respond = yield from perform(effects.Settle(settlement, policy.lease_ms))
     if settled is Settled.REFUSED:
         settled = yield from _look_again(claim, states.target(event), request.head, terms)
@@ -296,20 +288,56 @@ def _record(claim: Claim, outcome: Outcome, request: Request, terms: Terms) -> F
     return Respond(substitute if recorded else _unrecorded(substitute), ending if recorded else Ending.UNRECORDED)
 
 
+def _settlement(
+    claim: Claim, verdict: Verdict, stored: bytes, policy: Policy
+) -> tuple[effects.Transition[bool], states.Event, Ending]:
+    """What makes the verdict durable; what that is in the table of states; how the request has then ended."""
+    match verdict:
+        case Verdict.RECORD:
+            completing = effects.CompleteIfHeld(claim, stored, policy.keep_ms, policy.tombstone_ms)
+            return completing, states.Event.COMPLETE, Ending.RECORDED
+        case Verdict.RELEASE:
+            return effects.ReleaseIfHeld(claim, policy.lifetime_ms), states.Event.RELEASE, Ending.RELEASED
+        case Verdict.DISCARD:
+            return effects.DiscardIfHeld(claim), states.Event.DISCARD, Ending.DISCARDED
+        case Verdict.UNKNOWN:
+            giving_up = effects.MarkUnknownIfHeld(claim, policy.unknown_retention_ms)
+            return giving_up, states.Event.GIVE_UP, Ending.UNKNOWN
+        case Verdict.RESUME:  # the claim lapses soon, and whoever takes over goes on from the journal
+            lease_ms = min(RESUME_AFTER_MS, policy.lease_ms)
+            shortening = effects.RenewIfHeld(claim, lease_ms, policy.unknown_retention_ms)
+            return shortening, states.Event.RENEW, Ending.RESUMABLE
+        case _:
+            assert_never(verdict)
+
+
 def _answer_of(outcome: Outcome, verdict: Verdict, terms: Terms) -> tuple[Answered, Response | None]:
     """What goes into the record, and what to send if that is not what the handler has ready."""
     match outcome:
         case Answered():
             return outcome, None
-        case effects.Raised() | effects.Cancelled() if verdict in (Verdict.RELEASE, Verdict.DISCARD):
-            response = _response(HANDLER_FAILED_WITHOUT_EFFECT, terms)
-        case effects.Raised() | effects.Broken():
+        case effects.Broken():
             response = _response(HANDLER_FAILED, terms)
-        case effects.Cancelled():
-            response = _response(decision.OUTCOME_UNKNOWN, terms)
+        case effects.Raised() | effects.Cancelled():
+            response = _response(_failure(verdict), terms)
         case _:
             assert_never(outcome)
     return Answered(response, whole=True, size=len(response.body), digest=b"", fate=effects.Fate.RAN), response
+
+
+def _failure(verdict: Verdict) -> Problem:
+    """What a handler that gave no answer is answered with."""
+    match verdict:
+        case Verdict.RELEASE | Verdict.DISCARD:
+            return HANDLER_FAILED_WITHOUT_EFFECT
+        case Verdict.RESUME:
+            return HANDLER_INTERRUPTED
+        case Verdict.UNKNOWN:
+            return decision.OUTCOME_UNKNOWN
+        case Verdict.RECORD:
+            return HANDLER_FAILED
+        case _:
+            assert_never(verdict)
 
 
 def _look_again(claim: Claim, intended: State | None, head: Head, terms: Terms) -> Flow[Settled | Respond]:
@@ -381,6 +409,15 @@ HANDLER_FAILED_WITHOUT_EFFECT = Problem(
     "handler-failed",
     "The application failed and states that the request did not take effect. Send the same request again.",
     members=(("retryable", True),),
+)
+
+
+HANDLER_INTERRUPTED = Problem(
+    "handler-failed",
+    "The application failed in the middle of the request. What it had done is kept, and the next attempt goes on from "
+    "there. Send the same request again.",
+    members=(("retryable", True), ("retry_after", 1)),
+    headers=retry_after(1),
 )
 
 

@@ -23,6 +23,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "key_syntax": ("both", "sf", "bare"),
     "fingerprint": ("full", "none"),
     "recovery": ("manual", "rerun"),
+    "effects": ("assumed", "declared"),
     "in_flight": ("refuse", "wait"),
     "on_receipt": ("refuse", "receipt"),
     "store_body": ("full", "redacted", "none"),
@@ -82,6 +83,8 @@ class Policy:
         unknown_retention: how long an abandoned or unknown record is kept (R71).
         recovery: `manual`: when the owner is gone, the outcome is unknown and stays so until somebody
             settles it: at most once; `rerun`: the handler is declared safe to repeat: at least once (R44).
+        effects: `assumed`: from its first line on a handler may have taken effect; `declared`: not before it
+            calls `operation().begin_effects()` or takes a step, and if it fails until then, the next attempt runs.
         in_flight: what a duplicate of a request in flight gets: `refuse` (409 in-progress, at once), or
             `wait`: it waits for the outcome and replays it, and takes the turn if the first attempt is
             known to have done nothing (R46, R47).
@@ -124,6 +127,7 @@ class Policy:
     tombstone: Duration = "30d"
     unknown_retention: Duration = "30d"
     recovery: str = "manual"
+    effects: str = "assumed"
     in_flight: str = "refuse"
     wait: Duration = "10s"
     request_bytes_max: int = 16 << 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from retrysafe.drive.aio import Driver
@@ -12,6 +13,7 @@ from retrysafe.drive.tally import Tally
 from retrysafe.errors import ConfigurationError, StoreError
 from retrysafe.observe import LogObserver, Observer, StoreFailed
 from retrysafe.operation.handle import begin_without
+from retrysafe.operation.notebook import Notebook
 from retrysafe.protocol.duration import Duration, milliseconds
 from retrysafe.protocol.flow import Terms, protect, refuse_unready
 from retrysafe.protocol.policy import Policy
@@ -83,6 +85,7 @@ class IdempotencyMiddleware:
         self._authorizer = authorize
         self._observer = Tally(observer or LogObserver(), self._store)
         self._driver = Driver(self._store, self._observer)
+        self._make_steps = partial(Notebook, self._store, self._observer)
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         """One ASGI connection."""
@@ -107,7 +110,9 @@ class IdempotencyMiddleware:
             route.entry,
             self._encryption,
         )
-        exchange = Exchange(self.app, scope, receive, send, route, terms, self._resolver, self._authorizer)
+        exchange = Exchange(
+            self.app, scope, receive, send, route, terms, self._make_steps, self._resolver, self._authorizer
+        )
         flow = protect(exchange.head, terms) if ready else refuse_unready(exchange.head, terms)
         await self._driver.run(flow, exchange)
 
