@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import assert_never
 
 from retrysafe.errors import StoreError
-from retrysafe.model import Claim, Found, Head, Record, Request, Response, State
+from retrysafe.model import BytesBody, Claim, Found, Head, Record, Request, Response, State
 from retrysafe.protocol import decision, effects, states
 from retrysafe.protocol.decision import Verdict
 from retrysafe.protocol.effects import Answered, Flow, Outcome, Settled, Unread, Waited, WaitEnd, perform
@@ -24,6 +24,7 @@ from retrysafe.protocol.key import Absent, Key, Malformed, as_uuid, is_128_bit, 
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.problem import Problem, retry_after
 from retrysafe.protocol.snapshot import Encryption, Unreadable, receipt, replay, seal, take_snapshot, unseal
+from retrysafe.protocol.stored_request import StoredRequest, fits, seal_request, without_credentials
 from retrysafe.value import value
 
 # A record that changes under every look is being fought over; the client may as well ask again.
@@ -48,7 +49,9 @@ class Terms:
         token: 16 random bytes, new for this request.
         anonymous: the scope is no account; keys must be unguessable (R17).
         route: the entry of the routes table that the request matched, at most 255 characters.
-        encryption: of stored responses at rest; None keeps them as they are.
+        encryption: of what is stored, at rest; None keeps it as it is.
+        stores_requests: requests that may run again are stored, without credentials; needs encryption (R45).
+        place: scheme, and path that the application is mounted at; they are stored with the request.
     """
 
     policy: Policy
@@ -58,6 +61,8 @@ class Terms:
     anonymous: bool = False
     route: str = ""
     encryption: Encryption | None = None
+    stores_requests: bool = False
+    place: tuple[str, str] = ("http", "")
 
 
 class Ending(StrEnum):
@@ -74,6 +79,8 @@ class Ending(StrEnum):
     UNKNOWN = "unknown"
     UNRECORDED = "unrecorded"
     CLAIM_LOST = "claim-lost"
+    OVERTAKEN = "overtaken"
+    OTHER_ACCOUNT = "other-account"
 
 
 @value
@@ -85,7 +92,7 @@ class Bypass:
 
 @value
 class Vanish:
-    """The client went before its request was whole: there is nobody to answer, and nothing happened."""
+    """There is nobody to answer, and nothing happened: the client went before its request was whole, say."""
 
     ending: str = Ending.CLIENT_GONE
 
@@ -138,12 +145,50 @@ def protect(head: Head, terms: Terms) -> Flow[Answer]:
         fingerprint = yield from perform(effects.TakeFingerprint(request, policy, terms.secret))
 
     identity = record_id(terms.secret, terms.namespace, scope, key)
-    claimed = yield from _claim(identity, fingerprint, request, terms)
+    stored = _stored_request(identity, key, scope, request, terms) if terms.stores_requests else None
+    claimed = yield from _claim(identity, fingerprint, request, terms, stored)
     if not isinstance(claimed, Claim):
         return claimed
 
     outcome = yield from perform(effects.Execute(claimed, key, scope, request, policy))
     return (yield from _record(claimed, outcome, request, terms))
+
+
+def resume(stored: StoredRequest, claiming: effects.TakeOverIfLapsed, attempt: int, terms: Terms) -> Flow[Answer]:
+    """One request whose owner is gone, sent again from what was stored of it (contract R45).
+
+    It takes over exactly the claim that was seen to have lapsed, and never begins an operation anew.
+
+    Args:
+        stored: the request.
+        claiming: of the record, under a token that is new.
+        attempt: the number of this one.
+        terms: as for a request of a client.
+    """
+    scope = yield from perform(effects.ResolveScope())
+    if scope != stored.scope:
+        return Vanish(Ending.OTHER_ACCOUNT)
+    try:
+        took = yield from perform(claiming)
+    except StoreError:
+        return Vanish(STORE_UNAVAILABLE.code)  # the driver takes back a claim whose reply was lost
+    if not took:
+        return Vanish(Ending.OVERTAKEN)
+    claim = Claim(claiming.record_id, claiming.token, attempt)
+    request = Request(stored.head, BytesBody(stored.body))
+    outcome = yield from perform(effects.Execute(claim, Key(stored.key), scope, request, terms.policy))
+    return (yield from _record(claim, outcome, request, terms))
+
+
+def _stored_request(identity: bytes, key: Key, scope: str, request: Request, terms: Terms) -> bytes | None:
+    """What is kept of a request that may run again when its owner is gone; None if nothing is."""
+    if terms.policy.recovery != "rerun" or terms.encryption is None or not fits(request):
+        return None
+    head = request.head
+    headers = without_credentials(head.headers, terms.policy.stored_request_except)
+    head = Head(head.method, head.path, head.query, headers)
+    stored = StoredRequest(key.text, scope, *terms.place, head, request.body.read())
+    return seal_request(stored, identity, terms.secret, terms.encryption)
 
 
 def refuse_unready(head: Head, terms: Terms) -> Flow[Answer]:
@@ -163,13 +208,15 @@ def _is_quick_to_hash(request: Request) -> bool:
 # --- claim and decide -----------------------------------------------------------------------------
 
 
-def _claim(identity: bytes, fingerprint: bytes, request: Request, terms: Terms) -> Flow[Claim | Answer]:
+def _claim(
+    identity: bytes, fingerprint: bytes, request: Request, terms: Terms, stored: bytes | None
+) -> Flow[Claim | Answer]:
     """Get hold of the record, or find the answer to give instead."""
     waited: Waited | None = None
     rounds = 0
     try:
         while rounds < CLAIM_ROUNDS_MAX:
-            claimed = yield from _claim_once(identity, fingerprint, request, terms)
+            claimed = yield from _claim_once(identity, fingerprint, request, terms, stored)
             if isinstance(claimed, decision.Wait):
                 if waited is not None and waited.end is WaitEnd.OVER:  # this was the last look
                     return _refuse(claimed.problem, terms)
@@ -189,12 +236,14 @@ def _claim(identity: bytes, fingerprint: bytes, request: Request, terms: Terms) 
 
 
 def _claim_once(
-    identity: bytes, fingerprint: bytes, request: Request, terms: Terms
+    identity: bytes, fingerprint: bytes, request: Request, terms: Terms, stored: bytes | None
 ) -> Flow[Claim | Answer | decision.Wait | None]:
     """One look at the record and what follows from it; None: it changed meanwhile, look again."""
     policy, token = terms.policy, terms.token
     found = yield from perform(
-        effects.ClaimIfAbsent(identity, token, fingerprint, policy.lease_ms, policy.unknown_retention_ms, terms.route)
+        effects.ClaimIfAbsent(
+            identity, token, fingerprint, policy.lease_ms, policy.unknown_retention_ms, terms.route, stored
+        )
     )
     record = found.record
     same_request = _is_same(record.fingerprint, fingerprint, request, terms)

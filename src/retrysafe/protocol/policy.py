@@ -48,11 +48,13 @@ _NAMES = (
     "fingerprint_json_only",
     "fingerprint_json_except",
     "store_body_redact",
+    "stored_request_except",
 )
 _POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 _A_POINTER = "a JSON Pointer: it starts with a slash, and ~ and / in a name are ~0 and ~1"
 _GRAMMARS = (
     ("fingerprint_headers", _TOKEN, "the name of a header field"),
+    ("stored_request_except", _TOKEN, "the name of a header field"),
     ("fingerprint_json_only", _POINTER, _A_POINTER),
     ("fingerprint_json_except", _POINTER, _A_POINTER),
     ("store_body_redact", _POINTER, _A_POINTER),
@@ -98,6 +100,8 @@ class Policy:
             `Idempotency-Status: redacted`; `none`: nothing, only a receipt (R111). What cannot be
             redacted, because it is no JSON, is kept as a receipt.
         store_body_redact: JSON Pointers of the values that are not kept.
+        stored_request_except: names of request fields that hold credentials, besides `Authorization`,
+            `Proxy-Authorization` and `Cookie`: they are left out of a request that is stored to be sent again (R45).
         replay_marker: the response field that says `true` on replays and on nothing else (R58).
         problems_url: where the pages of the problem types are; ends in a slash (R76).
         classify: may overrule what becomes of an answer: called with it, returns `"record"`,
@@ -135,6 +139,7 @@ class Policy:
     on_receipt: str = "refuse"
     store_body: str = "full"
     store_body_redact: tuple[str, ...] = ()
+    stored_request_except: tuple[str, ...] = ()
     replay_marker: str = "Idempotent-Replayed"
     problems_url: str = "https://retrysafe.dev/problems/"
     classify: Callable[[Response], str | None] | None = None
