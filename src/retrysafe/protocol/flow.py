@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from contextlib import suppress
 from enum import StrEnum
 from typing import assert_never
 
 from retrysafe.errors import StoreError
 from retrysafe.model import Claim, Found, Head, Record, Request, Response, State
-from retrysafe.protocol import decision, effects, states
+from retrysafe.protocol import decision, effects, history, states
 from retrysafe.protocol.decision import Verdict
 from retrysafe.protocol.effects import Answered, Flow, Outcome, Settled, Unread, Waited, WaitEnd, perform
 from retrysafe.protocol.fingerprint import fingerprint_of, matches
@@ -205,11 +206,14 @@ def _claim_once(
         case decision.Wait():
             return decided
         case decision.TakeOver():
+            yield from _remember(identity, record, history.End.LAPSED, policy)
             took = yield from perform(
                 effects.TakeOverIfLapsed(identity, record.token, token, policy.lease_ms, policy.unknown_retention_ms)
             )
             return Claim(identity, token, record.attempt + 1) if took else None
         case decision.Reclaim():
+            if record.attempt <= history.RELEASED_ATTEMPTS_KEPT:
+                yield from _remember(identity, record, history.End.RELEASED, policy)
             took = yield from perform(
                 effects.ClaimIfRetryable(identity, record.token, token, policy.lease_ms, policy.unknown_retention_ms)
             )
@@ -224,6 +228,15 @@ def _claim_once(
             return None
         case never:
             assert_never(never)
+
+
+def _remember(identity: bytes, record: Record, end: history.End, policy: Policy) -> Flow[None]:
+    """Add the attempt that another is about to follow to the history, before the record forgets it (R56).
+
+    A request is not refused because its past could not be written down; the driver tells of the failure.
+    """
+    with suppress(StoreError):
+        yield from perform(history.adding(identity, history.attempt_of(record, end), policy))
 
 
 def _is_same(stored: bytes, fingerprint: bytes, request: Request, terms: Terms) -> bool:
