@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 
 from click.testing import CliRunner
 
 from retrysafe.cli import main
+from retrysafe.model import Claim, State
+from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, MarkUnknownIfHeld, ReleaseIfHeld
 from retrysafe.stores.sqlite import SqliteStore
 from tests.doors.connections import ask, protected
 from tests.doors.handlers import Shop
@@ -15,6 +18,7 @@ from tests.gateway.processes import environment
 
 OLD, NEW = os.urandom(32).hex(), os.urandom(32).hex()
 CANARY = b"canary-5353-5353"
+DAY_MS = 86_400_000
 
 
 def command(*arguments, **variables):
@@ -54,4 +58,38 @@ def can_be_seen(folder, what=CANARY):
     return any(what in file.read_bytes() for file in folder.iterdir() if file.is_file())
 
 
-__all__ = ["CANARY", "NEW", "OLD", "can_be_seen", "command", "environment", "requests", "store_of", "url_of"]
+def claimed(store, route="POST /orders", lease_ms=60_000):
+    """A record in progress; its claim."""
+    claim = Claim(secrets.token_bytes(32), secrets.token_bytes(16), 1)
+    found = store.perform(ClaimIfAbsent(claim.record_id, claim.token, b"f" * 33, lease_ms, DAY_MS, route))
+    assert found.record.token == claim.token
+    return claim
+
+
+def put(store, state, route="POST /orders"):
+    """A record in some state; its id."""
+    claim = claimed(store, route)
+    match state:
+        case State.COMPLETED:
+            assert store.perform(CompleteIfHeld(claim, b"sealed", DAY_MS, DAY_MS))
+        case State.RETRYABLE:
+            assert store.perform(ReleaseIfHeld(claim, DAY_MS))
+        case State.UNKNOWN:
+            assert store.perform(MarkUnknownIfHeld(claim, DAY_MS))
+    return claim.record_id
+
+
+__all__ = [
+    "CANARY",
+    "DAY_MS",
+    "NEW",
+    "OLD",
+    "can_be_seen",
+    "claimed",
+    "command",
+    "environment",
+    "put",
+    "requests",
+    "store_of",
+    "url_of",
+]

@@ -363,6 +363,42 @@ def build_store(settings: Settings) -> tuple[str, bytes | None]:
     return store, secret
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorConfig:
+    """What commands that look into records, and settle them, are told. As in `GatewayConfig`."""
+
+    store: str
+    secret: bytes | None = field(default=None, repr=False)
+    encryption_keys: str | None = field(default=None, repr=False)
+    namespace: str = "default"
+    policy: Policy = field(default_factory=Policy)
+    routes: Mapping[str, Policy | None] = field(default_factory=dict)
+
+    def policy_of(self, route: str) -> Policy:
+        """What holds for the records of a route; of one that is not in the settings, what holds for all."""
+        return self.routes.get(route) or self.policy
+
+
+def build_operator(settings: Settings) -> OperatorConfig:
+    """The configuration of a command that looks into records.
+
+    Raises:
+        ConfigurationError: with every fault in these settings.
+    """
+    faults = [*settings.faults]
+    store = _parsed("store", settings, faults)
+    namespace = _parsed("namespace", settings, faults)
+    secret = _secret(settings, faults)
+    encryption_keys = _encryption_keys(settings, faults)
+    policy = _policy(settings, faults) or Policy()
+    routes = _routes(settings, policy, faults)
+    if faults:
+        raise ConfigurationError(faults)
+    return OperatorConfig(
+        store=store, secret=secret, encryption_keys=encryption_keys, namespace=namespace, policy=policy, routes=routes
+    )
+
+
 def build_encryption(settings: Settings) -> str:
     """The keys of stored responses, for the command that cannot do without.
 
