@@ -19,6 +19,7 @@ from retrysafe.errors import ConfigurationError
 from retrysafe.gateway.settings_file import SettingsFile
 from retrysafe.protocol.duration import milliseconds
 from retrysafe.protocol.policy import OPTIONS, Policy
+from retrysafe.server.inquiry import status_route
 from retrysafe.server.routes import Routes
 from retrysafe.server.scope import resolver
 from retrysafe.stores.location import open_store
@@ -58,6 +59,7 @@ class GatewayConfig:
     policy: Policy = field(default_factory=Policy)
     routes: Mapping[str, Policy | None] = field(default_factory=dict)
     authorize: str | None = None
+    status_path: str | None = None
     forwarded: str = "replace"
     host: str = "preserve"
     upstream_timeout_ms: int = 60_000
@@ -125,6 +127,11 @@ def _path(text: str) -> str:
     return text
 
 
+def _status_path(text: str) -> str:
+    status_route(text, _POLICY_DEFAULT)
+    return text
+
+
 def _duration(least_ms: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         duration_ms = milliseconds(text)
@@ -183,6 +190,9 @@ SETTINGS = (
     Setting("listen", _address, "HOST:PORT to serve at.", "127.0.0.1:8080"),
     Setting("namespace", _text, "Environments that share a store differ in it.", "default"),
     Setting("authorize", _path, "Path of the upstream that is asked (GET) before a replay; 2xx allows it."),
+    Setting(
+        "status_path", _status_path, "Path at which the gateway itself says what became of a key; off unless given."
+    ),
     Setting("forwarded", _one_of("replace", "append"), "X-Forwarded-* of clients: replace, or append to.", "replace"),
     Setting("host", _one_of("preserve", "upstream"), "Host: preserve the client's, or name the upstream.", "preserve"),
     Setting("upstream_timeout", _duration(1), "How long the upstream may be silent.", "60s"),

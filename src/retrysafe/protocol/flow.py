@@ -71,6 +71,7 @@ class Ending(StrEnum):
     UNKNOWN = "unknown"
     UNRECORDED = "unrecorded"
     CLAIM_LOST = "claim-lost"
+    INQUIRED = "inquired"
 
 
 @value
@@ -120,7 +121,7 @@ def protect(head: Head, terms: Terms) -> Flow[Answer]:
     if isinstance(key, Absent) and not policy.required:
         return Bypass()
     if not isinstance(key, Key):
-        return _refuse(_key_problem(key, policy), terms)
+        return _refuse(key_problem(key, policy), terms)
     scope = yield from perform(effects.ResolveScope())
     if scope is None:
         return _refuse(SCOPE_MISSING, terms)
@@ -149,7 +150,7 @@ def refuse_unready(head: Head, terms: Terms) -> Flow[Answer]:
     if isinstance(key, Absent) and not terms.policy.required:
         return Bypass()
     yield from ()
-    return _refuse(STORE_UNAVAILABLE if isinstance(key, Key) else _key_problem(key, terms.policy), terms)
+    return _refuse(STORE_UNAVAILABLE if isinstance(key, Key) else key_problem(key, terms.policy), terms)
 
 
 def _is_quick_to_hash(request: Request) -> bool:
@@ -315,11 +316,11 @@ def _answer_of(outcome: Outcome, verdict: Verdict, terms: Terms) -> tuple[Answer
         case Answered():
             return outcome, None
         case effects.Raised() | effects.Cancelled() if verdict in (Verdict.RELEASE, Verdict.DISCARD):
-            response = _response(HANDLER_FAILED_WITHOUT_EFFECT, terms)
+            response = problem_response(HANDLER_FAILED_WITHOUT_EFFECT, terms)
         case effects.Raised() | effects.Broken():
-            response = _response(HANDLER_FAILED, terms)
+            response = problem_response(HANDLER_FAILED, terms)
         case effects.Cancelled():
-            response = _response(decision.OUTCOME_UNKNOWN, terms)
+            response = problem_response(decision.OUTCOME_UNKNOWN, terms)
         case _:
             assert_never(outcome)
     return Answered(response, whole=True, size=len(response.body), digest=b"", fate=effects.Fate.RAN), response
@@ -397,7 +398,8 @@ HANDLER_FAILED_WITHOUT_EFFECT = Problem(
 )
 
 
-def _key_problem(key: Absent | Malformed, policy: Policy) -> Problem:
+def key_problem(key: Absent | Malformed, policy: Policy) -> Problem:
+    """What is wrong with a request that has no key, or none that can be read."""
     if isinstance(key, Absent):
         return Problem(
             "key-missing",
@@ -433,10 +435,11 @@ def _replay_unavailable(response: Response) -> Problem:
 
 
 def _refuse(problem: Problem, terms: Terms, ending: str | None = None) -> Respond:
-    return Respond(_response(problem, terms), ending or problem.code)
+    return Respond(problem_response(problem, terms), ending or problem.code)
 
 
-def _response(problem: Problem, terms: Terms) -> Response:
+def problem_response(problem: Problem, terms: Terms) -> Response:
+    """One occurrence of a problem, for this request."""
     # new for each occurrence, and nothing of the token can be read from it
     instance = "urn:uuid:" + as_uuid(hashlib.sha256(terms.token).digest())
     return problem.response(terms.policy.problems_url, instance)

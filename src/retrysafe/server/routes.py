@@ -49,6 +49,8 @@ class Routes:
 
     def __init__(self, default: Policy, table: Mapping[str, Policy | None]) -> None:
         self._default: dict[str, Route] = dict.fromkeys(default.methods, _route(ANY, default))
+        self._policies = {entry: policy for entry, policy in table.items() if policy is not None}
+        self._policy = default
         self._exact: dict[tuple[str, str], Route | None] = {}
         self._patterns: list[tuple[str, re.Pattern[str], Route | None]] = []
         faults = []
@@ -73,6 +75,10 @@ class Routes:
         self.methods = frozenset(
             {*self._default, *(method for method, _ in self._exact), *(method for method, _, _ in self._patterns)}
         )
+
+    def policy_of(self, entry: str) -> Policy:
+        """What holds for the records of an entry; of one that is not in the table any more, the default."""
+        return self._policies.get(entry, self._policy)
 
     def find(self, method: str, path: str) -> Route | None:
         """The route of a request; None if it is not enrolled.
