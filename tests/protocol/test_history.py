@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -84,3 +86,10 @@ def test_an_intervention_that_came_too_late():
     other = Intervention(Action.NOT_DONE, "ann", "again", 6, 2, "0badcafe", State.UNKNOWN)
     entries: list[history.Entry] = [STEPPED_IN, history.without_effect(STEPPED_IN), other]
     assert [history.is_withdrawn(each, entries) for each in (STEPPED_IN, other)] == [True, False]
+
+
+def test_the_page_shows_entries_as_they_are():
+    """The examples of the record format are read, each as its kind."""
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "record-format.md").read_text("utf-8")
+    examples = re.findall(r'```json\n(\{"v".*?)\n```', page)
+    assert [type(history.decode(example.encode())) for example in examples] == [Attempt, Intervention, WithoutEffect]
