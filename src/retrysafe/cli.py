@@ -376,10 +376,11 @@ def show_record(ctx: click.Context, /, *, with_content: bool, as_json: bool, **_
     if details.found is None and not details.history:
         raise which.NoSuchRecord("there is no such record, and no history of one")
     response = shown.response_of(details, record_id, desk.secret, desk.encryption)
+    steps = shown.Steps(details.journal, record_id, desk.secret, desk.encryption)
     if as_json:
-        click.echo(json.dumps(shown.document(record_id, details, response, with_content=with_content)))
+        click.echo(json.dumps(shown.document(record_id, details, response, steps, with_content=with_content)))
         return
-    for line in shown.lines(record_id, details, response):
+    for line in shown.lines(record_id, details, response, steps):
         click.echo(line)
     for line in shown.content_lines(response) if with_content and response else ():
         click.echo(line)

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from retrysafe.cli import main
 from retrysafe.model import Claim, State
+from retrysafe.operate.shown import Steps
 from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, MarkUnknownIfHeld, ReleaseIfHeld
 from retrysafe.stores.sqlite import SqliteStore
 from tests.doors.connections import ask, protected
@@ -19,6 +20,7 @@ from tests.gateway.processes import environment
 OLD, NEW = os.urandom(32).hex(), os.urandom(32).hex()
 CANARY = b"canary-5353-5353"
 DAY_MS = 86_400_000
+NO_STEPS = Steps(None, bytes(32), b"", None)
 
 
 def command(*arguments, **variables):
@@ -83,6 +85,7 @@ __all__ = [
     "CANARY",
     "DAY_MS",
     "NEW",
+    "NO_STEPS",
     "OLD",
     "can_be_seen",
     "claimed",

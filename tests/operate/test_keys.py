@@ -24,7 +24,7 @@ from retrysafe.stores.memory import MemoryStore
 from retrysafe.testing import ManualClock
 from tests.doors.connections import ask, protected
 from tests.doors.handlers import Shop, content_of, piece, start
-from tests.operate.shops import DAY_MS, NEW, claimed, command, put, requests, store_of, url_of
+from tests.operate.shops import DAY_MS, NEW, NO_STEPS, claimed, command, put, requests, store_of, url_of
 
 WHY = ("--note", "asked the bank", "--actor", "ann")
 
@@ -246,6 +246,39 @@ def test_show_every_attempt(tmp_path):
     ]
 
 
+class Interrupted:
+    """An application with two steps, of which the second never comes back."""
+
+    async def __call__(self, connection, receive, send):
+        async def call(_):
+            return {"secret": "canary-9191"}
+
+        async def lost(_):
+            raise ConnectionResetError
+
+        await content_of(receive)
+        await operation().step("reserve", call, target="stock")
+        await operation().step("charge", lost)
+
+
+@pytest.mark.parametrize("encryption_keys", [None, [NEW]])
+def test_show_the_steps(encryption_keys, tmp_path):
+    """By name and state; nothing of what they were called with or came to. Without the keys it says what it takes."""
+    with pytest.raises(ConnectionResetError):
+        requests(tmp_path, ["k-1"], shop=Interrupted(), encryption_keys=encryption_keys)
+    (only,) = listed(tmp_path)["records"]
+    record_id, with_keys = bytes.fromhex(only["id"]), {"RETRYSAFE_ENCRYPTION_KEYS": NEW} if encryption_keys else {}
+    assert shown_of(tmp_path, record_id, **with_keys)["steps"] == [
+        {"name": "reserve", "target": "stock", "state": "done", "sends": 1},
+        {"name": "charge", "target": "", "state": "open", "sends": 1},
+    ]
+    lines = command("keys", "show", only["id"], "--store", url_of(tmp_path), **with_keys).stdout
+    assert "step reserve of stock: done, sent once\nstep charge: open, sent once\n" in lines
+    assert "canary" not in lines
+    if encryption_keys:
+        assert shown_of(tmp_path, record_id)["steps"] == {"fault": "it is encrypted, and there are no encryption_keys"}
+
+
 def test_takers_that_race_leave_one_attempt_behind():
     """Each adds the attempt that it is about to follow; it is shown once."""
     store = MemoryStore(clock := ManualClock())
@@ -263,7 +296,7 @@ def test_takers_that_race_leave_one_attempt_behind():
     asyncio.run(race())
     ((record_id, record),) = store._records.items()
     details = store.perform(ReadDetails(record_id))
-    lines = [line for line in shown.lines(record_id, details, None) if line.startswith("attempt")]
+    lines = [line for line in shown.lines(record_id, details, None, NO_STEPS) if line.startswith("attempt")]
     assert len(lines) == record.attempt
 
 

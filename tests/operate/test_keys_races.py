@@ -24,7 +24,7 @@ from retrysafe.protocol.effects import (
 )
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.testing import ManualClock
-from tests.operate.shops import DAY_MS, claimed
+from tests.operate.shops import DAY_MS, NO_STEPS, claimed
 
 
 class Meddled:
@@ -74,9 +74,9 @@ def test_whoever_was_first_wins_and_the_trail_says_so(name):
     details = store.perform(ReadDetails(claim.record_id))
     assert details.found
     assert details.found.record.response == b"late"
-    (entry,) = shown.document(claim.record_id, details, None)["history"]
+    (entry,) = shown.document(claim.record_id, details, None, NO_STEPS)["history"]
     assert (entry["action"], entry["took_effect"]) == (name, False)
-    assert any("had no effect" in line for line in shown.lines(claim.record_id, details, None))
+    assert any("had no effect" in line for line in shown.lines(claim.record_id, details, None, NO_STEPS))
 
 
 @pytest.mark.parametrize("event", ["taken over", "discarded"])
@@ -123,5 +123,5 @@ def test_a_deed_whose_reply_is_lost_is_in_doubt(name, moment):
 
     with pytest.raises(keys.InDoubt, match="may or may not"):
         deed(desk(Meddled(store, kind, **{moment: away})), claim.record_id)
-    (entry,) = shown.document(claim.record_id, store.perform(ReadDetails(claim.record_id)), None)["history"]
+    (entry,) = shown.document(claim.record_id, store.perform(ReadDetails(claim.record_id)), None, NO_STEPS)["history"]
     assert (entry["action"], entry["took_effect"]) == (name, True)

@@ -12,7 +12,7 @@ from typing import Any, assert_never
 
 from retrysafe.model import Record, State
 from retrysafe.operate.keys import Listing, is_stuck
-from retrysafe.protocol import history
+from retrysafe.protocol import history, journal
 from retrysafe.protocol.duration import rfc3339
 from retrysafe.protocol.effects import Details
 from retrysafe.protocol.history import Attempt, Foreign, Intervention, WithoutEffect
@@ -130,6 +130,50 @@ def _content(snapshot: Snapshot) -> dict[str, Any]:
         return {"headers": headers, "body_base64": base64.b64encode(snapshot.response.body).decode()}
 
 
+class Steps:
+    """The steps of an operation that is not completed, by name and state; nothing of what they were called with.
+
+    Args:
+        stored: the journal as it is stored; None if there is none.
+        record_id: whose.
+        secret: of the store.
+        encryption: the keys that were given; None if none were.
+    """
+
+    def __init__(self, stored: bytes | None, record_id: bytes, secret: bytes, encryption: Encryption | None) -> None:
+        self.entries: tuple[journal.Entry, ...] = ()
+        self.fault = ""
+        try:
+            self.entries = () if stored is None else journal.unseal_journal(stored, record_id, secret, encryption)
+        except Unreadable as unreadable:
+            self.fault = str(unreadable)
+
+    def document(self) -> list[dict[str, Any]] | dict[str, str]:
+        """As JSON has it."""
+        if self.fault:
+            return {"fault": self.fault}
+        return [
+            {"name": entry.name, "target": entry.target, "state": _step_state(entry), "sends": entry.sends}
+            for entry in self.entries
+        ]
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        if self.fault:
+            yield f"steps: they cannot be read: {self.fault}"
+        for entry in self.entries:
+            target = f" of {plain(entry.target)}" if entry.target else ""
+            yield f"step {plain(entry.name)}{target}: {_step_state(entry)}, sent {_times(entry.sends)}"
+
+
+def _step_state(entry: journal.Entry) -> str:
+    return "done" if entry.result else "open"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
 def response_of(
     details: Details, record_id: bytes, secret: bytes, encryption: Encryption | None
 ) -> StoredResponse | None:
@@ -139,7 +183,7 @@ def response_of(
 
 
 def document(
-    record_id: bytes, details: Details, response: StoredResponse | None, *, with_content: bool = False
+    record_id: bytes, details: Details, response: StoredResponse | None, steps: Steps, *, with_content: bool = False
 ) -> dict[str, Any]:
     """One record as JSON has it; `state` is null if there is a history and no record."""
     found = details.found
@@ -147,11 +191,12 @@ def document(
     return said | {
         "response": None if response is None else response.document(with_content=with_content),
         "request_kept": details.request is not None,
+        "steps": steps.document(),
         "history": [_entry(entry) for entry in _without_withdrawals(history.read(details.history))],
     }
 
 
-def lines(record_id: bytes, details: Details, response: StoredResponse | None) -> Iterator[str]:
+def lines(record_id: bytes, details: Details, response: StoredResponse | None, steps: Steps) -> Iterator[str]:
     """One record for people: what it is, then its past, oldest first."""
     yield f"record {record_id.hex()}"
     found = details.found
@@ -164,6 +209,7 @@ def lines(record_id: bytes, details: Details, response: StoredResponse | None) -
         yield f"first seen: {_instant(record.created_at_ms, now_ms)}"
         yield f"response: {'none' if response is None else response.line()}"
         yield f"request kept: {'yes' if details.request is not None else 'no'}"
+        yield from steps.lines()
     for entry, withdrawn in _without_withdrawals(history.read(details.history)):
         yield _entry_line(entry, withdrawn=withdrawn)
     if found is not None:
