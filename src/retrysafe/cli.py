@@ -265,6 +265,7 @@ def _by_key(command: Any) -> Any:
 def _as_hand(command: Any) -> Any:
     """The options that say who settles, and why."""
     for add in (
+        click.option("--approve", is_flag=True, help="Do what somebody else has proposed, where it takes two."),
         option("--actor", metavar="NAME", help="Who does it; else the user of the operating system."),
         click.option("--note", metavar="TEXT", required=True, help="How it was found out; kept with the record."),
     ):
@@ -291,7 +292,8 @@ def desk_of(ctx: click.Context) -> Iterator[tuple[records.Desk, bytes]]:
             account = _line_of(given["account_file"], "Account") if given["account_file"] else given["account"] or ""
             key = _line_of(given["key_file"], "Idempotency-Key")
             record_id = which.by_key(secret, config.namespace, account, key)
-        yield records.Desk(store, secret, _encryption_of(config.encryption_keys), config.policy_of), record_id
+        encryption = _encryption_of(config.encryption_keys)
+        yield records.Desk(store, secret, encryption, config.policy_of, config.dual_control), record_id
 
 
 def _line_of(file: Any, what: str) -> str:
@@ -312,7 +314,8 @@ def _encryption_of(keys: str | None) -> Encryption | None:
 
 
 def _hand_of(ctx: click.Context) -> records.Hand:
-    return records.hand(ctx.params["actor"] or getpass.getuser(), ctx.params["note"])
+    given = ctx.params
+    return records.hand(given["actor"] or getpass.getuser(), given["note"], approves=given["approve"])
 
 
 def _agreed(ctx: click.Context, danger: str) -> None:
@@ -436,8 +439,9 @@ def forget(ctx: click.Context, /, **_: Any) -> None:
     _agreed(ctx, "Retries with this key will run as new operations, whatever happened before.")
     by = _hand_of(ctx)
     with desk_of(ctx) as (desk, record_id):
-        records.forget(desk, record_id, by)
-    click.echo(f"record {record_id.hex()}: forgotten; a retry is a new operation")
+        done = records.forget(desk, record_id, by)
+    forgotten = f"record {record_id.hex()}: forgotten; a retry is a new operation"
+    click.echo(forgotten if done else shown.settled(record_id, None))
 
 
 @keys.command()

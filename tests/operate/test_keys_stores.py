@@ -94,8 +94,8 @@ def test_what_is_stuck(url):
     refused = command("keys", "resolve", alive.record_id.hex(), "--not-done", *WHY, "--store", url)
     assert (refused.exit_code, "its owner holds it" in refused.stderr) == (1, True)
     keys(url, "release", alive.record_id.hex(), "--yes", *WHY)
-    states = {store.perform(Read(claim.record_id)).record.state for claim in (dead, alive)}
-    assert states == {State.RETRYABLE}
+    both = [store.perform(Read(claim.record_id)) for claim in (dead, alive)]
+    assert [found and found.record.state for found in both] == [State.RETRYABLE] * 2
     keys(url, "forget", dead.record_id.hex(), "--yes", *WHY)
     assert store.perform(Read(dead.record_id)) is None
     said = json.loads(keys(url, "show", "--json", dead.record_id.hex()))

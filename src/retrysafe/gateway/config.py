@@ -210,7 +210,8 @@ ENCRYPTION_VARIABLE = "RETRYSAFE_ENCRYPTION_KEYS"
 _HIDDEN = ("secret", "encryption_keys")
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 _TABLES = ("policy", "routes")
-_NAMES_IN_FILE = (*_BY_NAME, *(f"{name}_file" for name in _HIDDEN), *_TABLES)
+DUAL_CONTROL = "dual_control"  # in the file alone: an option would be nobody's control
+_NAMES_IN_FILE = (*_BY_NAME, *(f"{name}_file" for name in _HIDDEN), DUAL_CONTROL, *_TABLES)
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -277,7 +278,9 @@ def _read_file(file: SettingsFile, settings: Settings) -> None:
         elif name == "routes":
             for entry, options in value.items():
                 _read_route(file, entry, options, settings)
-        elif not isinstance(value, str):
+        elif name == DUAL_CONTROL and not isinstance(value, bool):
+            settings.faults.append(f"{where}: {name} is {value!r}; it must be true or false")
+        elif name != DUAL_CONTROL and not isinstance(value, str):
             settings.faults.append(f"{where}: {name} is {value!r}; it must be a string")
         else:
             settings.plain[name] = Value(value, where)
@@ -375,7 +378,7 @@ def build_store(settings: Settings) -> tuple[str, bytes | None]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorConfig:
-    """What commands that look into records, and settle them, are told. As in `GatewayConfig`."""
+    """What commands that look into records, and settle them, are told. As in `GatewayConfig`, and `dual_control`."""
 
     store: str
     secret: bytes | None = field(default=None, repr=False)
@@ -383,6 +386,7 @@ class OperatorConfig:
     namespace: str = "default"
     policy: Policy = field(default_factory=Policy)
     routes: Mapping[str, Policy | None] = field(default_factory=dict)
+    dual_control: bool = False
 
     def policy_of(self, route: str) -> Policy:
         """What holds for the records of a route; of one that is not in the settings, what holds for all."""
@@ -405,7 +409,13 @@ def build_operator(settings: Settings) -> OperatorConfig:
     if faults:
         raise ConfigurationError(faults)
     return OperatorConfig(
-        store=store, secret=secret, encryption_keys=encryption_keys, namespace=namespace, policy=policy, routes=routes
+        store=store,
+        secret=secret,
+        encryption_keys=encryption_keys,
+        namespace=namespace,
+        policy=policy,
+        routes=routes,
+        dual_control=DUAL_CONTROL in settings.plain and settings.plain[DUAL_CONTROL].value,
     )
 
 

@@ -26,6 +26,7 @@ from retrysafe.protocol.effects import (
     ListResponses,
     MarkUnknownIfLapsed,
     Read,
+    ReadDetails,
     ReleaseIfUnknown,
     RevokeIfSeen,
     Transition,
@@ -57,10 +58,12 @@ class Hand:
     Attributes:
         actor: in their own words; at most `ACTOR_BYTES_MAX` bytes.
         note: how it was found out, say; at most `NOTE_BYTES_MAX` bytes.
+        approves: they do what somebody else has proposed.
     """
 
     actor: str
     note: str
+    approves: bool = False
 
 
 @value
@@ -72,15 +75,17 @@ class Desk:
         secret: of its key digests, which stored responses are sealed with.
         encryption: that of the running applications; None if they have none.
         policy_of: from the route of a record to its policy, which says how long what is kept.
+        dual_control: it takes two people: one proposes, another one does it (contract R99).
     """
 
     store: Store
     secret: bytes
     encryption: Encryption | None
     policy_of: Callable[[str], Policy]
+    dual_control: bool = False
 
 
-def hand(actor: str, note: str) -> Hand:
+def hand(actor: str, note: str, *, approves: bool = False) -> Hand:
     """Who settles, and why, as people type it.
 
     Raises:
@@ -93,7 +98,7 @@ def hand(actor: str, note: str) -> Hand:
     ]
     if faults:
         raise ConfigurationError(faults)
-    return Hand(actor.strip(), note.strip())
+    return Hand(actor.strip(), note.strip(), approves)
 
 
 # --- many records -----------------------------------------------------------------------------------
@@ -159,7 +164,16 @@ def is_stuck(record: Record, now_ms: int) -> bool:
 # --- one record -------------------------------------------------------------------------------------
 
 
-def complete(desk: Desk, record_id: bytes, response: Response, by: Hand) -> Record:
+@value
+class _Deed:
+    """What is to be done: all of the moves, or as many as take effect; and the name of the answer that it gives."""
+
+    action: Action
+    moves: tuple[Transition[bool], ...]
+    answer: str = ""
+
+
+def complete(desk: Desk, record_id: bytes, response: Response, by: Hand) -> Record | None:
     """It took effect: keep the answer that retries get from here on.
 
     Args:
@@ -169,7 +183,7 @@ def complete(desk: Desk, record_id: bytes, response: Response, by: Hand) -> Reco
         by: who found out, and how.
 
     Returns:
-        The record as it stands then.
+        The record as it stands then; None if it was only proposed.
 
     Raises:
         ConfigurationError: the response cannot be kept; nothing was changed.
@@ -196,18 +210,20 @@ def complete(desk: Desk, record_id: bytes, response: Response, by: Hand) -> Reco
     snapshot = take_snapshot(answered, Head("POST", b"/", b"", ()), policy)
     stored = seal(snapshot, record_id, desk.secret, desk.encryption)
     completing = CompleteIfUnknown(record_id, found.record.token, stored, policy.keep_ms, policy.tombstone_ms)
-    return _carry_out(desk, record_id, found, Action.COMPLETED, by, *_giving_up(record_id, found, policy), completing)
+    moves = (*_giving_up(record_id, found, policy), completing)
+    return _carry_out(desk, record_id, found, _Deed(Action.COMPLETED, moves, history.answer_name(response)), by)
 
 
-def rule_out(desk: Desk, record_id: bytes, by: Hand) -> Record:
+def rule_out(desk: Desk, record_id: bytes, by: Hand) -> Record | None:
     """It did not take effect: the next retry runs. Arguments, answer and errors as for `complete`."""
     found = _found(desk.store, record_id)
     policy = desk.policy_of(found.record.route)
     ruling_out = ReleaseIfUnknown(record_id, found.record.token, policy.lifetime_ms)
-    return _carry_out(desk, record_id, found, Action.NOT_DONE, by, *_giving_up(record_id, found, policy), ruling_out)
+    moves = (*_giving_up(record_id, found, policy), ruling_out)
+    return _carry_out(desk, record_id, found, _Deed(Action.NOT_DONE, moves), by)
 
 
-def release(desk: Desk, record_id: bytes, by: Hand) -> Record:
+def release(desk: Desk, record_id: bytes, by: Hand) -> Record | None:
     """Take the claim of a record in progress from its owner: the next retry runs, beside the owner if it still lives.
 
     Arguments, answer and errors as for `complete`.
@@ -216,16 +232,20 @@ def release(desk: Desk, record_id: bytes, by: Hand) -> Record:
     if found.record.state is not State.IN_PROGRESS:
         raise Refused(f"the record is {found.record.state}: nobody holds it; {_ADVICE[found.record.state]}")
     revoking = RevokeIfSeen(record_id, found.record.token, desk.policy_of(found.record.route).lifetime_ms)
-    return _carry_out(desk, record_id, found, Action.RELEASE, by, revoking)
+    return _carry_out(desk, record_id, found, _Deed(Action.RELEASE, (revoking,)), by)
 
 
-def forget(desk: Desk, record_id: bytes, by: Hand) -> None:
-    """Delete a record that nobody holds: a retry is a new operation. Arguments and errors as for `complete`."""
+def forget(desk: Desk, record_id: bytes, by: Hand) -> bool:
+    """Delete a record that nobody holds: a retry is a new operation. Arguments and errors as for `complete`.
+
+    Returns:
+        Whether it was done; else it was only proposed.
+    """
     found = _found(desk.store, record_id)
     if found.record.state is State.IN_PROGRESS:
         raise Refused("the record is in progress, and what its owner does would have no record; resolve or release it")
     forgetting = ForgetIfSeen(record_id, found.record.token, found.record.state)
-    _act(desk, record_id, found, Action.FORGET, by, forgetting)
+    return _act(desk, record_id, found, _Deed(Action.FORGET, (forgetting,)), by)
 
 
 def _giving_up(record_id: bytes, found: Found, policy: Policy) -> tuple[Transition[bool], ...]:
@@ -252,29 +272,45 @@ _ADVICE = {
 }
 
 
-def _carry_out(
-    desk: Desk, record_id: bytes, found: Found, action: Action, by: Hand, *moves: Transition[bool]
-) -> Record:
-    _act(desk, record_id, found, action, by, *moves)
+def _carry_out(desk: Desk, record_id: bytes, found: Found, deed: _Deed, by: Hand) -> Record | None:
+    if not _act(desk, record_id, found, deed, by):
+        return None
     try:
         return _found(desk.store, record_id).record
     except StoreError as error:
         raise InDoubt(f"it was done, and the record could not be read again: {error}") from error
 
 
-def _act(desk: Desk, record_id: bytes, found: Found, action: Action, by: Hand, *moves: Transition[bool]) -> None:
-    """Write down what is about to be done, do it, and write down if it came too late."""
-    policy = desk.policy_of(found.record.route)
-    intervention = history.intervention_in(found.record, action, by.actor, by.note, found.now_ms)
-    desk.store.perform(history.adding(record_id, intervention, policy))
+def _act(desk: Desk, record_id: bytes, found: Found, deed: _Deed, by: Hand) -> bool:
+    """Write down what is about to be done, do it, and write down if it came too late.
+
+    Returns:
+        Whether it was done; else it was only proposed.
+    """
+    policy, is_proposal = desk.policy_of(found.record.route), desk.dual_control and not by.approves
+    step = history.intervention_in(found, deed.action, by.actor, by.note, answer=deed.answer, proposed=is_proposal)
+    if by.approves:
+        _need_proposal(desk.store, record_id, step)
+    desk.store.perform(history.adding(record_id, step, policy))
+    if is_proposal:
+        return False
     try:
-        done = all(desk.store.perform(move) for move in moves)
+        done = all(desk.store.perform(move) for move in deed.moves)
         if not done:
-            desk.store.perform(history.adding(record_id, history.without_effect(intervention), policy))
+            desk.store.perform(history.adding(record_id, history.without_effect(step), policy))
     except StoreError as error:
         raise InDoubt(f"it may or may not have been done; look at the record: {error}") from error
     if not done:
         raise Refused("the record changed in that moment, and was left as it is; look at it again")
+    return True
+
+
+def _need_proposal(store: Store, record_id: bytes, step: history.Intervention) -> None:
+    entries = history.read(store.perform(ReadDetails(record_id)).history)
+    if not history.is_proposed_by_another(step, entries):
+        raise Refused(
+            "nobody else has proposed exactly this for the record as it stands; propose it, without --approve"
+        )
 
 
 def _found(store: Store, record_id: bytes) -> Found:

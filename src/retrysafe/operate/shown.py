@@ -216,8 +216,15 @@ def lines(record_id: bytes, details: Details, response: StoredResponse | None, s
         yield _latest_line(found.record)
 
 
-def settled(record_id: bytes, record: Record) -> str:
-    """What settling a record came to, for people."""
+def settled(record_id: bytes, record: Record | None) -> str:
+    """What settling a record came to, for people.
+
+    Args:
+        record_id: whose.
+        record: as it stands then; None if settling it was only proposed.
+    """
+    if record is None:
+        return f"record {record_id.hex()}: proposed; somebody else does it by the same command with --approve"
     if record.state is State.COMPLETED and record.expires_at_ms is not None:
         return f"record {record_id.hex()}: completed; retries get the answer until {rfc3339(record.expires_at_ms)}"
     return f"record {record_id.hex()}: {record.state.value}; the next retry runs"
@@ -258,7 +265,7 @@ def _entry(told: tuple[Attempt | Intervention | Foreign, bool]) -> dict[str, Any
                 "end": end.value,
                 "settled_at": None if settled_at_ms is None else rfc3339(settled_at_ms),
             }
-        case Intervention(action, actor, note, at_ms, attempt, token, state):
+        case Intervention(action, actor, note, at_ms, attempt, token, state, answer, proposed):
             return {
                 "action": action.value,
                 "actor": actor,
@@ -267,7 +274,9 @@ def _entry(told: tuple[Attempt | Intervention | Foreign, bool]) -> dict[str, Any
                 "attempt": attempt,
                 "claim": token,
                 "state_before": state.value,
-                "took_effect": not withdrawn,
+                "answer": answer or None,
+                "proposed": proposed,
+                "took_effect": not withdrawn and not proposed,
             }
         case Foreign(reason):
             return {"unreadable": reason}
@@ -281,10 +290,11 @@ def _entry_line(entry: Attempt | Intervention | Foreign, *, withdrawn: bool) -> 
             ended = end.value if settled_at_ms is None else f"{end.value} {rfc3339(settled_at_ms)}"
             claimed = f"claimed {rfc3339(claimed_at_ms)}, lease until {rfc3339(lease_until_ms)}"
             return f"attempt {number} ({token}): {claimed}, {ended}"
-        case Intervention(action, actor, note, at_ms, attempt, token, state):
+        case Intervention(action, actor, note, at_ms, attempt, token, state, answer, proposed):
+            what = f"{'proposes ' if proposed else ''}{action.value}{f' ({answer})' if answer else ''}"
             late = "; it came too late and had no effect" if withdrawn else ""
             of = f"attempt {attempt} ({token}), {state.value}"
-            return f"by hand {rfc3339(at_ms)}: {plain(actor)}: {action.value} of {of}: {plain(note)}{late}"
+            return f"by hand {rfc3339(at_ms)}: {plain(actor)}: {what} of {of}: {plain(note)}{late}"
         case Foreign(reason):
             return f"an entry that this release cannot read: {reason}"
         case _:

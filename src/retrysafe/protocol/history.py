@@ -16,8 +16,9 @@ from dataclasses import asdict, fields
 from enum import StrEnum
 from typing import Any, get_type_hints
 
-from retrysafe.model import Record, State
+from retrysafe.model import Found, Record, Response, State
 from retrysafe.protocol.effects import HISTORY_ENTRY_BYTES_MAX, AddHistory
+from retrysafe.protocol.framing import frame
 from retrysafe.protocol.policy import Policy
 from retrysafe.value import value
 
@@ -68,7 +69,7 @@ class Attempt:
 
 @value
 class Intervention:
-    """Somebody stepped in. It is added before it is done.
+    """Somebody stepped in, or proposes to. It is added before it is done.
 
     Attributes:
         action: what was to be done.
@@ -78,6 +79,8 @@ class Intervention:
         attempt: the latest, as it was seen.
         token: its claim; see `token_name`.
         state: of the record, as it was seen.
+        answer: the first 16 hexadecimal digits of a SHA-256 of the answer that was given; empty without one.
+        proposed: it was not done: somebody else has to approve.
     """
 
     action: Action
@@ -87,6 +90,8 @@ class Intervention:
     attempt: int
     token: str
     state: State
+    answer: str = ""
+    proposed: bool = False
 
 
 @value
@@ -129,9 +134,30 @@ def attempt_of(record: Record, end: End) -> Attempt:
     )
 
 
-def intervention_in(record: Record, action: Action, actor: str, note: str, now_ms: int) -> Intervention:
-    """What somebody is about to do to a record."""
-    return Intervention(action, actor, note, now_ms, record.attempt, token_name(record.token), record.state)
+def intervention_in(  # noqa: PLR0913 - each is something that it says
+    found: Found, action: Action, actor: str, note: str, *, answer: str = "", proposed: bool = False
+) -> Intervention:
+    """What somebody is about to do to a record, or proposes to do."""
+    record, token = found.record, token_name(found.record.token)
+    return Intervention(action, actor, note, found.now_ms, record.attempt, token, record.state, answer, proposed)
+
+
+def answer_name(response: Response) -> str:
+    """How an answer that was given by hand is told apart from another."""
+    fields = (field for pair in response.headers for field in pair)
+    digest = hashlib.sha256(frame(b"%d" % response.status, *fields, response.body))
+    return digest.hexdigest()[:16]
+
+
+def is_proposed_by_another(intervention: Intervention, entries: Iterable[Entry | Foreign]) -> bool:
+    """Whether somebody else has proposed exactly this, for the same claim of the record."""
+    return any(
+        isinstance(entry, Intervention)
+        and entry.proposed
+        and entry.actor != intervention.actor
+        and (entry.action, entry.token, entry.answer) == (intervention.action, intervention.token, intervention.answer)
+        for entry in entries
+    )
 
 
 def without_effect(intervention: Intervention) -> WithoutEffect:
@@ -187,6 +213,10 @@ def decode(encoded: bytes) -> Entry | Foreign:
 def _typed(kind: type[Entry], name: str, seen: Any) -> Any:
     """The value of a field, if it is one."""
     wanted = get_type_hints(kind)[name]
+    if wanted is bool:
+        if not isinstance(seen, bool):
+            raise TypeError(name)
+        return seen
     if wanted is int or wanted == int | None:
         if seen is None and wanted is not int:
             return None
