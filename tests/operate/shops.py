@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
 
@@ -81,6 +82,13 @@ def put(store, state, route="POST /orders"):
     return claim.record_id
 
 
+def shown_of(folder, record_id, *arguments, **variables):
+    """A record, as `keys show` has it for programs."""
+    result = command("keys", "show", record_id.hex(), "--json", *arguments, "--store", url_of(folder), **variables)
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
 __all__ = [
     "CANARY",
     "DAY_MS",
@@ -93,6 +101,7 @@ __all__ = [
     "environment",
     "put",
     "requests",
+    "shown_of",
     "store_of",
     "url_of",
 ]

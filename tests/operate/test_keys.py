@@ -24,7 +24,7 @@ from retrysafe.stores.memory import MemoryStore
 from retrysafe.testing import ManualClock
 from tests.doors.connections import ask, protected
 from tests.doors.handlers import Shop, content_of, piece, start
-from tests.operate.shops import DAY_MS, NEW, NO_STEPS, claimed, command, put, requests, store_of, url_of
+from tests.operate.shops import DAY_MS, NEW, NO_STEPS, claimed, command, put, requests, shown_of, store_of, url_of
 
 WHY = ("--note", "asked the bank", "--actor", "ann")
 
@@ -55,12 +55,6 @@ def store(tmp_path):
 def listed(folder, *arguments):
     result = command("keys", "list", "--json", *arguments, "--store", url_of(folder))
     assert (result.exit_code, result.stderr) == (0, "")
-    return json.loads(result.stdout)
-
-
-def shown_of(folder, record_id, *arguments, **variables):
-    result = command("keys", "show", record_id.hex(), "--json", *arguments, "--store", url_of(folder), **variables)
-    assert result.exit_code == 0, result.stderr
     return json.loads(result.stdout)
 
 
@@ -277,6 +271,20 @@ def test_show_the_steps(encryption_keys, tmp_path):
     assert "canary" not in lines
     if encryption_keys:
         assert shown_of(tmp_path, record_id)["steps"] == {"fault": "it is encrypted, and there are no encryption_keys"}
+
+
+def test_what_did_not_take_effect_leaves_no_step_open(tmp_path):
+    """The step whose call never came back is taken out of the journal, and what was done stays in it."""
+    with pytest.raises(ConnectionResetError):
+        requests(tmp_path, ["k-1"], shop=Interrupted(), encryption_keys=[NEW])
+    (only,) = listed(tmp_path)["records"]
+    record_id = bytes.fromhex(only["id"])
+    without = settle(tmp_path, "resolve", record_id, "--not-done")
+    assert (without.exit_code, "the steps of this operation cannot be read" in without.stderr) == (2, True)
+    assert shown_of(tmp_path, record_id)["history"] == []
+    assert settle(tmp_path, "resolve", record_id, "--not-done", RETRYSAFE_ENCRYPTION_KEYS=NEW).exit_code == 0
+    said = shown_of(tmp_path, record_id, RETRYSAFE_ENCRYPTION_KEYS=NEW)
+    assert (said["state"], [step["name"] for step in said["steps"]]) == ("retryable", ["reserve"])
 
 
 def test_takers_that_race_leave_one_attempt_behind():
@@ -521,62 +529,6 @@ def test_what_is_in_progress_is_not_forgotten(store, tmp_path):
     """Its owner would go on without a record."""
     result = settle(tmp_path, "forget", put(store, State.IN_PROGRESS), "--yes")
     assert (result.exit_code, "resolve or release it" in result.stderr) == (1, True)
-
-
-# --- two people -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def dual(tmp_path):
-    """Settings under which it takes two."""
-    (tmp_path / "retrysafe.toml").write_text("dual_control = true\n")
-    return ("--config", f"{tmp_path}/retrysafe.toml")
-
-
-def by(folder, actor, *arguments):
-    return command("keys", *arguments, "--actor", actor, "--note", "looked", "--store", url_of(folder))
-
-
-@pytest.mark.parametrize("deed", [("resolve", "--not-done"), ("release", "--yes"), ("forget", "--yes")])
-def test_it_takes_two(deed, dual, store, tmp_path):
-    """One proposes, and nothing happens; the same one cannot approve; another one does it."""
-    record_id = put(store, State.IN_PROGRESS if deed[0] == "release" else State.UNKNOWN)
-    before = store.perform(Read(record_id)).record
-    arguments = (deed[0], record_id.hex(), deed[1], *dual)
-    unproposed = by(tmp_path, "bob", *arguments, "--approve")
-    assert (unproposed.exit_code, "nobody else has proposed" in unproposed.stderr) == (1, True)
-    proposed = by(tmp_path, "ann", *arguments)
-    assert (proposed.exit_code, "proposed; somebody else does it" in proposed.output) == (0, True)
-    assert by(tmp_path, "ann", *arguments, "--approve").exit_code == 1
-    assert store.perform(Read(record_id)).record == before
-    assert by(tmp_path, "bob", *arguments, "--approve").exit_code == 0
-    found = store.perform(Read(record_id))
-    assert found is None or found.record.state is State.RETRYABLE
-    first, second = shown_of(tmp_path, record_id)["history"]
-    assert [(entry["actor"], entry["proposed"], entry["took_effect"]) for entry in (first, second)] == [
-        ("ann", True, False),
-        ("bob", False, True),
-    ]
-    lines = command("keys", "show", record_id.hex(), "--store", url_of(tmp_path)).stdout
-    assert f": ann: proposes {deed[0]}" in lines
-
-
-def test_another_answer_is_another_proposal(dual, store, tmp_path):
-    """Who approves gives the answer once more, and it has to be the same."""
-    record_id = put(store, State.UNKNOWN)
-    arguments = ("resolve", record_id.hex(), "--completed", *dual, "--status")
-    assert by(tmp_path, "ann", *arguments, "201").exit_code == 0
-    assert by(tmp_path, "bob", *arguments, "200", "--approve").exit_code == 1
-    assert by(tmp_path, "bob", *arguments, "201", "--approve").exit_code == 0
-    assert shown_of(tmp_path, record_id)["response"]["status"] == 201
-
-
-def test_what_is_no_dual_control(store, tmp_path):
-    """It is true or false; everything else is a fault, and not taken for false."""
-    (tmp_path / "retrysafe.toml").write_text('dual_control = "yes"\n')
-    config = ("--config", f"{tmp_path}/retrysafe.toml")
-    result = by(tmp_path, "ann", "resolve", put(store, State.UNKNOWN).hex(), "--not-done", *config)
-    assert (result.exit_code, "it must be true or false" in result.stderr) == (2, True)
 
 
 def test_an_age():

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+import secrets
 from collections.abc import Callable
 
+from retrysafe.drive.step import first, sent
 from retrysafe.errors import ConfigurationError, RetrysafeError, StoreError
 from retrysafe.model import Found, Head, Record, Response, State
 from retrysafe.operate.which import NoSuchRecord
@@ -19,7 +21,9 @@ from retrysafe.protocol.decision import in_flight
 from retrysafe.protocol.effects import (
     Answered,
     CompleteIfUnknown,
+    Effect,
     Fate,
+    Flow,
     ForgetIfSeen,
     Listed,
     ListRecords,
@@ -27,14 +31,17 @@ from retrysafe.protocol.effects import (
     MarkUnknownIfLapsed,
     Read,
     ReadDetails,
-    ReleaseIfUnknown,
     RevokeIfSeen,
     Transition,
+    perform,
 )
 from retrysafe.protocol.headers import kept
 from retrysafe.protocol.history import ACTOR_BYTES_MAX, NOTE_BYTES_MAX, Action
+from retrysafe.protocol.journal import unseal_journal
 from retrysafe.protocol.policy import Policy
-from retrysafe.protocol.snapshot import Encryption, is_encrypted, seal, take_snapshot
+from retrysafe.protocol.ruling import Ruling
+from retrysafe.protocol.ruling import rule_out as ruling_out
+from retrysafe.protocol.snapshot import Encryption, Unreadable, is_encrypted, seal, take_snapshot
 from retrysafe.stores.contract import Store
 from retrysafe.value import value
 
@@ -166,10 +173,10 @@ def is_stuck(record: Record, now_ms: int) -> bool:
 
 @value
 class _Deed:
-    """What is to be done: all of the moves, or as many as take effect; and the name of the answer that it gives."""
+    """What is to be done: the transitions, whose last word says whether they took effect; and the answer's name."""
 
     action: Action
-    moves: tuple[Transition[bool], ...]
+    flow: Flow[bool]
     answer: str = ""
 
 
@@ -210,17 +217,31 @@ def complete(desk: Desk, record_id: bytes, response: Response, by: Hand) -> Reco
     snapshot = take_snapshot(answered, Head("POST", b"/", b"", ()), policy)
     stored = seal(snapshot, record_id, desk.secret, desk.encryption)
     completing = CompleteIfUnknown(record_id, found.record.token, stored, policy.keep_ms, policy.tombstone_ms)
-    moves = (*_giving_up(record_id, found, policy), completing)
-    return _carry_out(desk, record_id, found, _Deed(Action.COMPLETED, moves, history.answer_name(response)), by)
+    flow = _once_unknown(record_id, found, policy, perform(completing))
+    return _carry_out(desk, record_id, found, _Deed(Action.COMPLETED, flow, history.answer_name(response)), by)
 
 
 def rule_out(desk: Desk, record_id: bytes, by: Hand) -> Record | None:
-    """It did not take effect: the next retry runs. Arguments, answer and errors as for `complete`."""
-    found = _found(desk.store, record_id)
+    """It did not take effect, and no step of it that is open: the next retry runs. The rest as for `complete`."""
+    details = desk.store.perform(ReadDetails(record_id))
+    found = _there(details.found)
     policy = desk.policy_of(found.record.route)
-    ruling_out = ReleaseIfUnknown(record_id, found.record.token, policy.lifetime_ms)
-    moves = (*_giving_up(record_id, found, policy), ruling_out)
-    return _carry_out(desk, record_id, found, _Deed(Action.NOT_DONE, moves), by)
+    _need_journal(desk, record_id, details.journal)
+    ruling = Ruling(
+        record_id, found.record.token, secrets.token_bytes(16), details.journal, policy.lifetime_ms, desk.secret,
+        desk.encryption,
+    )  # fmt: skip
+    flow = _once_unknown(record_id, found, policy, ruling_out(ruling))
+    return _carry_out(desk, record_id, found, _Deed(Action.NOT_DONE, flow), by)
+
+
+def _need_journal(desk: Desk, record_id: bytes, journal: bytes | None) -> None:
+    """The steps that are open are to be taken out of it, so it must be read before anything is done."""
+    try:
+        if journal is not None:
+            unseal_journal(journal, record_id, desk.secret, desk.encryption)
+    except Unreadable as why:
+        raise ConfigurationError([f"the steps of this operation cannot be read: {why}"]) from None
 
 
 def release(desk: Desk, record_id: bytes, by: Hand) -> Record | None:
@@ -232,7 +253,7 @@ def release(desk: Desk, record_id: bytes, by: Hand) -> Record | None:
     if found.record.state is not State.IN_PROGRESS:
         raise Refused(f"the record is {found.record.state}: nobody holds it; {_ADVICE[found.record.state]}")
     revoking = RevokeIfSeen(record_id, found.record.token, desk.policy_of(found.record.route).lifetime_ms)
-    return _carry_out(desk, record_id, found, _Deed(Action.RELEASE, (revoking,)), by)
+    return _carry_out(desk, record_id, found, _Deed(Action.RELEASE, perform(revoking)), by)
 
 
 def forget(desk: Desk, record_id: bytes, by: Hand) -> bool:
@@ -245,22 +266,30 @@ def forget(desk: Desk, record_id: bytes, by: Hand) -> bool:
     if found.record.state is State.IN_PROGRESS:
         raise Refused("the record is in progress, and what its owner does would have no record; resolve or release it")
     forgetting = ForgetIfSeen(record_id, found.record.token, found.record.state)
-    return _act(desk, record_id, found, _Deed(Action.FORGET, (forgetting,)), by)
+    return _act(desk, record_id, found, _Deed(Action.FORGET, perform(forgetting)), by)
 
 
-def _giving_up(record_id: bytes, found: Found, policy: Policy) -> tuple[Transition[bool], ...]:
-    """What makes the record unknown, so that it can be resolved; nothing if it is."""
+def _once_unknown(record_id: bytes, found: Found, policy: Policy, resolving: Flow[bool]) -> Flow[bool]:
+    """What resolves the record, after what makes it unknown if it is stuck.
+
+    Raises:
+        Refused: it is neither; at once, and not when the flow is run.
+    """
     record = found.record
     if record.state is State.UNKNOWN:
-        return ()
+        return resolving
     if is_stuck(record, found.now_ms):
-        return (MarkUnknownIfLapsed(record_id, record.token, policy.unknown_retention_ms),)
+        return _both(MarkUnknownIfLapsed(record_id, record.token, policy.unknown_retention_ms), resolving)
     if record.state is State.IN_PROGRESS:
         seconds = -(-(record.lease_until_ms - found.now_ms) // 1_000)
         raise Refused(
             f"the record is in progress, and its owner holds it for {seconds} s more; {_ADVICE[record.state]}"
         )
     raise Refused(f"the record is {record.state}, not unknown; {_ADVICE[record.state]}")
+
+
+def _both(first: Transition[bool], then: Flow[bool]) -> Flow[bool]:
+    return (yield from perform(first)) and (yield from then)
 
 
 _ADVICE = {
@@ -295,7 +324,7 @@ def _act(desk: Desk, record_id: bytes, found: Found, deed: _Deed, by: Hand) -> b
     if is_proposal:
         return False
     try:
-        done = all(desk.store.perform(move) for move in deed.moves)
+        done = _run(desk.store, deed.flow)
         if not done:
             desk.store.perform(history.adding(record_id, history.without_effect(step), policy))
     except StoreError as error:
@@ -313,8 +342,21 @@ def _need_proposal(store: Store, record_id: bytes, step: history.Intervention) -
         )
 
 
+def _run(store: Store, flow: Flow[bool]) -> bool:
+    """Perform the transitions of a flow, one after the other."""
+    wish = first(flow)
+    while isinstance(wish, Effect):
+        if not isinstance(wish, Transition):
+            raise TypeError(f"an effect out of place: {type(wish).__name__}")
+        wish = sent(flow, store.perform(wish))
+    return wish
+
+
 def _found(store: Store, record_id: bytes) -> Found:
-    found = store.perform(Read(record_id))
+    return _there(store.perform(Read(record_id)))
+
+
+def _there(found: Found | None) -> Found:
     if found is None:
         raise NoSuchRecord("there is no such record")
     return found

@@ -11,21 +11,26 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, assert_never
 
-from retrysafe.errors import StoreError
-from retrysafe.model import Head, Record, State
+from retrysafe.drive.step import first, sent
+from retrysafe.errors import CallerError, StoreError
+from retrysafe.model import Found, Head, Record, State
 from retrysafe.observe import name_of
 from retrysafe.operation.found_out import Answer, Completed, NotDone, RecordView, StillUnknown, response_of, view_of
+from retrysafe.protocol import history
 from retrysafe.protocol.effects import (
     Answered,
     CompleteIfUnknown,
     Details,
+    Effect,
     Fate,
+    Flow,
     ListAbandoned,
     Listed,
     ListRecords,
@@ -33,15 +38,19 @@ from retrysafe.protocol.effects import (
     Purge,
     ReadDetails,
     RecordsPage,
-    ReleaseIfUnknown,
     Transition,
+    perform,
 )
+from retrysafe.protocol.history import Action
 from retrysafe.protocol.key import Key, record_id
 from retrysafe.protocol.policy import Policy
+from retrysafe.protocol.ruling import Ruling, rule_out
 from retrysafe.protocol.snapshot import Encryption, Unreadable, seal, take_snapshot
 from retrysafe.protocol.stored_request import StoredRequest, unseal_request
 from retrysafe.stores.contract import Store
 from retrysafe.value import value
+
+T = TypeVar("T")
 
 _log = logging.getLogger("retrysafe")
 
@@ -51,6 +60,9 @@ AT_ONCE = 4  # requests that one door sends again, or asks about, at the same ti
 # A record that lapses again and again is left alone for longer each time, and then given up.
 ATTEMPTS_MAX = 10
 BACKOFF_FIRST_MS, BACKOFF_MOST_MS = 1_000, 600_000
+
+# Who a settlement of the reconciler is by, and why, in the history of the record.
+RECONCILER, ASKED = "reconcile", "the application was asked, and knew"
 
 Reconcile = Callable[[RecordView], Answer | Awaitable[Answer]]
 
@@ -228,38 +240,81 @@ class Reconciler:
         if stored is not None and not _is_ours(listed.record_id, stored, self._means):
             return Fared.NOT_HERE
         try:
-            answer = self._reconcile(view)
-            answer = await answer if inspect.isawaitable(answer) else answer
-            settlement = self._settlement(listed.record_id, found.record.token, answer, policy, stored)
+            said = self._reconcile(view)
+            answer = _checked(await said if inspect.isawaitable(said) else said)
         except Exception:  # noqa: BLE001 - the application's own function, whose failure is for the log
             _log.exception("reconcile= failed for record %s; it stays unknown", name_of(listed.record_id))
             return Fared.FAILED
-        if settlement is None:
-            return Fared.STILL_UNKNOWN
-        if not await self._means.store.submit(settlement):
-            return Fared.OVERTAKEN
-        return Fared.COMPLETED if isinstance(answer, Completed) else Fared.NOT_DONE
+        return await self._settle(listed.record_id, details, answer, policy, stored)
 
     def _stored_request(self, identity: bytes, details: Details) -> StoredRequest | None:
         if details.request is None or self._means.encryption is None:
             return None
         return unseal_request(details.request, identity, self._means.secret, self._means.encryption)
 
-    def _settlement(
-        self, identity: bytes, token: bytes, answer: Answer, policy: Policy, stored: StoredRequest | None
-    ) -> Transition[bool] | None:
+    async def _settle(
+        self, identity: bytes, details: Details, answer: Answer, policy: Policy, stored: StoredRequest | None
+    ) -> Fared:
+        means, token = self._means, _there(details).record.token
         match answer:
+            case StillUnknown():
+                return Fared.STILL_UNKNOWN
+            case NotDone():
+                forget_after_ms = policy.lifetime_ms
+                ruling = Ruling(
+                    identity, token, os.urandom(16), details.journal, forget_after_ms, means.secret, means.encryption
+                )
+                done = await self._traced(identity, details, Action.NOT_DONE, rule_out(ruling), policy)
+                return Fared.NOT_DONE if done else Fared.OVERTAKEN
             case Completed():
                 response = response_of(answer)
                 answered = Answered(response, whole=True, size=len(response.body), digest=b"", fate=Fate.RAN)
                 snapshot = take_snapshot(answered, _NO_HEAD if stored is None else stored.head, policy)
-                sealed = seal(snapshot, identity, self._means.secret, self._means.encryption)
-                return CompleteIfUnknown(identity, token, sealed, policy.keep_ms, policy.tombstone_ms)
-            case NotDone():
-                return ReleaseIfUnknown(identity, token, policy.lifetime_ms)
-            case StillUnknown():
-                return None
-        raise TypeError(f"reconcile= gave a {type(answer).__name__}; it must give Completed, NotDone or StillUnknown")
+                sealed = seal(snapshot, identity, means.secret, means.encryption)
+                completing = CompleteIfUnknown(identity, token, sealed, policy.keep_ms, policy.tombstone_ms)
+                done = await self._traced(identity, details, Action.COMPLETED, perform(completing), policy)
+                return Fared.COMPLETED if done else Fared.OVERTAKEN
+            case _:
+                assert_never(answer)
+
+    async def _traced(
+        self, identity: bytes, details: Details, action: Action, settling: Flow[bool], policy: Policy
+    ) -> bool:
+        """Settle, with the trace in the history of the record that a person leaves as well (contract R99)."""
+        store = self._means.store
+        step = history.intervention_in(_there(details), action, RECONCILER, ASKED)
+        await store.submit(history.adding(identity, step, policy))
+        done = await _perform_all(store, settling)
+        if not done:
+            await store.submit(history.adding(identity, history.without_effect(step), policy))
+        return done
+
+
+def _checked(answer: object) -> Answer:
+    if isinstance(answer, Completed):
+        response_of(answer)  # raises if it cannot be one
+        return answer
+    if isinstance(answer, NotDone | StillUnknown):
+        return answer
+    raise CallerError(
+        f"reconcile= gave a {type(answer).__name__}; it must give Completed(...), NotDone() or StillUnknown()"
+    )
+
+
+def _there(details: Details) -> Found:
+    if details.found is None:
+        raise AssertionError("a record that is not there was to be settled")
+    return details.found
+
+
+async def _perform_all(store: Store, flow: Flow[T]) -> T:
+    """Perform the transitions of a flow, one after the other."""
+    wish = first(flow)
+    while isinstance(wish, Effect):
+        if not isinstance(wish, Transition):
+            raise TypeError(f"an effect out of place: {type(wish).__name__}")
+        wish = sent(flow, await store.submit(wish))
+    return wish
 
 
 async def _pages(store: Store, listing: Callable[[bytes], Transition[RecordsPage]]) -> AsyncIterator[RecordsPage]:
