@@ -209,6 +209,7 @@ def _door(config: GatewayConfig, store: Store, upstream: Upstream) -> Idempotenc
         reauthenticate=config.reauthenticate,
         reconcile=config.reconcile,
         complete_abandoned=config.complete_abandoned,
+        status_path=config.status_path,
         drain="0s",  # waiting for handlers is one with waiting for connections, and done here
     )
 

@@ -20,9 +20,10 @@ from typing import Any, Protocol, TypeVar, assert_never
 
 from retrysafe.drive.step import first, sent
 from retrysafe.errors import CallerError, StoreError
-from retrysafe.model import Head, Record, State
+from retrysafe.model import Found, Head, Record, State
 from retrysafe.observe import name_of
 from retrysafe.operation.found_out import Answer, Completed, NotDone, RecordView, StillUnknown, response_of, view_of
+from retrysafe.protocol import history
 from retrysafe.protocol.effects import (
     Answered,
     CompleteIfUnknown,
@@ -38,7 +39,9 @@ from retrysafe.protocol.effects import (
     ReadDetails,
     RecordsPage,
     Transition,
+    perform,
 )
+from retrysafe.protocol.history import Action
 from retrysafe.protocol.key import Key, record_id
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.ruling import Ruling, rule_out
@@ -57,6 +60,9 @@ AT_ONCE = 4  # requests that one door sends again, or asks about, at the same ti
 # A record that lapses again and again is left alone for longer each time, and then given up.
 ATTEMPTS_MAX = 10
 BACKOFF_FIRST_MS, BACKOFF_MOST_MS = 1_000, 600_000
+
+# Who a settlement of the reconciler is by, and why, in the history of the record.
+RECONCILER, ASKED = "reconcile", "the application was asked, and knew"
 
 Reconcile = Callable[[RecordView], Answer | Awaitable[Answer]]
 
@@ -249,7 +255,7 @@ class Reconciler:
     async def _settle(
         self, identity: bytes, details: Details, answer: Answer, policy: Policy, stored: StoredRequest | None
     ) -> Fared:
-        means, token = self._means, _token(details)
+        means, token = self._means, _there(details).record.token
         match answer:
             case StillUnknown():
                 return Fared.STILL_UNKNOWN
@@ -258,16 +264,30 @@ class Reconciler:
                 ruling = Ruling(
                     identity, token, os.urandom(16), details.journal, forget_after_ms, means.secret, means.encryption
                 )
-                return Fared.NOT_DONE if await _perform_all(means.store, rule_out(ruling)) else Fared.OVERTAKEN
+                done = await self._traced(identity, details, Action.NOT_DONE, rule_out(ruling), policy)
+                return Fared.NOT_DONE if done else Fared.OVERTAKEN
             case Completed():
                 response = response_of(answer)
                 answered = Answered(response, whole=True, size=len(response.body), digest=b"", fate=Fate.RAN)
                 snapshot = take_snapshot(answered, _NO_HEAD if stored is None else stored.head, policy)
                 sealed = seal(snapshot, identity, means.secret, means.encryption)
                 completing = CompleteIfUnknown(identity, token, sealed, policy.keep_ms, policy.tombstone_ms)
-                return Fared.COMPLETED if await means.store.submit(completing) else Fared.OVERTAKEN
+                done = await self._traced(identity, details, Action.COMPLETED, perform(completing), policy)
+                return Fared.COMPLETED if done else Fared.OVERTAKEN
             case _:
                 assert_never(answer)
+
+    async def _traced(
+        self, identity: bytes, details: Details, action: Action, settling: Flow[bool], policy: Policy
+    ) -> bool:
+        """Settle, with the trace in the history of the record that a person leaves as well (contract R99)."""
+        store = self._means.store
+        step = history.intervention_in(_there(details), action, RECONCILER, ASKED)
+        await store.submit(history.adding(identity, step, policy))
+        done = await _perform_all(store, settling)
+        if not done:
+            await store.submit(history.adding(identity, history.without_effect(step), policy))
+        return done
 
 
 def _checked(answer: object) -> Answer:
@@ -281,10 +301,10 @@ def _checked(answer: object) -> Answer:
     )
 
 
-def _token(details: Details) -> bytes:
+def _there(details: Details) -> Found:
     if details.found is None:
         raise AssertionError("a record that is not there was to be settled")
-    return details.found.record.token
+    return details.found
 
 
 async def _perform_all(store: Store, flow: Flow[T]) -> T:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from contextlib import suppress
 from enum import StrEnum
 from typing import assert_never
 
 from retrysafe.errors import StoreError
 from retrysafe.model import BytesBody, Claim, Found, Head, Record, Request, Response, State
-from retrysafe.protocol import decision, effects, states
+from retrysafe.protocol import decision, effects, history, states
 from retrysafe.protocol.decision import Verdict
 from retrysafe.protocol.effects import Answered, Flow, Outcome, Settled, Unread, Waited, WaitEnd, perform
 from retrysafe.protocol.fingerprint import fingerprint_of, matches
@@ -79,6 +80,7 @@ class Ending(StrEnum):
     UNKNOWN = "unknown"
     UNRECORDED = "unrecorded"
     CLAIM_LOST = "claim-lost"
+    INQUIRED = "inquired"
     OVERTAKEN = "overtaken"
     OTHER_ACCOUNT = "other-account"
 
@@ -130,7 +132,7 @@ def protect(head: Head, terms: Terms) -> Flow[Answer]:
     if isinstance(key, Absent) and not policy.required:
         return Bypass()
     if not isinstance(key, Key):
-        return _refuse(_key_problem(key, policy), terms)
+        return _refuse(key_problem(key, policy), terms)
     scope = yield from perform(effects.ResolveScope())
     if scope is None:
         return _refuse(SCOPE_MISSING, terms)
@@ -154,27 +156,28 @@ def protect(head: Head, terms: Terms) -> Flow[Answer]:
     return (yield from _record(claimed, outcome, request, terms))
 
 
-def resume(stored: StoredRequest, claiming: effects.TakeOverIfLapsed, attempt: int, terms: Terms) -> Flow[Answer]:
+def resume(stored: StoredRequest, record: Record, claiming: effects.TakeOverIfLapsed, terms: Terms) -> Flow[Answer]:
     """One request whose owner is gone, sent again from what was stored of it (contract R45).
 
     It takes over exactly the claim that was seen to have lapsed, and never begins an operation anew.
 
     Args:
         stored: the request.
+        record: as it was seen.
         claiming: of the record, under a token that is new.
-        attempt: the number of this one.
         terms: as for a request of a client.
     """
     scope = yield from perform(effects.ResolveScope())
     if scope != stored.scope:
         return Vanish(Ending.OTHER_ACCOUNT)
+    yield from _remember(claiming.record_id, record, history.End.LAPSED, terms.policy)
     try:
         took = yield from perform(claiming)
     except StoreError:
         return Vanish(STORE_UNAVAILABLE.code)  # the driver takes back a claim whose reply was lost
     if not took:
         return Vanish(Ending.OVERTAKEN)
-    claim = Claim(claiming.record_id, claiming.token, attempt)
+    claim = Claim(claiming.record_id, claiming.token, record.attempt + 1)
     request = Request(stored.head, BytesBody(stored.body))
     outcome = yield from perform(effects.Execute(claim, Key(stored.key), scope, request, terms.policy))
     return (yield from _record(claim, outcome, request, terms))
@@ -197,7 +200,7 @@ def refuse_unready(head: Head, terms: Terms) -> Flow[Answer]:
     if isinstance(key, Absent) and not terms.policy.required:
         return Bypass()
     yield from ()
-    return _refuse(STORE_UNAVAILABLE if isinstance(key, Key) else _key_problem(key, terms.policy), terms)
+    return _refuse(STORE_UNAVAILABLE if isinstance(key, Key) else key_problem(key, terms.policy), terms)
 
 
 def _is_quick_to_hash(request: Request) -> bool:
@@ -258,11 +261,14 @@ def _claim_once(
         case decision.Wait():
             return decided
         case decision.TakeOver():
+            yield from _remember(identity, record, history.End.LAPSED, policy)
             took = yield from perform(
                 effects.TakeOverIfLapsed(identity, record.token, token, policy.lease_ms, policy.unknown_retention_ms)
             )
             return Claim(identity, token, record.attempt + 1) if took else None
         case decision.Reclaim():
+            if record.attempt <= history.RELEASED_ATTEMPTS_KEPT:
+                yield from _remember(identity, record, history.End.RELEASED, policy)
             took = yield from perform(
                 effects.ClaimIfRetryable(identity, record.token, token, policy.lease_ms, policy.unknown_retention_ms)
             )
@@ -277,6 +283,15 @@ def _claim_once(
             return None
         case never:
             assert_never(never)
+
+
+def _remember(identity: bytes, record: Record, end: history.End, policy: Policy) -> Flow[None]:
+    """Add the attempt that another is about to follow to the history, before the record forgets it (R56).
+
+    A request is not refused because its past could not be written down; the driver tells of the failure.
+    """
+    with suppress(StoreError):
+        yield from perform(history.adding(identity, history.attempt_of(record, end), policy))
 
 
 def _is_same(stored: bytes, fingerprint: bytes, request: Request, terms: Terms) -> bool:
@@ -366,9 +381,9 @@ def _answer_of(outcome: Outcome, verdict: Verdict, terms: Terms) -> tuple[Answer
         case Answered():
             return outcome, None
         case effects.Broken():
-            response = _response(HANDLER_FAILED, terms)
+            response = problem_response(HANDLER_FAILED, terms)
         case effects.Raised() | effects.Cancelled():
-            response = _response(_failure(verdict), terms)
+            response = problem_response(_failure(verdict), terms)
         case _:
             assert_never(outcome)
     return Answered(response, whole=True, size=len(response.body), digest=b"", fate=effects.Fate.RAN), response
@@ -470,7 +485,8 @@ HANDLER_INTERRUPTED = Problem(
 )
 
 
-def _key_problem(key: Absent | Malformed, policy: Policy) -> Problem:
+def key_problem(key: Absent | Malformed, policy: Policy) -> Problem:
+    """What is wrong with a request that has no key, or none that can be read."""
     if isinstance(key, Absent):
         return Problem(
             "key-missing",
@@ -506,10 +522,11 @@ def _replay_unavailable(response: Response) -> Problem:
 
 
 def _refuse(problem: Problem, terms: Terms, ending: str | None = None) -> Respond:
-    return Respond(_response(problem, terms), ending or problem.code)
+    return Respond(problem_response(problem, terms), ending or problem.code)
 
 
-def _response(problem: Problem, terms: Terms) -> Response:
+def problem_response(problem: Problem, terms: Terms) -> Response:
+    """One occurrence of a problem, for this request."""
     # new for each occurrence, and nothing of the token can be read from it
     instance = "urn:uuid:" + as_uuid(hashlib.sha256(terms.token).digest())
     return problem.response(terms.policy.problems_url, instance)

@@ -143,6 +143,11 @@ def _document(snapshot: Snapshot) -> bytes:
     return b"".join(parts)
 
 
+def is_encrypted(head: bytes) -> bool:
+    """Whether stored bytes that begin like this are encrypted."""
+    return head[SEAL_BYTES : SEAL_BYTES + 1] == bytes([ENCRYPTED_VERSION])
+
+
 def unsealed(
     stored: bytes, record_id: bytes, secret: bytes, encryption: Encryption | None, kind: Kind = Kind.RESPONSE
 ) -> bytes:
@@ -151,7 +156,7 @@ def unsealed(
     Raises:
         Unreadable: the bytes are not one of this record's, or cannot be decrypted.
     """
-    if stored[SEAL_BYTES : SEAL_BYTES + 1] == bytes([ENCRYPTED_VERSION]):
+    if is_encrypted(stored):
         if encryption is None:
             raise Unreadable("it is encrypted, and there are no encryption_keys")
         document = encryption.decrypt(stored, record_id, kind)

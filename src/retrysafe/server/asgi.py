@@ -11,16 +11,20 @@ from typing import Any
 from retrysafe.drive.aio import Driver
 from retrysafe.drive.tally import Tally
 from retrysafe.errors import CallerError, ConfigurationError, StoreError
+from retrysafe.model import Head
 from retrysafe.observe import LogObserver, Observer, StoreFailed
 from retrysafe.operation.handle import begin_without
 from retrysafe.operation.notebook import Notebook
 from retrysafe.operation.recovery import Means, Reconcile, Report
 from retrysafe.protocol.duration import Duration, milliseconds
-from retrysafe.protocol.flow import Terms, protect, refuse_unready
+from retrysafe.protocol.effects import Flow
+from retrysafe.protocol.flow import Answer, Terms, protect, refuse_unready
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.snapshot import Encryption
+from retrysafe.protocol.status import inquire
 from retrysafe.server.exchange import PROTECTED, Authorizer, Exchange
-from retrysafe.server.handling import Application, Receive, Send
+from retrysafe.server.handling import Application, Receive, Send, messages_of
+from retrysafe.server.inquiry import METHOD_NOT_ALLOWED, STATUS_METHODS, status_route
 from retrysafe.server.lifespan import Lifespan
 from retrysafe.server.redrive import Reauthenticate, Recovery, Redrive, check_recovery
 from retrysafe.server.routes import Route, Routes
@@ -61,6 +65,8 @@ class IdempotencyMiddleware:
             something else does, `retrysafe recover`, say.
         authorize: asked with the ASGI connection scope before a replay: may this caller see the stored
             answer now (R60)? Needed where this layer stands before authorisation.
+        status_path: a path at which clients ask what became of a key, by GET and with the key in its header
+            (R98); like "/idempotency/requests". Off unless given; then the application does not see it.
         drain: how long shutting down waits for running handlers.
         observer: told of what happens; the default logs.
 
@@ -80,6 +86,7 @@ class IdempotencyMiddleware:
         secret: str | bytes | None = None,
         encryption_keys: str | bytes | Sequence[str | bytes] | None = None,
         authorize: Authorizer | None = None,
+        status_path: str | None = None,
         reauthenticate: Reauthenticate | None = None,
         reconcile: Reconcile | None = None,
         complete_abandoned: Duration | None = None,
@@ -94,6 +101,7 @@ class IdempotencyMiddleware:
         self._resolver: Resolver = faults.collect(lambda: resolver(scope))
         self._drain_s: float = faults.collect(lambda: _seconds("drain", drain))
         self._encryption: Encryption | None = faults.collect(lambda: _encryption(encryption_keys))
+        self._status: Route | None = faults.collect(lambda: status_route(status_path, policy or Policy()))
         self._every_s: float | None = faults.collect(lambda: _every_s(complete_abandoned))
         faults.collect(lambda: check_recovery(scope, reauthenticate, reconcile, encryption_keys, complete_abandoned))
         faults.raise_any()
@@ -125,6 +133,10 @@ class IdempotencyMiddleware:
         if route is None:
             await self.app(scope, receive, send)
             return
+        if route is self._status and scope["method"] not in STATUS_METHODS:
+            for message in messages_of(METHOD_NOT_ALLOWED):
+                await send(message)
+            return
         ready = self._secret is not None or await self._open_late()
         terms = Terms(
             route.policy,
@@ -140,16 +152,22 @@ class IdempotencyMiddleware:
         exchange = Exchange(
             self.app, scope, receive, send, route, terms, self._make_steps, self._resolver, self._authorizer
         )
-        flow = protect(exchange.head, terms) if ready else refuse_unready(exchange.head, terms)
-        await self._driver.run(flow, exchange)
+        await self._driver.run(self._flow(route, exchange.head, terms, ready=ready), exchange)
+
+    def _flow(self, route: Route, head: Head, terms: Terms, *, ready: bool) -> Flow[Answer]:
+        if not ready:
+            return refuse_unready(head, terms)
+        return inquire(head, terms, self._routes.policy_of) if route is self._status else protect(head, terms)
 
     def _route(self, scope: Connection) -> Route | None:
         method = scope["method"].upper()
-        if method not in self._routes.methods:
+        if self._status is None and method not in self._routes.methods:
             return None
         path, root = scope["path"], scope.get("root_path", "")
         if root and path.startswith(root + "/"):  # the application is mounted: its table knows nothing of where
             path = path[len(root) :]
+        if self._status is not None and path == self._status.entry:
+            return self._status
         return self._routes.find(method, path)
 
     async def open(self) -> None:

@@ -129,7 +129,7 @@ class Redrive:
             listed.record_id, record.token, terms.token, policy.lease_ms, policy.unknown_retention_ms
         )
         try:
-            await self._driver.run(resume(stored, claiming, record.attempt + 1, terms), exchange)
+            await self._driver.run(resume(stored, record, claiming, terms), exchange)
         except Exception:  # noqa: BLE001 - the handler's, after its outcome was recorded; no server is there to log it
             _log.exception("the handler of record %s failed while it was sent again", name_of(listed.record_id))
         return _FARED.get(exchange.ending, Fared.FAILED)

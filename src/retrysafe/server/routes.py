@@ -96,6 +96,10 @@ class Routes:
         """The route of an entry of the table, as records keep it; None if there is none any more."""
         return self._named.get(entry)
 
+    def policy_of(self, entry: str) -> Policy:
+        """What holds for the records of an entry; of one that is not in the table any more, the default."""
+        return (self.named(entry) or self._named[ANY]).policy
+
 
 def _route(entry: str, policy: Policy) -> Route:
     return Route(entry, policy, frozenset({policy.replay_field, UNRECORDED_STATUS[0]}))
