@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from retrysafe.drive.aio import Driver
 from retrysafe.drive.tally import Tally
-from retrysafe.errors import ConfigurationError, StoreError
+from retrysafe.errors import StoreError
 from retrysafe.observe import LogObserver, Observer, StoreFailed
 from retrysafe.operation.handle import begin_without
-from retrysafe.protocol.duration import Duration, milliseconds
+from retrysafe.protocol.duration import Duration
 from retrysafe.protocol.flow import Terms, protect, refuse_unready
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.snapshot import Encryption
@@ -21,6 +20,7 @@ from retrysafe.server.handling import Application, Receive, Send
 from retrysafe.server.lifespan import Lifespan
 from retrysafe.server.routes import Route, Routes
 from retrysafe.server.scope import ANONYMOUS, Connection, Resolver, resolver
+from retrysafe.server.settings import Faults, encryption_of, seconds
 from retrysafe.stores.contract import Store
 from retrysafe.stores.location import open_store
 
@@ -67,14 +67,14 @@ class IdempotencyMiddleware:
         drain: Duration = "30s",
         observer: Observer | None = None,
     ) -> None:
-        faults = _Faults()
+        faults = Faults()
         self.app = app
         self._owns_store = isinstance(store, str)
         self._store: Store = faults.collect(lambda: open_store(store) if isinstance(store, str) else store)
         self._routes: Routes = faults.collect(lambda: Routes(policy or Policy(), routes or {}))
         self._resolver: Resolver = faults.collect(lambda: resolver(scope))
-        self._drain_s: float = faults.collect(lambda: _seconds("drain", drain))
-        self._encryption: Encryption | None = faults.collect(lambda: _encryption(encryption_keys))
+        self._drain_s: float = faults.collect(lambda: seconds("drain", drain))
+        self._encryption: Encryption | None = faults.collect(lambda: encryption_of(encryption_keys))
         faults.raise_any()
         self._anonymous = scope == ANONYMOUS
         self._namespace = namespace
@@ -149,35 +149,3 @@ class IdempotencyMiddleware:
         if self._owns_store:
             self._secret = None
             await asyncio.to_thread(self._store.close)
-
-
-class _Faults:
-    """Collects what is wrong, so that all of it is told at once."""
-
-    def __init__(self) -> None:
-        self._faults: list[str] = []
-
-    def collect(self, make: Callable[[], Any]) -> Any:
-        try:
-            return make()
-        except ConfigurationError as error:
-            self._faults.extend(error.faults)
-
-    def raise_any(self) -> None:
-        if self._faults:
-            raise ConfigurationError(self._faults)
-
-
-def _encryption(keys: str | bytes | Sequence[str | bytes] | None) -> Encryption | None:
-    if keys is None:
-        return None
-    from retrysafe.encryption import key_ring  # noqa: PLC0415 - needs an extra
-
-    return key_ring(keys)
-
-
-def _seconds(setting: str, duration: Duration) -> float:
-    try:
-        return milliseconds(duration) / 1_000
-    except (ValueError, AttributeError) as error:
-        raise ConfigurationError([f"{setting}: {error}"]) from None
