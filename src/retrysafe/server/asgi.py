@@ -16,7 +16,7 @@ from retrysafe.observe import LogObserver, Observer, StoreFailed
 from retrysafe.operation.handle import begin_without
 from retrysafe.operation.notebook import Notebook
 from retrysafe.operation.recovery import Means, Reconcile, Report
-from retrysafe.protocol.duration import Duration, milliseconds
+from retrysafe.protocol.duration import Duration
 from retrysafe.protocol.effects import Flow
 from retrysafe.protocol.flow import Answer, Terms, protect, refuse_unready
 from retrysafe.protocol.policy import Policy
@@ -29,6 +29,7 @@ from retrysafe.server.lifespan import Lifespan
 from retrysafe.server.redrive import Reauthenticate, Recovery, Redrive
 from retrysafe.server.routes import Route, Routes
 from retrysafe.server.scope import ANONYMOUS, Connection, Resolver, resolver
+from retrysafe.server.settings import Faults, encryption_of, seconds
 from retrysafe.stores.contract import Store
 from retrysafe.stores.location import open_store
 
@@ -93,14 +94,14 @@ class IdempotencyMiddleware:
         drain: Duration = "30s",
         observer: Observer | None = None,
     ) -> None:
-        faults = _Faults()
+        faults = Faults()
         self.app = app
         self._owns_store = isinstance(store, str)
         self._store: Store = faults.collect(lambda: open_store(store) if isinstance(store, str) else store)
         self._routes: Routes = faults.collect(lambda: Routes(policy or Policy(), routes or {}))
         self._resolver: Resolver = faults.collect(lambda: resolver(scope))
-        self._drain_s: float = faults.collect(lambda: _seconds("drain", drain))
-        self._encryption: Encryption | None = faults.collect(lambda: _encryption(encryption_keys))
+        self._drain_s: float = faults.collect(lambda: seconds("drain", drain))
+        self._encryption: Encryption | None = faults.collect(lambda: encryption_of(encryption_keys))
         self._status: Route | None = faults.collect(lambda: status_route(status_path, policy or Policy()))
         self._every_s: float | None = faults.collect(lambda: _every_s(complete_abandoned))
         faults.collect(lambda: _check_recovery(scope, reauthenticate, reconcile, encryption_keys, complete_abandoned))
@@ -243,23 +244,6 @@ class IdempotencyMiddleware:
             self._recovering = None
 
 
-class _Faults:
-    """Collects what is wrong, so that all of it is told at once."""
-
-    def __init__(self) -> None:
-        self._faults: list[str] = []
-
-    def collect(self, make: Callable[[], Any]) -> Any:
-        try:
-            return make()
-        except ConfigurationError as error:
-            self._faults.extend(error.faults)
-
-    def raise_any(self) -> None:
-        if self._faults:
-            raise ConfigurationError(self._faults)
-
-
 def _check_recovery(
     scope: str | Resolver,
     reauthenticate: Reauthenticate | None,
@@ -289,24 +273,9 @@ def _check_recovery(
 def _every_s(complete_abandoned: Duration | None) -> float | None:
     if complete_abandoned is None:
         return None
-    every_s = _seconds("complete_abandoned", complete_abandoned)
+    every_s = seconds("complete_abandoned", complete_abandoned)
     if every_s < _EVERY_S_MIN:
         raise ConfigurationError(
             [f"complete_abandoned is {complete_abandoned!r}; it must be at least {_EVERY_S_MIN} s"]
         )
     return every_s
-
-
-def _encryption(keys: str | bytes | Sequence[str | bytes] | None) -> Encryption | None:
-    if keys is None:
-        return None
-    from retrysafe.encryption import key_ring  # noqa: PLC0415 - needs an extra
-
-    return key_ring(keys)
-
-
-def _seconds(setting: str, duration: Duration) -> float:
-    try:
-        return milliseconds(duration) / 1_000
-    except (ValueError, AttributeError) as error:
-        raise ConfigurationError([f"{setting}: {error}"]) from None
