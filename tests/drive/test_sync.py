@@ -215,7 +215,7 @@ def test_several_handlers_are_renewed_by_one_thread():
     for thread in threads:
         thread.join(PATIENCE_S)
     assert len(renewed) == 3
-    assert driver._renewals._running == {}
+    assert driver.renewals._running == {}
 
 
 def test_a_handler_that_runs_too_long_is_not_renewed_for_ever():
@@ -353,7 +353,7 @@ def test_the_thread_ends_when_there_is_nothing_to_renew(monkeypatch):
         head = replace(HEAD, headers=((b"idempotency-key", key),))
         terms = Terms(Policy(lease="60ms"), "default", SECRET, os.urandom(16))
         driver.run(protect(head, terms), Blocking(answered(), lambda _: until(lambda: "RenewIfHeld" in store.done)))
-        until(lambda: not driver._renewals._works)
+        until(lambda: not driver.renewals._works)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -374,7 +374,7 @@ def test_renewals_go_on_in_a_child_of_a_fork(tmp_path):
         return driver.run(protect(head, terms), Blocking(answered(), outlive)) == Deliver("recorded")
 
     assert run(b"in-the-parent")
-    with driver._renewals._change:
+    with driver.renewals._change:
         child = os.fork()
         if child == 0:  # nothing may unwind the child's stack into the test runner
             signal.alarm(PATIENCE_S)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from contextvars import ContextVar
+from typing import Any, TypeVar
 
 from retrysafe.errors import NoOperation
+from retrysafe.model import Response
+from retrysafe.operation.transaction import Keeper, begin_completion
 from retrysafe.protocol import key
-from retrysafe.protocol.effects import Execute, Fate
+from retrysafe.protocol.effects import CompletedWithin, Ended, Execute, Fate, Outcome
+
+R = TypeVar("R")
 
 
 class Operation:
@@ -16,16 +22,19 @@ class Operation:
         key: the idempotency key as the client means it, without quotes. Treat it like personal data.
         scope: the account that the key belongs to.
         attempt: 1 for the first execution; higher after a release or a takeover.
+        recorded: the answer that `complete_within` recorded; None if it was not called.
     """
 
-    __slots__ = ("_fate", "_record_id", "_secret", "attempt", "key", "scope")
+    __slots__ = ("_execute", "_fate", "_keeper", "_secret", "attempt", "key", "recorded", "scope")
 
-    def __init__(self, execute: Execute, secret: bytes) -> None:
+    def __init__(self, execute: Execute, secret: bytes, keeper: Keeper | None = None) -> None:
         self.key = execute.key.text
         self.scope = execute.scope
         self.attempt = execute.claim.attempt
-        self._record_id = execute.claim.record_id
+        self.recorded: Response | None = None
+        self._execute = execute
         self._secret = secret
+        self._keeper = keeper
         self._fate = Fate.RAN
 
     def child_key(self, name: str, target: str = "") -> str:
@@ -41,7 +50,37 @@ class Operation:
         Returns:
             36 characters in the form of a UUID.
         """
-        return key.child_key(self._secret, self._record_id, name, target)
+        return key.child_key(self._secret, self._execute.claim.record_id, name, target)
+
+    def complete_within(self, connection: Any, response: R, *, status: int = 200) -> Awaitable[R]:
+        """Record the answer on this connection, in its open transaction: one commit for the effect and its record.
+
+        Commit afterwards. If the transaction is rolled back instead, nothing is recorded, and a retry runs again.
+        From here on the claim is not renewed: commit within what is left of the lease. Once it is committed, the client
+        gets what was recorded, whatever the handler goes on to answer (contract R42).
+
+        It may be called again in a new transaction if the one before was rolled back, and only then.
+
+        Args:
+            connection: with an open transaction, to the database in which the records are: of psycopg, asyncpg,
+                sqlite3, aiosqlite, PyMySQL or asyncmy, a connection or session of SQLAlchemy, or a connection of
+                Django.
+            response: what the client is to get: a response of Starlette, FastAPI, Django, Flask or werkzeug, a
+                `retrysafe.Response`, or what can be written as JSON.
+            status: of an answer that is given as JSON.
+
+        Returns:
+            The response. With a connection for asyncio it is done when it is awaited; with a blocking one it is done at
+            once, and need not be awaited.
+
+        Raises:
+            ClaimLost: the claim does not hold any more. Let it raise, so that the transaction is rolled back.
+            CallerError: the connection, its transaction, the store or the response cannot be used for this.
+        """
+        return begin_completion(self._keeper, self._execute, self._secret, self._note, connection, response, status)
+
+    def _note(self, recorded: Response | None) -> None:
+        self.recorded = recorded
 
     def no_effect(self) -> None:
         """State that this attempt changed nothing: its answer is not recorded, and a retry runs again.
@@ -57,6 +96,10 @@ class Operation:
     def outcome_unknown(self) -> None:
         """State that nobody can tell whether this attempt took effect: it is not run again until that is settled."""
         self._fate = Fate.UNKNOWN
+
+    def outcome(self, ended: Ended) -> Outcome:
+        """For doors: what an end of the handler means, by what was recorded before."""
+        return ended if self.recorded is None else CompletedWithin(self.recorded, ended)
 
     @property
     def fate(self) -> Fate:
@@ -93,8 +136,14 @@ def begin_without() -> None:
         _current.set(None)
 
 
-def begin(execute: Execute, secret: bytes) -> Operation:
-    """For doors: make the operation of a handler that is about to run, current in this context."""
-    begun = Operation(execute, secret)
+def begin(execute: Execute, secret: bytes, keeper: Keeper | None = None) -> Operation:
+    """For doors: make the operation of a handler that is about to run, current in this context.
+
+    Args:
+        execute: what is to run.
+        secret: that keys are digested with.
+        keeper: for operations that complete their own record; None refuses that.
+    """
+    begun = Operation(execute, secret, keeper)
     _current.set(begun)
     return begun

@@ -18,7 +18,7 @@ from retrysafe.errors import StoreError
 from retrysafe.model import Claim, Found, Head, Record, Request, Response, State
 from retrysafe.protocol import decision, effects, states
 from retrysafe.protocol.decision import Verdict
-from retrysafe.protocol.effects import Answered, Flow, Outcome, Settled, Unread, Waited, WaitEnd, perform
+from retrysafe.protocol.effects import Answered, Ended, Flow, Settled, Unread, Waited, WaitEnd, perform
 from retrysafe.protocol.fingerprint import fingerprint_of, matches
 from retrysafe.protocol.key import Absent, Key, Malformed, as_uuid, is_128_bit, parse_key, record_id
 from retrysafe.protocol.policy import Policy
@@ -64,6 +64,7 @@ class Ending(StrEnum):
     CLIENT_GONE = "client-gone"
     REPLAYED = "replayed"
     RECORDED = "recorded"
+    RECORDED_OUTSIDE = "recorded-outside"
     MISJUDGED = "classify-failed"
     RELEASED = "released"
     DISCARDED = "discarded"
@@ -139,6 +140,8 @@ def protect(head: Head, terms: Terms) -> Flow[Answer]:
         return claimed
 
     outcome = yield from perform(effects.Execute(claimed, key, scope, request, policy))
+    if isinstance(outcome, effects.CompletedWithin):
+        return (yield from _learn(claimed, outcome, request, terms))
     return (yield from _record(claimed, outcome, request, terms))
 
 
@@ -255,7 +258,7 @@ def _stored_answer(identity: bytes, record: Record, head: Head, terms: Terms) ->
 # --- record and respond ---------------------------------------------------------------------------
 
 
-def _record(claim: Claim, outcome: Outcome, request: Request, terms: Terms) -> Flow[Answer]:
+def _record(claim: Claim, outcome: Ended, request: Request, terms: Terms) -> Flow[Answer]:
     """Make the outcome durable, then say what to send. Nothing is sent that the record contradicts."""
     policy = terms.policy
     try:
@@ -271,7 +274,7 @@ def _record(claim: Claim, outcome: Outcome, request: Request, terms: Terms) -> F
             settlement: effects.Transition[bool] = effects.CompleteIfHeld(
                 claim, stored, policy.keep_ms, policy.tombstone_ms
             )
-            event, ending = states.Event.COMPLETE, Ending.MISJUDGED if misjudged else Ending.RECORDED
+            event, ending = states.Event.COMPLETE, _recorded(answered, policy, misjudged=misjudged)
         case Verdict.RELEASE:
             settlement = effects.ReleaseIfHeld(claim, policy.lifetime_ms)
             event, ending = states.Event.RELEASE, Ending.RELEASED
@@ -289,14 +292,21 @@ def _record(claim: Claim, outcome: Outcome, request: Request, terms: Terms) -> F
     if isinstance(settled, Respond):
         return BreakOff(Ending.CLAIM_LOST) if isinstance(outcome, effects.Broken) else settled
     if isinstance(outcome, effects.Broken):
-        return BreakOff()
+        return BreakOff(ending)
     recorded = settled is not Settled.OPEN
     if substitute is None:
         return Deliver(ending if recorded else Ending.UNRECORDED, recorded)
     return Respond(substitute if recorded else _unrecorded(substitute), ending if recorded else Ending.UNRECORDED)
 
 
-def _answer_of(outcome: Outcome, verdict: Verdict, terms: Terms) -> tuple[Answered, Response | None]:
+def _recorded(answered: Answered, policy: Policy, *, misjudged: bool) -> Ending:
+    if misjudged:
+        return Ending.MISJUDGED
+    is_outside = policy.transactional and answered.response.status < 400  # a success, and not committed with its record
+    return Ending.RECORDED_OUTSIDE if is_outside else Ending.RECORDED
+
+
+def _answer_of(outcome: Ended, verdict: Verdict, terms: Terms) -> tuple[Answered, Response | None]:
     """What goes into the record, and what to send if that is not what the handler has ready."""
     match outcome:
         case Answered():
@@ -322,6 +332,13 @@ def _look_again(claim: Claim, intended: State | None, head: Head, terms: Terms) 
         found: Found | None = yield from perform(effects.Read(claim.record_id))
     except StoreError:
         return Settled.OPEN
+    return _settled_in(found, claim, intended, head, terms)
+
+
+def _settled_in(
+    found: Found | None, claim: Claim, intended: State | None, head: Head, terms: Terms
+) -> Settled | Respond:
+    """Whether the record stands as this claim intended it; if not, what to send instead."""
     if found is None:
         return Settled.DONE if intended is None else _refuse(decision.OUTCOME_UNKNOWN, terms, Ending.CLAIM_LOST)
     if found.record.token == claim.token and found.record.state is intended:
@@ -334,6 +351,62 @@ def _look_again(claim: Claim, intended: State | None, head: Head, terms: Terms) 
 
 def _unrecorded(response: Response) -> Response:
     return Response(response.status, (*response.headers, UNRECORDED_STATUS), response.body)
+
+
+# --- what the handler recorded itself -------------------------------------------------------------
+
+
+def _learn(claim: Claim, outcome: effects.CompletedWithin, request: Request, terms: Terms) -> Flow[Answer]:
+    """Learn whether the transaction was committed in which the handler completed its record (contract R42).
+
+    A record that is still in progress was rolled back, or is locked by a transaction that is open still. To release
+    it waits for the end of that: refused, it was committed after all.
+    """
+    try:
+        found = yield from _read(claim.record_id)
+        if _is_unsettled(found, claim):
+            if (yield from perform(effects.ReleaseIfHeld(claim, terms.policy.lifetime_ms))):
+                return _rolled_back(outcome.ended, terms)
+            found = yield from _read(claim.record_id)
+    except StoreError:  # its row is locked, or the store is away: the record will say it in time
+        return _instead(outcome.ended, _refuse(COMMIT_PENDING, terms))
+    settled = _settled_in(found, claim, State.COMPLETED, request.head, terms)
+    if isinstance(settled, Respond):
+        return _instead(outcome.ended, settled)
+    return _instead(outcome.ended, Respond(outcome.response, Ending.RECORDED))
+
+
+def _read(record_id: bytes) -> Flow[Found | None]:
+    """The record; a connection that was cut meanwhile is made anew."""
+    try:
+        return (yield from perform(effects.Read(record_id)))
+    except StoreError:
+        return (yield from perform(effects.Read(record_id)))
+
+
+def _is_unsettled(found: Found | None, claim: Claim) -> bool:
+    """The record is this claim's, and nothing was made of it that can be seen."""
+    if found is None or found.record.token != claim.token:
+        return False
+    return found.record.state in states.sources(states.Event.RELEASE)
+
+
+def _rolled_back(ended: Ended, terms: Terms) -> Answer:
+    """Nothing happened, and the key is free again: a success cannot be sent, and a failure is no lie."""
+    match ended:
+        case Answered(response=response) if response.status < 400:
+            return _refuse(ROLLED_BACK, terms)
+        case Answered():
+            return Deliver(Ending.RELEASED)
+        case effects.Raised() | effects.Cancelled() | effects.Broken():
+            return _instead(ended, _refuse(HANDLER_FAILED_WITHOUT_EFFECT, terms, Ending.RELEASED))
+        case _:
+            assert_never(ended)
+
+
+def _instead(ended: Ended, answer: Respond) -> Answer:
+    """Send this, if nothing was sent before."""
+    return BreakOff(answer.ending) if isinstance(ended, effects.Broken) else answer
 
 
 # --- refusals -------------------------------------------------------------------------------------
@@ -381,6 +454,18 @@ HANDLER_FAILED_WITHOUT_EFFECT = Problem(
     "handler-failed",
     "The application failed and states that the request did not take effect. Send the same request again.",
     members=(("retryable", True),),
+)
+
+
+ROLLED_BACK = Problem(
+    "rolled-back",
+    "The application answered that the request was done, and its transaction was rolled back: nothing was done. "
+    "Send the same request again.",
+)
+COMMIT_PENDING = Problem(
+    "commit-pending",
+    "The application answered before its transaction had ended, or its store cannot be asked whether it was committed. "
+    "Send the same request again: it gets the answer if there is one, and else runs once its lease has lapsed.",
 )
 
 

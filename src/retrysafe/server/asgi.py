@@ -12,6 +12,7 @@ from retrysafe.drive.tally import Tally
 from retrysafe.errors import ConfigurationError, StoreError
 from retrysafe.observe import LogObserver, Observer, StoreFailed
 from retrysafe.operation.handle import begin_without
+from retrysafe.operation.transaction import Keeper
 from retrysafe.protocol.duration import Duration, milliseconds
 from retrysafe.protocol.flow import Terms, protect, refuse_unready
 from retrysafe.protocol.policy import Policy
@@ -21,7 +22,7 @@ from retrysafe.server.handling import Application, Receive, Send
 from retrysafe.server.lifespan import Lifespan
 from retrysafe.server.routes import Route, Routes
 from retrysafe.server.scope import ANONYMOUS, Connection, Resolver, resolver
-from retrysafe.stores.contract import Store
+from retrysafe.stores.contract import CompletesWithin, Store
 from retrysafe.stores.location import open_store
 
 
@@ -76,6 +77,8 @@ class IdempotencyMiddleware:
         self._drain_s: float = faults.collect(lambda: _seconds("drain", drain))
         self._encryption: Encryption | None = faults.collect(lambda: _encryption(encryption_keys))
         faults.raise_any()
+        if self._routes.transactional and not isinstance(self._store, CompletesWithin):
+            raise ConfigurationError([_cannot_complete_within(self._routes.transactional, self._store)])
         self._anonymous = scope == ANONYMOUS
         self._namespace = namespace
         self._given_secret = secret.encode() if isinstance(secret, str) else secret
@@ -83,6 +86,7 @@ class IdempotencyMiddleware:
         self._authorizer = authorize
         self._observer = Tally(observer or LogObserver(), self._store)
         self._driver = Driver(self._store, self._observer)
+        self._keeper = Keeper(self._store, self._driver.renewals.stop, self._encryption)
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         """One ASGI connection."""
@@ -107,7 +111,9 @@ class IdempotencyMiddleware:
             route.entry,
             self._encryption,
         )
-        exchange = Exchange(self.app, scope, receive, send, route, terms, self._resolver, self._authorizer)
+        exchange = Exchange(
+            self.app, scope, receive, send, route, terms, self._resolver, self._authorizer, self._keeper
+        )
         flow = protect(exchange.head, terms) if ready else refuse_unready(exchange.head, terms)
         await self._driver.run(flow, exchange)
 
@@ -166,6 +172,13 @@ class _Faults:
     def raise_any(self) -> None:
         if self._faults:
             raise ConfigurationError(self._faults)
+
+
+def _cannot_complete_within(entries: Sequence[str], store: Store) -> str:
+    return (
+        f"transactional=True is set for {', '.join(entries)}, and {store.name} cannot commit a record together with "
+        "the work of a handler: name the application's own database in store= (postgresql://, mysql:// or sqlite:///)"
+    )
 
 
 def _encryption(keys: str | bytes | Sequence[str | bytes] | None) -> Encryption | None:

@@ -12,6 +12,7 @@ from retrysafe.drive.aio import Conclude
 from retrysafe.errors import CallerError
 from retrysafe.model import BytesBody, Head, Request
 from retrysafe.operation.handle import begin
+from retrysafe.operation.transaction import Keeper
 from retrysafe.protocol import flow
 from retrysafe.protocol.effects import Execute, Unread
 from retrysafe.protocol.flow import Terms
@@ -40,10 +41,11 @@ class Exchange:
         terms: what holds for this request.
         resolver: finds the account.
         authorizer: asked before a replay; None allows every replay.
+        keeper: for handlers that complete their own record.
     """
 
     __slots__ = (
-        "_application", "_authorizer", "_connection", "_gone", "_handling", "_resolver", "_route",
+        "_application", "_authorizer", "_connection", "_gone", "_handling", "_keeper", "_resolver", "_route",
         "_server_connection", "_server_receive", "_server_send", "_terms", "head", "route",
     )  # fmt: skip
 
@@ -57,6 +59,7 @@ class Exchange:
         terms: Terms,
         resolver: Resolver,
         authorizer: Authorizer | None,
+        keeper: Keeper,
     ) -> None:
         self.route = route.entry
         self.head = _head(connection)
@@ -70,6 +73,7 @@ class Exchange:
         self._terms = terms
         self._resolver = resolver
         self._authorizer = authorizer
+        self._keeper = keeper
         self._handling: Handling | None = None
         self._gone = False
 
@@ -128,7 +132,7 @@ class Exchange:
 
     async def execute(self, effect: Execute, conclude: Conclude) -> None:
         """Run the handler to its end; conclude at the message that completes its response."""
-        operation = begin(effect, self._terms.secret)
+        operation = begin(effect, self._terms.secret, self._keeper)
         capture = Capture(self._route.policy.response_bytes_max, self._route.withheld)
         self._handling = Handling(effect.request.body, self._server_send, operation, capture, conclude)
         if self._gone:
