@@ -15,7 +15,7 @@ from typing import Any
 
 import aiosqlite
 import asyncmy
-import asyncpg
+import asyncpg  # type: ignore[import-untyped]  # it has no types
 import django
 import psycopg
 import pymysql
@@ -58,6 +58,7 @@ class OnSqlite:
     engine = "sqlite"
 
     def __init__(self, folder: Path, clock: Clock = host_clock) -> None:
+        self.clock = clock
         self.file = folder / "shop.db"
         self.store: Store = SqliteStore(self.file, clock=clock)
         self.store.open()
@@ -105,6 +106,7 @@ class OnPostgres:
     engine = "postgresql"
 
     def __init__(self, folder: Path, clock: Clock | None = None) -> None:
+        self.clock = clock
         server, schema = postgres_server.server(), postgres_server.schema_of(folder)
         self.dsn = server.url()
         self.store: Store = (
@@ -175,6 +177,7 @@ class OnMysql:
     engine = "mysql"
 
     def __init__(self, folder: Path, clock: Clock | None = None) -> None:
+        self.clock = clock
         self.address = mariadb.address_of(folder)
         self.store: Store = MysqlStore(self.address) if clock is None else mariadb.ManualMysqlStore(clock, folder)
         self.store.open()

@@ -11,6 +11,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 
 from retrysafe.operation import operation
+from retrysafe.protocol.effects import TakeOverIfLapsed
 from tests.operation.kinds import KINDS
 
 
@@ -25,8 +26,20 @@ def _die(ending: str, moment: str) -> None:
         raise OutOfStock
 
 
+THIEF = b"thief".ljust(16)
+
+
+def _theft() -> TakeOverIfLapsed:
+    """Another attempt takes this operation's claim over."""
+    claim = operation()._execute.claim
+    return TakeOverIfLapsed(claim.record_id, claim.token, THIEF, lease_ms=60_000, forget_after_ms=60_000)
+
+
 def sell(place: Any, opened: Any, name: str, ending: str) -> int:
     """With a blocking connection; the status code to answer with."""
+    if ending == "lose the claim":
+        place.clock.now_ms += 60_000
+        assert place.store.perform(_theft())
     with opened(place) as unit:
         unit.write(name)
         operation().complete_within(unit.connection, JSONResponse({"sold": name}, 201))
@@ -41,6 +54,9 @@ def sell(place: Any, opened: Any, name: str, ending: str) -> int:
 
 async def sell_async(place: Any, opened: Any, name: str, ending: str) -> int:
     """With a connection for asyncio."""
+    if ending == "lose the claim":
+        place.clock.now_ms += 60_000
+        assert await place.store.submit(_theft())
     async with opened(place) as unit:
         await unit.write(name)
         await operation().complete_within(unit.connection, JSONResponse({"sold": name}, 201))

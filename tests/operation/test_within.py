@@ -7,9 +7,9 @@ import uuid
 
 import pytest
 
-from retrysafe import Policy
+from retrysafe import ClaimLost, Policy
 from tests.doors.connections import Connection, protected
-from tests.drive.harness import in_loop
+from tests.drive.harness import ManualClock, in_loop
 from tests.operation.kinds import KINDS, PLACES
 from tests.operation.selling import OutOfStock, Shop
 
@@ -19,9 +19,9 @@ TRANSACTIONAL = Policy(transactional=True)
 class Counter:
     """A shop behind its door, at which the same order is placed again and again."""
 
-    def __init__(self, folder, kind, policy=TRANSACTIONAL):
+    def __init__(self, folder, kind, policy=TRANSACTIONAL, **options):
         self.name = uuid.uuid4().hex
-        self.place = PLACES[KINDS[kind][0]](folder)
+        self.place = PLACES[KINDS[kind][0]](folder, **options)
         self.shop = Shop(self.place, kind)
         self.door = protected(self.shop, self.place.store, policy=policy)
 
@@ -79,4 +79,17 @@ async def test_a_commit(kind, tmp_path):
         answer, error = await counter.order()
         counter.sold(answer, replayed=replayed)
         assert (error, counter.orders, counter.shop.calls) == (None, 1, 1)
+    await counter.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@in_loop
+async def test_a_claim_that_was_lost(kind, tmp_path):
+    """Another attempt took it over meanwhile: it raises, the work is rolled back, and the other's claim stands."""
+    counter = Counter(tmp_path, kind, clock=ManualClock())
+    answer, error = await counter.order("lose the claim")
+    assert isinstance(error, ClaimLost)
+    assert (answer.status, answer.code, counter.orders) == (409, "outcome-unknown", 0)
+    answer, _ = await counter.order()
+    assert (answer.status, answer.code, counter.orders) == (409, "in-progress", 0)
     await counter.close()

@@ -77,10 +77,7 @@ class Operation:
             ClaimLost: the claim does not hold any more. Let it raise, so that the transaction is rolled back.
             CallerError: the connection, its transaction, the store or the response cannot be used for this.
         """
-        return begin_completion(self._keeper, self._execute, self._secret, self._note, connection, response, status)
-
-    def _note(self, recorded: Response | None) -> None:
-        self.recorded = recorded
+        return begin_completion(self, self._keeper, self._execute, self._secret, connection, response, status)
 
     def no_effect(self) -> None:
         """State that this attempt changed nothing: its answer is not recorded, and a retry runs again.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from retrysafe.errors import CallerError, ClaimLost
 from retrysafe.model import Response, State
@@ -24,7 +24,11 @@ from retrysafe.stores.lanes import finished
 
 R = TypeVar("R")
 
-Note = Callable[[Response | None], None]
+
+class Recording(Protocol):
+    """An operation, as it is told what was recorded."""
+
+    recorded: Response | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +60,21 @@ class Completed(Generic[R]):
 
 
 def begin_completion(  # noqa: PLR0913, PLR0917 - an operation's own attributes, and what its handler gives
-    keeper: Keeper | None, execute: Execute, secret: bytes, note: Note, connection: Any, response: R, status: int
+    operation: Recording,
+    keeper: Keeper | None,
+    execute: Execute,
+    secret: bytes,
+    connection: Any,
+    response: R,
+    status: int,
 ) -> Awaitable[R]:
     """Complete the record of an operation on a connection: at once if that is blocking, else when it is awaited.
 
     Args:
+        operation: told what is recorded.
         keeper: of the door; None if that has none.
-        execute: the operation.
+        execute: what the operation was begun with.
         secret: that keys are digested with.
-        note: told what is recorded, before it is; and None if it certainly was not.
         connection: of the application.
         response: what the handler has for an answer.
         status: if that is data.
@@ -83,7 +93,7 @@ def begin_completion(  # noqa: PLR0913, PLR0917 - an operation's own attributes,
     reached = reach(connection)
     withheld = frozenset({execute.policy.replay_field, UNRECORDED_STATUS[0]})
     recorded = response_of(response, status, withheld)
-    work = _complete(_Work(keeper, execute, secret, completion, reached), recorded, note)
+    work = _complete(_Work(keeper, execute, secret, completion, reached), recorded, operation)
     if not reached.blocking:
         return _after(work, response)
     finished(work)
@@ -104,7 +114,7 @@ class _Work:
     reached: Reached
 
 
-async def _complete(work: _Work, recorded: Response, note: Note) -> None:
+async def _complete(work: _Work, recorded: Response, operation: Recording) -> None:
     name = work.keeper.store.name
     if refusal := await work.reached.refusal():
         raise CallerError(
@@ -118,7 +128,7 @@ async def _complete(work: _Work, recorded: Response, note: Note) -> None:
         )
     values = _values(work, recorded)
     work.keeper.stop_renewing(work.execute)  # or it would wait for the row that is locked from here on
-    note(recorded)  # before it is done: whoever is stopped in the middle has perhaps done it
+    before, operation.recorded = operation.recorded, recorded  # at once: who is stopped in the middle may have done it
     try:
         for statement in work.completion.before:
             await work.reached.change(statement, values)
@@ -127,14 +137,15 @@ async def _complete(work: _Work, recorded: Response, note: Note) -> None:
         if hasattr(error, "hide_parameters"):
             error.hide_parameters = True  # SQLAlchemy's text would have the answer in it
         if (said := _not_ours(error)) is None:
+            operation.recorded = before or recorded  # whatever becomes of the transaction, this was not done in it
             raise
-        note(None)
+        operation.recorded = before
         raise CallerError(
             f"complete_within was given a connection to a database or schema without the records of {name}, or whose "
             f"user may not write them ({said}). Connect to that database, or name this one in store="
         ) from None
     if changed != 1:
-        note(None)
+        operation.recorded = before
         raise await _reason(work, values)
 
 
