@@ -1,7 +1,8 @@
 """Every kind of connection that a handler may complete its record on, each to a real database beside the records.
 
-A `Place` is a store and the table of orders in the same database. A kind opens a connection to it, begins a
-transaction, and hands out a `Unit`: what the handler passes on, how it writes an order, and how it ends.
+A place is a store and the table of orders in the same database; another process gets there by its `words`. A kind opens
+a connection to it, begins a transaction, and hands out a `Unit`: what the handler passes on, how it writes an order,
+and how it ends.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from sqlalchemy.pool import NullPool
 from retrysafe.stores.clock import Clock, host_clock
 from retrysafe.stores.contract import Store
 from retrysafe.stores.mysql import MysqlStore
+from retrysafe.stores.mysql_server import Address
 from retrysafe.stores.postgres import PostgresStore
 from retrysafe.stores.sqlite import SqliteStore
 from tests.stores import mariadb, postgres_server
@@ -59,12 +61,16 @@ class OnSqlite:
 
     def __init__(self, folder: Path, clock: Clock = host_clock) -> None:
         self.clock = clock
-        self.file = folder / "shop.db"
-        self.store: Store = SqliteStore(self.file, clock=clock)
+        self.arrive(str(folder / "shop.db"), SqliteStore(folder / "shop.db", clock=clock))
         self.store.open()
-        self.url = f"sqlite:///{self.file}"
-        self.django = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(self.file)}
         self._do(ORDERS)
+
+    def arrive(self, file, store=None):
+        self.words = {"file": file}
+        self.file = Path(file)
+        self.store: Store = store or SqliteStore(file)
+        self.url = f"sqlite:///{self.file}"
+        self.django = {"ENGINE": "django.db.backends.sqlite3", "NAME": file}
 
     def orders(self, name):
         return self._do("SELECT count(*) FROM orders WHERE name = ?", name)[0][0]
@@ -108,22 +114,22 @@ class OnPostgres:
     def __init__(self, folder: Path, clock: Clock | None = None) -> None:
         self.clock = clock
         server, schema = postgres_server.server(), postgres_server.schema_of(folder)
-        self.dsn = server.url()
-        self.store: Store = (
-            PostgresStore(self.dsn, schema=schema)
-            if clock is None
-            else postgres_server.OnManualClock(self.dsn, clock, schema)
-        )
+        store = None if clock is None else postgres_server.OnManualClock(server.url(), clock, schema)
+        self.arrive(server.url(), schema, server.port, store)
         self.store.open()
-        self.schema = schema
+        with server.connect() as connection:
+            connection.execute(ORDERS)
+
+    def arrive(self, dsn, schema, port, store=None):
+        self.words = {"dsn": dsn, "schema": schema, "port": port}
+        self.dsn = dsn
+        self.store: Store = store or PostgresStore(dsn, schema=schema)
         self.url = self.dsn.replace("postgresql:", "postgresql+psycopg:")
         self.aio_url = self.dsn.replace("postgresql:", "postgresql+asyncpg:")
         self.django = {
             "ENGINE": "django.db.backends.postgresql", "NAME": "shop", "USER": "owner", "HOST": "127.0.0.1",
-            "PORT": server.port,
+            "PORT": port,
         }  # fmt: skip
-        with server.connect() as connection:
-            connection.execute(ORDERS)
 
     def orders(self, name):
         with postgres_server.server().connect() as connection:
@@ -178,10 +184,17 @@ class OnMysql:
 
     def __init__(self, folder: Path, clock: Clock | None = None) -> None:
         self.clock = clock
-        self.address = mariadb.address_of(folder)
-        self.store: Store = MysqlStore(self.address) if clock is None else mariadb.ManualMysqlStore(clock, folder)
+        self.arrive(
+            asdict(mariadb.address_of(folder)), None if clock is None else mariadb.ManualMysqlStore(clock, folder)
+        )
         self.store.open()
-        self.options = {
+        mariadb.server().ask(ORDERS, self.address.database)
+
+    def arrive(self, address, store=None):
+        self.words = {"address": address}
+        self.address = Address(**address)
+        self.store: Store = store or MysqlStore(self.address)
+        self.options: dict[str, Any] = {
             "host": "127.0.0.1", "port": self.address.port, "user": self.address.user,
             "password": self.address.password, "database": self.address.database,
         }  # fmt: skip
@@ -192,7 +205,6 @@ class OnMysql:
             "PASSWORD": self.address.password, "HOST": "127.0.0.1", "PORT": self.address.port,
             "OPTIONS": {"ssl_disabled": True},
         }  # fmt: skip
-        mariadb.server().ask(ORDERS, self.address.database)
 
     def _url(self, driver):
         address = self.address
@@ -230,7 +242,7 @@ class OnMysql:
             await connection.ensure_closed()
 
 
-PLACES = {place.engine: place for place in (OnSqlite, OnPostgres, OnMysql)}
+PLACES: dict[str, type[Any]] = {place.engine: place for place in (OnSqlite, OnPostgres, OnMysql)}
 
 # --- what stands above drivers --------------------------------------------------------------------
 
@@ -327,3 +339,11 @@ for _engine in PLACES:
         f"{_engine}-django": (_engine, True, django_connection),
     }
 KINDS["postgresql-asyncpg"] = ("postgresql", False, lambda place: place.asyncpg())
+
+
+def place_of(engine, words):
+    """A place that another process has made."""
+    kind: Any = PLACES[engine]
+    place = kind.__new__(kind)
+    place.arrive(**words)
+    return place
