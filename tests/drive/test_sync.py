@@ -21,6 +21,7 @@ from retrysafe.protocol.effects import (
     Broken,
     Cancelled,
     ClaimIfAbsent,
+    CompletedWithin,
     CompleteIfHeld,
     Execute,
     Fate,
@@ -137,6 +138,35 @@ def test_each_outcome_and_its_retry(outcome, first, state, second):
         assert (answer if isinstance(expected, Deliver | BreakOff) else code_of(answer)) == expected
     assert states(store) == ([state] if state else [])
     assert len(noted.of(Handled)) == 2
+
+
+def test_a_handler_that_completes_its_own_record():
+    """Not committed: nothing is sent as done, and a retry runs. Committed: what was recorded is the answer."""
+    store, within = MemoryStore(), CompletedWithin(Response(201, (), b"order 1"), answered(200))
+    assert code_of(drive(store, Blocking(within))) == "rolled-back"
+
+    def commit(effect):
+        policy = effect.policy
+        completion = CompleteIfHeld(effect.claim, b"sealed elsewhere", policy.keep_ms, policy.tombstone_ms)
+        assert store.perform(completion)
+
+    assert drive(store, Blocking(within, commit)) == Respond(within.response, "recorded")
+    assert states(store) == [State.COMPLETED]
+
+
+def test_renewal_may_be_stopped_from_anywhere():
+    """A handler that has its row locked is not renewed any further, and is not told of a lost claim."""
+    store, noted = TamperedStore(MemoryStore()), Noted()
+    store.open(SECRET)
+    driver = Driver(store, noted)
+
+    def work(effect):
+        driver.renewals.stop(effect)
+        driver.renewals.stop(effect)
+        assert driver.renewals._running == {}
+
+    driver.run(protect(HEAD, Terms(Policy(), "default", SECRET, os.urandom(16))), Blocking(answered(), work))
+    assert noted.of(ClaimLost) == []
 
 
 def test_what_never_comes_to_a_claim():

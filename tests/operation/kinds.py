@@ -17,11 +17,9 @@ from typing import Any
 import aiosqlite
 import asyncmy
 import asyncpg  # type: ignore[import-untyped]  # it has no types
-import django
 import psycopg
 import pymysql
 import sqlalchemy
-from django.conf import settings
 from django.db import connections, transaction
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
@@ -33,12 +31,10 @@ from retrysafe.stores.mysql import MysqlStore
 from retrysafe.stores.mysql_server import Address
 from retrysafe.stores.postgres import PostgresStore
 from retrysafe.stores.sqlite import SqliteStore
+from tests.operation.django_setup import set_up
 from tests.stores import mariadb, postgres_server
 
-pymysql.version_info = (2, 2, 7, "final", 0)  # as which Django takes it for the driver that it asks for
-pymysql.install_as_MySQLdb()
-settings.configure(DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}, USE_TZ=True)
-django.setup()
+set_up()
 
 ORDERS = "CREATE TABLE IF NOT EXISTS orders (name VARCHAR(64) NOT NULL)"
 

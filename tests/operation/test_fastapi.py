@@ -41,6 +41,7 @@ def test_a_service(place, tmp_path):
                 answer = shop.ask(f"POST {path}", key=name, name=name)
                 assert (answer.status, json.loads(answer.body), answer.replayed) == (201, {"sold": name}, replayed)
                 assert place.orders(name) == 1
+                assert answer.values("set-cookie") == (["seen=yes"] if path == "/async" and not replayed else [])
             assert answer.values("location") == (["/orders/1"] if path == "/async" else [])
         _fails(shop, place)
         _is_late(shop, place)
