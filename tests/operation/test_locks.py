@@ -13,9 +13,10 @@ import psycopg
 import pytest
 
 from retrysafe import Policy
+from retrysafe.errors import IncompleteResponse
 from retrysafe.operation import operation
 from retrysafe.protocol.effects import RenewIfHeld
-from tests.doors.connections import ask, protected
+from tests.doors.connections import Connection, ask, protected
 from tests.doors.handlers import piece, start
 from tests.drive.harness import eventually, in_loop
 from tests.operation.kinds import KINDS, PLACES
@@ -198,4 +199,57 @@ async def test_the_log_of_sqlite_is_left_to_the_store(tmp_path):
 
     await ask(protected(handler, place.store))
     assert (seen == [0]) == (sqlite3.sqlite_version_info < (3, 51, 3))
+    place.store.close()
+
+
+# --- what belongs together and is torn apart ------------------------------------------------------
+
+
+@in_loop
+async def test_a_savepoint_that_is_rolled_back_takes_the_record_with_it(tmp_path):
+    """What was done outside of it is committed without a record: the client is told so, and a retry does it again."""
+    place, name = PLACES["sqlite"](tmp_path), uuid.uuid4().hex
+
+    async def handler(scope, receive, send):
+        with closing(sqlite3.connect(place.file, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("INSERT INTO orders VALUES (?)", (name,))
+            connection.execute("SAVEPOINT part")
+            operation().complete_within(connection, {"sold": name})
+            connection.execute("ROLLBACK TO part")
+            connection.execute("COMMIT")
+        await send(start(200))
+        await send(piece())
+
+    door = protected(handler, place.store)
+    for times in (1, 2):
+        assert (await order(door, name)).code == "rolled-back"
+        assert place.orders(name) == times
+    await door.close()
+    place.store.close()
+
+
+@in_loop
+async def test_a_response_that_was_begun_before_it_was_recorded(tmp_path):
+    """What went out cannot be taken back, so it is broken off; a retry gets what was recorded, whole."""
+    place, name = PLACES["sqlite"](tmp_path), uuid.uuid4().hex
+
+    async def handler(scope, receive, send):
+        await send(start(200))
+        await send(piece(b"first", more=True))
+        with closing(sqlite3.connect(place.file)) as connection:
+            connection.execute("INSERT INTO orders VALUES (?)", (name,))
+            operation().complete_within(connection, {"sold": name}, status=201)
+            connection.commit()
+        await send(piece(b"second", more=True))
+        await send(piece(b"third"))
+
+    door = protected(handler, place.store)
+    first = Connection(key=name, body=b"{}")
+    answer = await first.run(door)
+    assert (answer.status, answer.body, answer.whole) == (200, b"first", False)
+    assert isinstance(first.error, IncompleteResponse)
+    retry = await ask(door, key=name, body=b"{}")
+    assert (retry.status, retry.replayed, place.orders(name)) == (201, True, 1)
+    await door.close()
     place.store.close()
