@@ -51,12 +51,14 @@ class NoOperation(CallerError):
     """operation() was called outside a protected request: no idempotency key governs this code."""
 
 
+class ClaimLost(RetrysafeError):
+    """The claim of this operation was lost: another attempt has it, or an operator took it away. Let this raise, so
+    that the transaction is rolled back.
+    """
+
+
 class IncompleteResponse(RetrysafeError):
     """The application returned before it had sent a complete response."""
-
-
-class ClaimLost(RetrysafeError):
-    """The claim of this operation is lost: another attempt holds it, or it was settled. Do nothing further."""
 
 
 class StepUnknown(RetrysafeError):

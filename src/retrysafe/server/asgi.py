@@ -13,9 +13,10 @@ from retrysafe.drive.tally import Tally
 from retrysafe.errors import CallerError, ConfigurationError, StoreError
 from retrysafe.model import Head
 from retrysafe.observe import LogObserver, Observer, StoreFailed
-from retrysafe.operation.handle import begin_without
+from retrysafe.operation.handle import begin, begin_without
 from retrysafe.operation.notebook import Notebook
 from retrysafe.operation.recovery import Means, Reconcile, Report
+from retrysafe.operation.transaction import Keeper
 from retrysafe.protocol.duration import Duration
 from retrysafe.protocol.effects import Flow
 from retrysafe.protocol.flow import Answer, Terms, protect, refuse_unready
@@ -29,7 +30,7 @@ from retrysafe.server.lifespan import Lifespan
 from retrysafe.server.redrive import Reauthenticate, Recovery, Redrive
 from retrysafe.server.routes import Route, Routes
 from retrysafe.server.scope import ANONYMOUS, Connection, Resolver, resolver
-from retrysafe.server.settings import Faults, encryption_of, seconds
+from retrysafe.server.settings import Faults, check_completes_within, encryption_of, seconds
 from retrysafe.stores.contract import Store
 from retrysafe.stores.location import open_store
 
@@ -106,6 +107,7 @@ class IdempotencyMiddleware:
         self._every_s: float | None = faults.collect(lambda: _every_s(complete_abandoned))
         faults.collect(lambda: _check_recovery(scope, reauthenticate, reconcile, encryption_keys, complete_abandoned))
         faults.raise_any()
+        check_completes_within(self._routes, self._store)
         self._anonymous = scope == ANONYMOUS
         self._namespace = namespace
         self._given_secret = secret.encode() if isinstance(secret, str) else secret
@@ -113,7 +115,11 @@ class IdempotencyMiddleware:
         self._authorizer = authorize
         self._observer = Tally(observer or LogObserver(), self._store)
         self._driver = Driver(self._store, self._observer)
-        self._make_steps = partial(Notebook, self._store, self._observer)
+        self._begin = partial(
+            begin,
+            make_steps=partial(Notebook, self._store, self._observer),
+            keeper=Keeper(self._store, self._driver.renewals.stop, self._encryption),
+        )
         self._reauthenticate = reauthenticate
         self._reconcile = reconcile
         self._surroundings: dict[str, Any] = {}
@@ -150,9 +156,7 @@ class IdempotencyMiddleware:
             self._reauthenticate is not None,
             (scope.get("scheme", "http"), scope.get("root_path", "")),
         )
-        exchange = Exchange(
-            self.app, scope, receive, send, route, terms, self._make_steps, self._resolver, self._authorizer
-        )
+        exchange = Exchange(self.app, scope, receive, send, route, terms, self._begin, self._resolver, self._authorizer)
         await self._driver.run(self._flow(route, exchange.head, terms, ready=ready), exchange)
 
     def _flow(self, route: Route, head: Head, terms: Terms, *, ready: bool) -> Flow[Answer]:
@@ -225,7 +229,7 @@ class IdempotencyMiddleware:
     def _make_recovery(self, secret: bytes) -> Recovery:
         means = Means(self._store, self._namespace, secret, self._encryption)
         redrive = Redrive(
-            self.app, self._routes, self._resolver, self._driver, self._make_steps, self._reauthenticate, means
+            self.app, self._routes, self._resolver, self._driver, self._begin, self._reauthenticate, means
         )
         redrive.connection = self._surroundings
         return Recovery(redrive, means, self._reconcile, self._observer)

@@ -10,7 +10,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from retrysafe.drive import aio, sync
 from retrysafe.errors import (
@@ -27,10 +27,11 @@ from retrysafe.errors import (
 )
 from retrysafe.model import Request, Response
 from retrysafe.observe import LogObserver, Observer
-from retrysafe.operation.handle import MakeSteps, Operation, begin
+from retrysafe.operation.handle import Begin, Operation, begin
 from retrysafe.operation.notebook import Notebook
+from retrysafe.operation.transaction import Keeper
 from retrysafe.protocol import effects, flow
-from retrysafe.protocol.effects import Execute, Fate, Outcome
+from retrysafe.protocol.effects import Answered, Ended, Execute, Fate, Outcome
 from retrysafe.protocol.flow import Ending, Terms, protect
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.snapshot import Encryption
@@ -47,6 +48,7 @@ _REFUSALS: dict[str, type[Refused]] = {
     "outcome-unknown": OutcomeUnknown,
     "replay-unavailable": ResultUnavailable,
     "handler-failed": EarlierFailure,
+    "commit-pending": OutcomeUnknown,
 }
 
 
@@ -121,6 +123,13 @@ def once(  # noqa: PLR0913 - each is a setting of its own, by name
     return decorate
 
 
+class Renewing(Protocol):
+    """What renews claims, in either colour."""
+
+    def stop(self, effect: Execute) -> None:
+        """Renew it no further."""
+
+
 class _Engine:
     """The store of some functions, opened when it is first needed, and the drivers over it."""
 
@@ -136,13 +145,20 @@ class _Engine:
         self.policy = policy
         self.aio = aio.Driver(store, observer)
         self.sync = sync.Driver(store, observer)
-        self.make_steps: MakeSteps = functools.partial(Notebook, store, observer)
+        self._observer = observer
         self._store = store
         self._namespace = namespace
         self._given_secret = secret.encode() if isinstance(secret, str) else secret
         self._encryption = encryption
         self._secret: bytes | None = None
         self._opening = threading.Lock()
+
+    def begin(self, renewals: Renewing) -> Begin:
+        """What makes the operations of one colour."""
+        keeper = Keeper(self._store, renewals.stop, self._encryption)
+        return functools.partial(
+            begin, make_steps=functools.partial(Notebook, self._store, self._observer), keeper=keeper
+        )
 
     def open(self) -> None:
         """Make the store ready.
@@ -190,7 +206,13 @@ class _Door:
         """One call of a blocking function, on this thread."""
         self._engine.open()
         terms = self._engine.terms(self._name)
-        exchange = _Exchange(self, call, terms, self._engine.make_steps, lambda: self._function(*arguments, **named))
+        exchange = _Exchange(
+            self,
+            call,
+            terms,
+            self._engine.begin(self._engine.sync.renewals),
+            lambda: self._function(*arguments, **named),
+        )
         answer = self._engine.sync.run(protect(call.request.head, terms), exchange)
         return exchange.result_of(answer)
 
@@ -199,7 +221,11 @@ class _Door:
         await self._engine.open_async()
         terms = self._engine.terms(self._name)
         exchange = _AsyncExchange(
-            self, call, terms, self._engine.make_steps, lambda: self._function(*arguments, **named)
+            self,
+            call,
+            terms,
+            self._engine.begin(self._engine.aio.renewals),
+            lambda: self._function(*arguments, **named),
         )
         await self._engine.aio.run(protect(call.request.head, terms), exchange)
         return exchange.result()
@@ -208,25 +234,31 @@ class _Door:
 class _Once:
     """What both colours share."""
 
-    def __init__(self, door: _Door, call: Call, terms: Terms, make_steps: MakeSteps, work: Callable[[], Any]) -> None:
+    def __init__(self, door: _Door, call: Call, terms: Terms, begin: Begin, work: Callable[[], Any]) -> None:
         self.route = terms.route
         self._door = door
         self._call = call
         self._terms = terms
-        self._make_steps = make_steps
+        self._begin = begin
         self._work = work
         self._done: tuple[Any] | None = None
         self._error: BaseException | None = None
 
     def outcome_of(self, result: Any, operation: Operation) -> Outcome:
-        """What is kept of a result; it is the caller's too."""
-        answered = self._door.results.returned(result, operation.fate)
-        self._done = (result,)
-        return answered
+        """What is kept of a result; it is the caller's too, unless the function has recorded another itself."""
+        if operation.recorded is None:
+            ended = self._door.results.returned(result, operation.fate)
+            self._done = (result,)
+        else:
+            ended = Answered(operation.recorded, whole=True, size=0, digest=b"", fate=operation.fate)
+        return operation.outcome(ended)
 
     def outcome_of_error(self, error: BaseException, operation: Operation) -> Outcome:
         """What an exception means for the record; the caller gets it as it is."""
         self._error = error
+        return operation.outcome(self._end_by(error, operation))
+
+    def _end_by(self, error: BaseException, operation: Operation) -> Ended:
         if isinstance(error, self._door.results.raises):
             return self._door.results.raised(error, operation.fate)
         if isinstance(error, self._door.not_done):
@@ -241,25 +273,26 @@ class _Once:
             StoreUnavailable: the store cannot be asked: it was not run.
             Exception: what the function raised, now or in the first call.
         """
-        is_own = isinstance(answer, flow.Deliver) or (
-            self._error is not None and isinstance(answer, flow.Respond) and answer.ending != Ending.CLAIM_LOST
-        )
-        if is_own:
-            if self._error is not None:
-                raise self._error
-            if self._done is not None:
+        if isinstance(answer, flow.Deliver):
+            if self._error is None and self._done is not None:
                 return self._done[0]
+        elif isinstance(answer, flow.Respond) and not _is_problem(answer.response):
+            return self._given(answer.response)  # recorded, by this call or another
+        if self._error is not None and answer.ending != Ending.CLAIM_LOST:
+            raise self._error
         if not isinstance(answer, flow.Respond):
             raise OutcomeUnknown
-        return self._given(answer.response)
+        raise _refusal(answer.response) from self._error
 
     def _given(self, response: Response) -> Any:
-        if response.value(b"content-type") == b"application/problem+json":
-            raise _refusal(response) from self._error
         try:
             return self._door.results.given(response)
         except LookupError:
             raise ResultUnavailable from None
+
+
+def _is_problem(response: Response) -> bool:
+    return response.value(b"content-type") == b"application/problem+json"
 
 
 def _refusal(response: Response) -> Exception:
@@ -295,7 +328,7 @@ class _Exchange(_Once):
         return contextvars.copy_context().run(self._executed, effect)
 
     def _executed(self, effect: Execute) -> Outcome:
-        operation = begin(effect, self._terms, self._make_steps)
+        operation = self._begin(effect, self._terms)
         try:
             return self.outcome_of(self._work(), operation)
         except BaseException as error:  # noqa: BLE001 - the caller gets it from `result_of`
@@ -325,7 +358,7 @@ class _AsyncExchange(_Once):
 
     async def execute(self, effect: Execute, conclude: aio.Conclude) -> None:
         """Run the function to its end."""
-        operation = begin(effect, self._terms, self._make_steps)
+        operation = self._begin(effect, self._terms)
         work: Coroutine[Any, Any, Any] = self._work()
         try:
             outcome = self.outcome_of(await work, operation)

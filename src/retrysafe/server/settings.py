@@ -8,6 +8,8 @@ from typing import Any
 from retrysafe.errors import ConfigurationError
 from retrysafe.protocol.duration import Duration, milliseconds
 from retrysafe.protocol.snapshot import Encryption
+from retrysafe.server.routes import Routes
+from retrysafe.stores.contract import CompletesWithin, Store
 
 
 class Faults:
@@ -48,3 +50,18 @@ def seconds(setting: str, duration: Duration) -> float:
         return milliseconds(duration) / 1_000
     except (ValueError, AttributeError) as error:
         raise ConfigurationError([f"{setting}: {error}"]) from None
+
+
+def check_completes_within(routes: Routes, store: Store) -> None:
+    """Routes that commit their record together with their work need a store that can.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    if routes.transactional and not isinstance(store, CompletesWithin):
+        fault = (
+            f"transactional=True is set for {', '.join(routes.transactional)}, and {store.name} cannot commit a "
+            "record together with the work of a handler: name the application's own database in store= "
+            "(postgresql://, mysql:// or sqlite:///)"
+        )
+        raise ConfigurationError([fault])

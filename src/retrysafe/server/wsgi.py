@@ -13,15 +13,16 @@ from retrysafe.drive.sync import Driver
 from retrysafe.drive.tally import BlockingTally
 from retrysafe.errors import StoreError
 from retrysafe.observe import LogObserver, Observer, StoreFailed
-from retrysafe.operation.handle import begin_without
+from retrysafe.operation.handle import begin, begin_without
 from retrysafe.operation.notebook import Notebook
+from retrysafe.operation.transaction import Keeper
 from retrysafe.protocol.flow import Terms, protect, refuse_unready
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.snapshot import Encryption
 from retrysafe.server.environ import Environ, Resolver, path_of, resolver
 from retrysafe.server.routes import Route, Routes
 from retrysafe.server.scope import ANONYMOUS
-from retrysafe.server.settings import Faults, encryption_of
+from retrysafe.server.settings import Faults, check_completes_within, encryption_of
 from retrysafe.server.wsgi_exchange import PROTECTED, Application, Authorizer, Exchange, StartResponse
 from retrysafe.stores.contract import Store
 from retrysafe.stores.location import open_store
@@ -75,6 +76,7 @@ class IdempotencyMiddleware:
         self._resolver: Resolver = faults.collect(lambda: resolver(scope))
         self._encryption: Encryption | None = faults.collect(lambda: encryption_of(encryption_keys))
         faults.raise_any()
+        check_completes_within(self._routes, self._store)
         self._anonymous = scope == ANONYMOUS
         self._namespace = namespace
         self._given_secret = secret.encode() if isinstance(secret, str) else secret
@@ -83,7 +85,11 @@ class IdempotencyMiddleware:
         self._authorizer = authorize
         self._observer = BlockingTally(observer or LogObserver(), self._store)
         self._driver = Driver(self._store, self._observer)
-        self._make_steps = partial(Notebook, self._store, self._observer)
+        self._begin = partial(
+            begin,
+            make_steps=partial(Notebook, self._store, self._observer),
+            keeper=Keeper(self._store, self._driver.renewals.stop, self._encryption),
+        )
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """One request."""
@@ -103,7 +109,7 @@ class IdempotencyMiddleware:
             self._encryption,
         )
         exchange = Exchange(
-            self.app, environ, start_response, route, terms, self._make_steps, self._resolver, self._authorizer
+            self.app, environ, start_response, route, terms, self._begin, self._resolver, self._authorizer
         )
         flow = protect(exchange.head, terms) if ready else refuse_unready(exchange.head, terms)
         return exchange.answer(self._driver.run(flow, exchange))

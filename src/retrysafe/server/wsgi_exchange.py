@@ -13,7 +13,7 @@ from typing import Any, assert_never
 
 from retrysafe.errors import CallerError, IncompleteResponse
 from retrysafe.model import Head, Request, Response
-from retrysafe.operation.handle import MakeSteps, Operation, begin, begin_without
+from retrysafe.operation.handle import Begin, Operation, begin_without
 from retrysafe.protocol import effects, flow
 from retrysafe.protocol.effects import Execute, Outcome, Unread
 from retrysafe.protocol.flow import Terms
@@ -39,7 +39,7 @@ class Exchange:
         start_response: the server's.
         route: the entry of the routes table that matched.
         terms: what holds for this request.
-        make_steps: makes what takes the steps of its operation.
+        begin: makes its operation.
         resolver: finds the account.
         authorizer: asked before a replay; None allows every replay.
     """
@@ -51,7 +51,7 @@ class Exchange:
         start_response: StartResponse,
         route: Route,
         terms: Terms,
-        make_steps: MakeSteps,
+        begin: Begin,
         resolver: Resolver,
         authorizer: Authorizer | None,
     ) -> None:
@@ -62,7 +62,7 @@ class Exchange:
         self._start_response = start_response
         self._route = route
         self._terms = terms
-        self._make_steps = make_steps
+        self._begin = begin
         self._resolver = resolver
         self._authorizer = authorizer
         self._handling: _Handling | None = None
@@ -85,7 +85,7 @@ class Exchange:
     def execute(self, effect: Execute) -> Outcome:
         """Run the handler up to its last piece of response."""
         capture = Capture(self._route.policy.response_bytes_max, self._route.withheld)
-        operation = begin(effect, self._terms, self._make_steps)
+        operation = self._begin(effect, self._terms)
         self._handling = _Handling(self._start_response, operation, capture)
         return self._handling.run(self._application, with_content(self._environ, effect.request.body, PROTECTED))
 
@@ -132,14 +132,16 @@ class _Handling:
                 piece = next(self._pieces, None)
                 left = None if left is None else left - 1
                 self._take(piece or b"", more=piece is not None and left != 0)
-            return self._capture.answered(self._operation.fate)
+            ended: effects.Ended = self._capture.answered(self._operation.fate)
         except Exception as failure:  # noqa: BLE001 - the server is to hear of it, after the client
             self._failure = failure
-            raised: Outcome = effects.Raised(self._operation.fate)
+            ended = effects.Raised(self._operation.fate)
         except BaseException as failure:  # noqa: BLE001 - as above: the worker is being stopped
             self._failure = failure
-            raised = effects.Cancelled(self._operation.fate)
-        return effects.Broken() if self._capture.sent else raised
+            ended = effects.Cancelled(self._operation.fate)
+        if self._failure is not None and self._capture.sent:
+            ended = effects.Broken()
+        return self._operation.outcome(ended)
 
     def _start(
         self, status: str, headers: list[tuple[str, str]], exc_info: tuple[Any, BaseException, Any] | None = None
@@ -170,7 +172,8 @@ class _Handling:
         if piece or not more:
             completes = self._capture.piece({"type": "http.response.body", "body": piece, "more_body": more})
             self._is_complete = self._is_complete or completes
-        if not self._is_complete and piece:
+        # What the handler has recorded itself is sent in place of what it says afterwards.
+        if not self._is_complete and piece and self._operation.recorded is None:
             self._send(self._capture.release())
 
     # --- what goes out ----------------------------------------------------------------------------
