@@ -12,7 +12,7 @@ from retrysafe.drive.tally import Tally
 from retrysafe.errors import ConfigurationError, StoreError
 from retrysafe.observe import LogObserver, Observer, StoreFailed
 from retrysafe.operation.handle import begin_without
-from retrysafe.operation.transaction import Keeper
+from retrysafe.operation.transaction import StoreKeeper
 from retrysafe.protocol.duration import Duration, milliseconds
 from retrysafe.protocol.flow import Terms, protect, refuse_unready
 from retrysafe.protocol.policy import Policy
@@ -86,7 +86,7 @@ class IdempotencyMiddleware:
         self._authorizer = authorize
         self._observer = Tally(observer or LogObserver(), self._store)
         self._driver = Driver(self._store, self._observer)
-        self._keeper = Keeper(self._store, self._driver.renewals.stop, self._encryption)
+        self._keeper = StoreKeeper(self._store, self._driver.renewals.stop, self._encryption)
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         """One ASGI connection."""

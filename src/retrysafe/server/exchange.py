@@ -11,8 +11,7 @@ from urllib.parse import quote
 from retrysafe.drive.aio import Conclude
 from retrysafe.errors import CallerError
 from retrysafe.model import BytesBody, Head, Request
-from retrysafe.operation.handle import begin
-from retrysafe.operation.transaction import Keeper
+from retrysafe.operation.handle import Keeper, begin
 from retrysafe.protocol import flow
 from retrysafe.protocol.effects import Execute, Unread
 from retrysafe.protocol.flow import Terms
