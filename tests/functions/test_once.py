@@ -328,7 +328,7 @@ def test_a_process_that_dies(tmp_path):
 def test_a_store_that_is_away(subject, tmp_path):
     """Nothing runs."""
     store = MemoryStore()
-    calls = subject(store=store)
+    calls = subject(store=store, policy=Policy(lease="50ms"))  # for so long it tries to take the claim back
     calls("o-0")
     store.close()
     with pytest.raises(StoreUnavailable):
