@@ -478,12 +478,12 @@ def rotate(ctx: click.Context, /, *, as_json: bool, **_: Any) -> None:
 @AS_JSON
 @click.pass_context
 def recover(ctx: click.Context, /, application: str | None, *, every: str, once: bool, as_json: bool, **_: Any) -> None:
-    """Send abandoned requests again, and ask about unknown outcomes: of an ASGI application, or of the gateway."""
+    """Send abandoned requests again, and ask about unknown outcomes: of an application, or of the gateway."""
     every_s = seconds("--every", every)
     from retrysafe.operate import recover as recovery  # noqa: PLC0415 - a door, for this command alone
 
     if application is not None:
-        doors = recovery.started(named(application), application)
+        doors = recovery.doors_of(named(application), application)
     else:
         config = gateway_config.build(settings_of(ctx))
         from retrysafe.gateway.app import opened_doors  # noqa: PLC0415 - needs an extra
