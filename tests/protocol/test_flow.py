@@ -287,8 +287,20 @@ def reread(run, state, token, response=None):
 
 
 def test_a_settlement_that_was_applied_and_whose_reply_was_lost_is_recognised():
-    """It stands under the owner's own token."""
-    assert reread(lost(Run()), State.COMPLETED, TOKEN) == Deliver("recorded")
+    """It stands under the owner's own token, as it was sent."""
+    run = Run().executing().answer(ANSWER)
+    sent = run.step.transition.response
+    run.answer(Settled.REFUSED)
+    assert reread(run, State.COMPLETED, TOKEN, sent) == Deliver("recorded")
+
+
+def test_a_late_owner_whose_unknown_record_was_resolved_sends_what_it_was_resolved_with():
+    """Resolving leaves the owner's token as it is: all clients get the record's answer all the same."""
+    run = lost(Run())
+    resolved = Answered(Response(200, (), b"found out"), whole=True, size=9, digest=b"", fate=Fate.RAN)
+    stored = seal(take_snapshot(resolved, run.head), run.step.record_id, SECRET)
+    answer = reread(run, State.COMPLETED, TOKEN, stored)
+    assert (answer.ending, answer.response.body) == ("claim-lost", b"found out")
 
 
 def test_an_owner_whose_claim_was_lost_sends_the_stored_outcome():

@@ -285,7 +285,7 @@ def _record(claim: Claim, outcome: Outcome, request: Request, terms: Terms) -> F
             assert_never(verdict)
     settled: Settled | Respond = yield from perform(effects.Settle(settlement, policy.lease_ms))
     if settled is Settled.REFUSED:
-        settled = yield from _look_again(claim, states.target(event), request.head, terms)
+        settled = yield from _look_again(claim, settlement, states.target(event), request.head, terms)
     if isinstance(settled, Respond):
         return BreakOff(Ending.CLAIM_LOST) if isinstance(outcome, effects.Broken) else settled
     if isinstance(outcome, effects.Broken):
@@ -312,7 +312,9 @@ def _answer_of(outcome: Outcome, verdict: Verdict, terms: Terms) -> tuple[Answer
     return Answered(response, whole=True, size=len(response.body), digest=b"", fate=effects.Fate.RAN), response
 
 
-def _look_again(claim: Claim, intended: State | None, head: Head, terms: Terms) -> Flow[Settled | Respond]:
+def _look_again(
+    claim: Claim, settlement: effects.Transition[bool], intended: State | None, head: Head, terms: Terms
+) -> Flow[Settled | Respond]:
     """The store refused the settlement: it was done before, or the claim was lost and its record is to be sent.
 
     A settlement whose reply was lost is refused when it is repeated; then the record stands as intended
@@ -324,8 +326,9 @@ def _look_again(claim: Claim, intended: State | None, head: Head, terms: Terms) 
         return Settled.OPEN
     if found is None:
         return Settled.DONE if intended is None else _refuse(decision.OUTCOME_UNKNOWN, terms, Ending.CLAIM_LOST)
-    if found.record.token == claim.token and found.record.state is intended:
-        return Settled.DONE
+    is_own = found.record.token == claim.token and found.record.state is intended
+    if is_own and getattr(settlement, "response", None) == found.record.response:
+        return Settled.DONE  # else somebody who looked has resolved what was unknown, with another answer
     if found.record.state is State.COMPLETED:
         stored = _stored_answer(claim.record_id, found.record, head, terms)
         return Respond(stored.response, Ending.CLAIM_LOST)
