@@ -156,6 +156,6 @@ LARGE = (
     *_large(STEPWISE, budget=3, workers=3, steps=2),
     replace(MANUAL, name="manual, two keys", eventually=(), keys=2, workers=3, budget=3),
     replace(STEPWISE, name="steps, two keys", eventually=(), keys=2, workers=2, budget=3),
-    replace(WAITING, budget=5, workers=3),
+    replace(WAITING, eventually=(), budget=4, workers=3),
 )
 """For `make prove`."""

@@ -87,5 +87,3 @@ def behind_base_http(app: Application) -> Application:
         return await call_next(request)
 
     return BaseHTTPMiddleware(app, dispatch=passing)
-
-
