@@ -29,7 +29,7 @@ QUICK = [("uvicorn", "sqlite"), ("uvicorn with h11", "postgres"), ("hypercorn", 
 ALL = [(name, store) for name in SERVERS for store in ("sqlite", "postgres")]
 TARGETS = ["POST /told", "POST /outer/told"]  # the second by way of a `BaseHTTPMiddleware`
 
-# What `BaseHTTPMiddleware` says of any application that does not answer a client which left in the middle of its upload.
+# What `BaseHTTPMiddleware` says of any application that does not answer a client which left during its upload.
 UPLOAD_BROKEN_OFF = {"anyio.EndOfStream", "RuntimeError: No response returned."}
 _ERROR = re.compile(r"^[a-z.]*[A-Z]\w*(?:Error|Exception|Interrupt|Group|Stream|Disconnect)\b.*", re.MULTILINE)
 
