@@ -296,8 +296,16 @@ def test_an_owner_whose_claim_was_lost_sends_the_stored_outcome():
     run = lost(Run())
     other = Answered(Response(200, (), b"theirs"), whole=True, size=6, digest=b"", fate=Fate.RAN)
     stored = seal(take_snapshot(other, run.head), run.step.record_id, SECRET)
-    answer = reread(run, State.COMPLETED, OTHER, stored)
+    assert reread(run, State.COMPLETED, OTHER, stored) == effects.Authorize()
+    answer = run.answer(True).step
     assert (answer.ending, answer.response.body) == ("claim-lost", b"theirs")
+
+
+def test_an_owner_whose_claim_was_lost_may_not_see_what_its_caller_may_not():
+    """The outcome of another attempt is a replay (contract R60)."""
+    reread(lost(run := Run()), State.COMPLETED, OTHER, b"theirs")
+    answer = run.answer(False).step
+    assert (answer.ending, code_of(answer)) == ("claim-lost", "replay-forbidden")
 
 
 @pytest.mark.parametrize("state", [State.IN_PROGRESS, State.RETRYABLE, State.UNKNOWN])

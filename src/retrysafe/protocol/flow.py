@@ -233,7 +233,7 @@ def _is_same(stored: bytes, fingerprint: bytes, request: Request, terms: Terms) 
     return matches(stored, request, terms.policy, terms.secret)
 
 
-def _replay(identity: bytes, record: Record, head: Head, terms: Terms) -> Flow[Answer]:
+def _replay(identity: bytes, record: Record, head: Head, terms: Terms) -> Flow[Respond]:
     """The stored answer, if the caller may see it and it can be read."""
     if not (yield from perform(effects.Authorize())):
         return _refuse(REPLAY_FORBIDDEN, terms)
@@ -326,8 +326,10 @@ def _look_again(claim: Claim, intended: State | None, head: Head, terms: Terms) 
         return Settled.DONE if intended is None else _refuse(decision.OUTCOME_UNKNOWN, terms, Ending.CLAIM_LOST)
     if found.record.token == claim.token and found.record.state is intended:
         return Settled.DONE
-    if found.record.state is State.COMPLETED:
-        stored = _stored_answer(claim.record_id, found.record, head, terms)
+    if (
+        found.record.state is State.COMPLETED
+    ):  # by another attempt, whose caller may have been let in where this one is not
+        stored = yield from _replay(claim.record_id, found.record, head, terms)
         return Respond(stored.response, Ending.CLAIM_LOST)
     return _refuse(decision.OUTCOME_UNKNOWN, terms, Ending.CLAIM_LOST)
 
