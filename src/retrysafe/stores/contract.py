@@ -27,15 +27,32 @@ reads the record again and looks for its token.
 abandoned or settled. Only `Purge` and `ForgetIfOver` delete what nobody discarded, and only when the
 record's `forget_at_ms` has come; `Purge` first marks a lapsed record unknown, then forgets it.
 
+**What is kept beside a record.** The request of its first claim, if that brought one, and the latest journal that
+an owner kept: through releases, take-overs and doubt, until the record is completed or deleted, and no longer. A
+claim and a read never load them, only `ReadDetails` does; so they cost a replay nothing. They are of one moment
+with the record: whoever sees it in progress sees what a later attempt would go on from.
+
+**A history** belongs to a record id, and is there before the record and after it. Entries are only ever added; each
+is kept for its own time, by the store's clock, and nobody sees it any longer than that. A purge deletes what is
+over, as many at once as records, and says that there is more as long as there is.
+
+**Lists** (`ListRecords`, `ListAbandoned`) go page by page, beside live traffic: each page is soon answered, however
+many records there are, and what stands from the first page to the last is on one of them. They never carry a
+response, a request or a journal. In a store with tables, which records were abandoned is answered from an index.
+
 **Asyncio.** `submit` returns a future at once, and nothing cancels it: a task that is cancelled while it
 waits learns so when the answer is there (`Pending`). So whoever claims always knows what came of it.
 
-**Looking at many.** `ListResponses`, `TakeStats` and `CountAnswers` are for operators and for counts that
+**Looking at many.** Lists, `ListResponses`, `TakeStats` and `CountAnswers` are for operators and for counts that
 are written in batches: never on the path of a request. What `TakeStats` counts may have changed while it
 counted; each record is counted as it once was. Counts that a reply was lost of are not sent again.
 
 **Schema.** A store with tables keeps `HasSchema`: migrations before a deployment only add, so that the last
 release runs on; `open` goes through them. Those after it are an operator's.
+
+**Completing within.** A store in a database that an application may have its own tables in keeps
+`CompletesWithin`. Until the application's transaction ends, a transition on the record waits for it, with a bound; a
+claim or a read does not, and sees the record as it was.
 
 **The secret** of stored key digests belongs to the records: other secret, other digests, and every key
 would look new. So the store keeps it, or, when the operator gives one, a digest of it, and refuses
@@ -47,7 +64,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
 from retrysafe.errors import StoreError, StoreUnusable
@@ -138,6 +156,38 @@ class NeedsNoSchema(Protocol):
         Raises:
             StoreError: as `Store.open`.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """How `CompleteIfHeld` is done on a connection that is not the store's own, in a transaction that is open there.
+
+    In its statements `:name` stands for a value: of the transition's attributes and its claim's, or `:now_ms`. They
+    name their tables in full, and change nothing but these.
+
+    Attributes:
+        engine: `postgresql`, `mysql` or `sqlite`.
+        complete: changes one row, or the claim does not hold.
+        look: the state and the token of the record, as the transaction sees it.
+        whose: the digest of the store's secret.
+        now_ms: the latest time that this process knows of.
+        before: to be done first.
+    """
+
+    engine: str
+    complete: str
+    look: str
+    whose: str
+    now_ms: Callable[[], int]
+    before: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class CompletesWithin(Protocol):
+    """A store in a database that an application may have its own tables in, and commit both together (R42)."""
+
+    def completion(self) -> Completion:
+        """How a record is completed on a connection of the application."""
 
 
 def failure_of_your_own(failure: StoreError) -> StoreError:
