@@ -426,20 +426,18 @@ def _look_again(claim: Claim, intended: State | None, head: Head, terms: Terms) 
         found: Found | None = yield from perform(effects.Read(claim.record_id))
     except StoreError:
         return Settled.OPEN
-    return _settled_in(found, claim, intended, head, terms)
+    return (yield from _settled_in(found, claim, intended, head, terms))
 
 
 def _settled_in(
     found: Found | None, claim: Claim, intended: State | None, head: Head, terms: Terms
-) -> Settled | Respond:
+) -> Flow[Settled | Respond]:
     """Whether the record stands as this claim intended it; if not, what to send instead."""
     if found is None:
         return Settled.DONE if intended is None else _refuse(decision.OUTCOME_UNKNOWN, terms, Ending.CLAIM_LOST)
     if found.record.token == claim.token and found.record.state is intended:
         return Settled.DONE
-    if (
-        found.record.state is State.COMPLETED
-    ):  # by another attempt, whose caller may have been let in where this one is not
+    if found.record.state is State.COMPLETED:  # by another, whose caller may have been let in where this one is not
         stored = yield from _replay(claim.record_id, found.record, head, terms)
         return Respond(stored.response, Ending.CLAIM_LOST)
     return _refuse(decision.OUTCOME_UNKNOWN, terms, Ending.CLAIM_LOST)
@@ -466,7 +464,7 @@ def _learn(claim: Claim, outcome: effects.CompletedWithin, request: Request, ter
             found = yield from _read(claim.record_id)
     except StoreError:  # its row is locked, or the store is away: the record will say it in time
         return _instead(outcome.ended, _refuse(refusals.COMMIT_PENDING, terms))
-    settled = _settled_in(found, claim, State.COMPLETED, request.head, terms)
+    settled = yield from _settled_in(found, claim, State.COMPLETED, request.head, terms)
     if isinstance(settled, Respond):
         return _instead(outcome.ended, settled)
     return _instead(outcome.ended, Respond(outcome.response, Ending.RECORDED))
