@@ -51,5 +51,59 @@ class NoOperation(CallerError):
     """operation() was called outside a protected request: no idempotency key governs this code."""
 
 
+class ClaimLost(RetrysafeError):
+    """The claim of this operation was lost: another attempt has it, or an operator took it away. Let this raise, so
+    that the transaction is rolled back.
+    """
+
+
 class IncompleteResponse(RetrysafeError):
     """The application returned before it had sent a complete response."""
+
+
+class StepUnknown(RetrysafeError):
+    """A step of an earlier attempt may or may not have taken effect: the operation's outcome is unknown."""
+
+
+class StepChanged(CallerError):
+    """A step has another input than in an earlier attempt, under the same name: nothing was called."""
+
+
+class StepMisused(CallerError):
+    """A step cannot be taken like this."""
+
+
+class Refused(RetrysafeError):
+    """A call under a key was not run, or its result cannot be given."""
+
+
+class OperationInProgress(Refused):
+    """The first call with this key is still running: call again later.
+
+    Args:
+        retry_after_s: when.
+    """
+
+    def __init__(self, retry_after_s: int = 1) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(f"The first call with this key is still running: call again in {retry_after_s} s.")
+
+
+class OutcomeUnknown(Refused):
+    """A call with this key was started and nobody knows how it ended: find out by other means; it is not run again."""
+
+
+class KeyReused(Refused):
+    """This key was first used with other arguments: a mistake of the calling code, which needs a key for each."""
+
+
+class KeyExpired(Refused):
+    """A call with this key was finished longer ago than its lifetime: find out what became of it before a new one."""
+
+
+class ResultUnavailable(Refused):
+    """The call was done, and its result was not kept, or cannot be read: it is not run again."""
+
+
+class EarlierFailure(Refused):
+    """The call with this key raised an exception that its function does not declare: it is not run again."""

@@ -6,9 +6,9 @@ import pytest
 
 from retrysafe.errors import StoreUnavailable
 from retrysafe.model import BytesBody, Claim, Found, Head, Record, Request, Response, State
-from retrysafe.protocol import effects, flow
+from retrysafe.protocol import effects, flow, history
 from retrysafe.protocol.effects import Answered, Fate, Settled, Unread
-from retrysafe.protocol.flow import Deliver, Respond, Terms, protect
+from retrysafe.protocol.flow import BreakOff, Deliver, Respond, Terms, protect
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.snapshot import seal, take_snapshot
 
@@ -60,6 +60,11 @@ class Run:
             **changes,
         }
         return self.answer(Found(Record(state=state, token=token, response=response, **record), now_ms=1_000))
+
+    def remembered(self):
+        """Its past was added to the history."""
+        assert isinstance(self.step, effects.AddHistory)
+        return self.answer(True)
 
     def executing(self):
         """Up to the handler, under the flow's own claim."""
@@ -200,7 +205,7 @@ def test_a_lapsed_claim_becomes_unknown_and_does_not_run():
 
 def test_a_lapsed_claim_is_taken_over_where_that_is_declared():
     """`rerun`: the next attempt, under a token of its own."""
-    run = Run(recovery="rerun").claiming().found(lease_until_ms=1_000)
+    run = Run(recovery="rerun").claiming().found(lease_until_ms=1_000).remembered()
     takeover = run.step
     assert (type(takeover), takeover.seen_token, takeover.token) == (effects.TakeOverIfLapsed, OTHER, TOKEN)
     assert run.answer(True).step.claim == Claim(takeover.record_id, TOKEN, 2)
@@ -208,15 +213,50 @@ def test_a_lapsed_claim_is_taken_over_where_that_is_declared():
 
 def test_a_retryable_record_runs_again():
     """Its last attempt did nothing."""
-    run = Run().claiming().found(State.RETRYABLE)
+    run = Run().claiming().found(State.RETRYABLE).remembered()
     assert isinstance(run.step, effects.ClaimIfRetryable)
     assert run.answer(True).step.claim.attempt == 2
+
+
+@pytest.mark.parametrize(
+    ("state", "options", "end", "settled_at_ms"),
+    [
+        (State.IN_PROGRESS, {"recovery": "rerun"}, history.End.LAPSED, None),
+        (State.RETRYABLE, {}, history.End.RELEASED, 700),
+    ],
+)
+def test_an_attempt_is_remembered_before_the_next_one_replaces_it(state, options, end, settled_at_ms):
+    """The record knows its latest claim only; the one before it is kept for as long as the record may be there."""
+    run = Run(**options).claiming().found(state, lease_until_ms=1_000, attempt=3, settled_at_ms=settled_at_ms)
+    added = run.step
+    assert history.decode(added.entry) == history.Attempt(3, history.token_name(OTHER), 0, 1_000, end, settled_at_ms)
+    assert added.keep_ms == (30 + 1 + 30) * 86_400_000
+
+
+@pytest.mark.parametrize(("state", "options"), [(State.IN_PROGRESS, {"recovery": "rerun"}), (State.RETRYABLE, {})])
+def test_a_past_that_cannot_be_written_down_refuses_nobody(state, options):
+    """The driver tells that the store failed; the request goes on."""
+    run = Run(**options).claiming().found(state, lease_until_ms=1_000).fail()
+    assert isinstance(run.step, effects.Claiming)
+    assert isinstance(run.answer(True).step, effects.Execute)
+
+
+def test_a_client_cannot_fill_the_store_with_attempts():
+    """One that is told to come later, again and again, leaves a bounded number of them; a lapsed claim always one."""
+    last = {"attempt": history.RELEASED_ATTEMPTS_KEPT}
+    assert isinstance(Run().claiming().found(State.RETRYABLE, **last).step, effects.AddHistory)
+    beyond = {"attempt": history.RELEASED_ATTEMPTS_KEPT + 1}
+    assert isinstance(Run().claiming().found(State.RETRYABLE, **beyond).step, effects.ClaimIfRetryable)
+    lapsed = Run(recovery="rerun").claiming().found(lease_until_ms=1_000, **beyond)
+    assert isinstance(lapsed.step, effects.AddHistory)
 
 
 @pytest.mark.parametrize("state", [State.RETRYABLE, State.IN_PROGRESS])
 def test_a_lost_race_looks_again(state):
     """Whoever came first decides; the flow reads what they made of it."""
     run = Run().claiming().found(state, lease_until_ms=1_000)
+    if state is State.RETRYABLE:
+        run.remembered()
     assert isinstance(run.answer(False).step, effects.ClaimIfAbsent)
 
 
@@ -224,7 +264,7 @@ def test_a_record_that_is_fought_over_is_given_up_in_the_end():
     """Every loop has an end: the client asks again."""
     run = Run().claiming()
     for _ in range(flow.CLAIM_ROUNDS_MAX):
-        run.found(State.RETRYABLE).answer(False)
+        run.found(State.RETRYABLE).remembered().answer(False)
     assert code_of(run.step) == "in-progress"
 
 
@@ -299,7 +339,8 @@ def test_a_late_owner_whose_unknown_record_was_resolved_sends_what_it_was_resolv
     run = lost(Run())
     resolved = Answered(Response(200, (), b"found out"), whole=True, size=9, digest=b"", fate=Fate.RAN)
     stored = seal(take_snapshot(resolved, run.head), run.step.record_id, SECRET)
-    answer = reread(run, State.COMPLETED, TOKEN, stored)
+    assert reread(run, State.COMPLETED, TOKEN, stored) == effects.Authorize()
+    answer = run.answer(True).step
     assert (answer.ending, answer.response.body) == ("claim-lost", b"found out")
 
 
@@ -308,8 +349,16 @@ def test_an_owner_whose_claim_was_lost_sends_the_stored_outcome():
     run = lost(Run())
     other = Answered(Response(200, (), b"theirs"), whole=True, size=6, digest=b"", fate=Fate.RAN)
     stored = seal(take_snapshot(other, run.head), run.step.record_id, SECRET)
-    answer = reread(run, State.COMPLETED, OTHER, stored)
+    assert reread(run, State.COMPLETED, OTHER, stored) == effects.Authorize()
+    answer = run.answer(True).step
     assert (answer.ending, answer.response.body) == ("claim-lost", b"theirs")
+
+
+def test_an_owner_whose_claim_was_lost_may_not_see_what_its_caller_may_not():
+    """The outcome of another attempt is a replay (contract R60)."""
+    reread(lost(run := Run()), State.COMPLETED, OTHER, b"theirs")
+    answer = run.answer(False).step
+    assert (answer.ending, code_of(answer)) == ("claim-lost", "replay-forbidden")
 
 
 @pytest.mark.parametrize("state", [State.IN_PROGRESS, State.RETRYABLE, State.UNKNOWN])
@@ -374,7 +423,7 @@ def test_a_duplicate_waits_and_looks_again():
 def test_a_waiting_request_takes_its_turn():
     """The first attempt did nothing: the next claim is this request's, by whichever way."""
     run = Run(in_flight="wait").claiming().found().answer(waited(effects.WaitEnd.CHANGED))
-    run.found(State.RETRYABLE)
+    run.found(State.RETRYABLE).remembered()
     assert isinstance(run.step, effects.ClaimIfRetryable)
     assert isinstance(run.answer(True).step, effects.Execute)
     run = Run(in_flight="wait").claiming().found().answer(waited(effects.WaitEnd.CHANGED))
@@ -398,7 +447,7 @@ def test_waiting_does_not_use_up_the_rounds():
     """A record that is fought over by many who wait is not given up early."""
     run = Run(in_flight="wait").claiming()
     for _ in range(3 * flow.CLAIM_ROUNDS_MAX):
-        run.found(State.RETRYABLE).answer(False)  # somebody else was quicker
+        run.found(State.RETRYABLE).remembered().answer(False)  # somebody else was quicker
         assert isinstance(run.step, effects.ClaimIfAbsent)
         run.found().answer(waited(effects.WaitEnd.CHANGED))
     assert isinstance(run.step, effects.ClaimIfAbsent)
@@ -433,3 +482,124 @@ def test_the_policy_says_what_is_kept():
     run = Run(store_body="none")
     assert b"made" not in completed(run, ANSWER)
     assert run.answer(Settled.DONE).step == Deliver("recorded")
+
+
+# --- a handler that completes its own record ------------------------------------------------------
+
+RECORDED = Response(201, ((b"location", b"/orders/1"),), b"recorded")
+SEALED = b"as it was sealed in the transaction"
+FAILED = Answered(Response(409, (), b"no"), whole=True, size=2, digest=b"", fate=Fate.RAN)
+
+
+def within(ended=ANSWER, **options):
+    """Up to the look at the record, after a handler that completed it itself and ended like this."""
+    run = Run(transactional=True, **options).executing()
+    claim = run.step.claim
+    run.answer(effects.CompletedWithin(RECORDED, SEALED, ended))
+    assert run.step == effects.Read(claim.record_id)
+    return run
+
+
+def a_record(state=State.IN_PROGRESS, token=TOKEN, response=None):
+    record = Record(state, token, 1, b"f", 0, 0, 60_000, None, 90_000, 100_000, response)
+    return Found(record, now_ms=1_000)
+
+
+@pytest.mark.parametrize("ended", [ANSWER, FAILED, effects.Raised(Fate.RAN), effects.Cancelled(Fate.RAN)])
+def test_what_was_committed_is_sent(ended):
+    """One look and no other effect; whatever the handler did after its commit (R42)."""
+    assert within(ended).answer(a_record(State.COMPLETED, response=SEALED)).step == Respond(RECORDED, "recorded")
+
+
+@pytest.mark.parametrize(
+    ("ended", "code"),
+    [
+        (ANSWER, "rolled-back"),
+        (effects.Raised(Fate.RAN), "handler-failed"),
+        (effects.Cancelled(Fate.RAN), "handler-failed"),
+    ],
+)
+@pytest.mark.parametrize("state", [State.IN_PROGRESS, State.UNKNOWN])
+def test_what_was_rolled_back_is_released(ended, code, state):
+    """In progress, or given up on by somebody else: to release it is possible, so nothing was committed."""
+    run = within(ended).answer(a_record(state))
+    assert isinstance(run.step, effects.ReleaseIfHeld)
+    answer = run.answer(True).step
+    assert (answer.response.status, code_of(answer), json.loads(answer.response.body)["retryable"]) == (500, code, True)
+
+
+def test_an_error_that_was_rolled_back_goes_out_as_it_is():
+    """The handler says itself that it did nothing."""
+    assert within(FAILED).answer(a_record()).answer(True).step == Deliver("released")
+
+
+def test_a_transaction_that_was_rolled_back_and_resolved_by_somebody():
+    """The record stands completed under the owner's token, with an answer that is not the owner's."""
+    run = within()
+    other = Answered(Response(200, (), b"found out"), whole=True, size=9, digest=b"", fate=Fate.RAN)
+    stored = seal(take_snapshot(other, run.head), run.step.record_id, SECRET)
+    answer = run.answer(a_record(State.COMPLETED, response=stored)).answer(True).step
+    assert (answer.ending, answer.response.body) == ("claim-lost", b"found out")
+
+
+def test_a_commit_that_came_while_it_was_released():
+    """The release waited for the row, and was refused: the second look finds the record completed."""
+    run = within().answer(a_record()).answer(False)
+    assert isinstance(run.step, effects.Read)
+    assert run.answer(a_record(State.COMPLETED, response=SEALED)).step == Respond(RECORDED, "recorded")
+
+
+def test_a_transaction_that_is_open_still():
+    """The row is locked for longer than the store waits: nothing is settled, and nothing sent as done."""
+    answer = within().answer(a_record()).fail().step
+    assert (answer.response.status, code_of(answer)) == (500, "commit-pending")
+
+
+def test_a_store_that_cannot_be_asked():
+    """One look more, on a connection that may have to be made anew; then it is open."""
+    run = within().fail()
+    assert isinstance(run.step, effects.Read)
+    assert run.answer(a_record(State.COMPLETED, response=SEALED)).step == Respond(RECORDED, "recorded")
+    assert code_of(within().fail().fail().step) == "commit-pending"
+
+
+@pytest.mark.parametrize(
+    ("found", "ending"),
+    [
+        (None, "claim-lost"),
+        (a_record(token=OTHER), "claim-lost"),
+        (a_record(State.RETRYABLE), "claim-lost"),
+        (a_record(State.COMPLETED, OTHER, b"x" * 40), "claim-lost"),
+    ],
+)
+def test_a_claim_that_was_lost_before_the_commit(found, ending):
+    """It was rolled back, and another has the record by now: the client gets the other's answer, or none."""
+    run = within().answer(found)
+    if isinstance(run.step, effects.Authorize):
+        run.answer(True)
+    assert (run.step.ending, run.step.response.status) == (ending, 409)
+
+
+@pytest.mark.parametrize(
+    ("found", "released", "ending"),
+    [
+        (a_record(State.COMPLETED, response=SEALED), None, "recorded"),
+        (a_record(), True, "released"),
+        (a_record(), None, "commit-pending"),
+    ],
+)
+def test_a_response_that_was_begun_before_it_was_recorded(found, released, ending):
+    """What was sent cannot be taken back, and what is missing would not be what was recorded: it is broken off."""
+    run = within(effects.Broken()).answer(found)
+    if isinstance(run.step, effects.ReleaseIfHeld):
+        run = run.answer(True) if released else run.fail()
+    assert run.step == BreakOff(ending)
+
+
+@pytest.mark.parametrize(("status", "ending"), [(201, "recorded-outside"), (404, "recorded")])
+def test_a_transactional_handler_that_completes_nothing(status, ending):
+    """Its success is recorded as any other, and told."""
+    ended = Answered(Response(status, (), b""), whole=True, size=0, digest=b"", fate=Fate.RAN)
+    run = Run(transactional=True).executing().answer(ended)
+    assert isinstance(run.step.transition, effects.CompleteIfHeld)
+    assert run.answer(Settled.DONE).step == Deliver(ending)

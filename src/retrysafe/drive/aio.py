@@ -83,7 +83,7 @@ class Driver:
         self.observer = observer
         self.renewals = Renewals(store, observer)
         self.waiting = Waiting(store, observer)
-        self._owners: set[_Owner] = set()
+        self._owners: dict[_Owner, None] = {}  # in the order in which they began
         self._errands: set[asyncio.Task[Any]] = set()
 
     async def run(self, flow: Flow[Answer], exchange: Exchange) -> None:
@@ -162,12 +162,12 @@ class Driver:
         """Start the owner. Whoever waits for its end may leave, the owner stays."""
         owner = _Owner(self, flow, effect, exchange)
         if not owner.over:
-            self._owners.add(owner)  # also the strong reference that keeps its task alive
+            self._owners[owner] = None  # also the strong reference that keeps its task alive
         return owner.end()
 
     def part_with(self, owner: _Owner) -> None:
         """For an owner: it is over."""
-        self._owners.discard(owner)
+        self._owners.pop(owner, None)
 
     # --- settling while the store is away ---------------------------------------------------------
 
@@ -185,16 +185,7 @@ class Driver:
 
     async def settle_until(self, transition: Transition[bool], deadline_s: float) -> Settled:
         """Try until the store answers, or until the loop's time is `deadline_s`."""
-        loop = asyncio.get_running_loop()
-        delay_s = RETRY_FIRST_S
-        while True:
-            try:
-                return settled_as(await self.store.submit(transition))
-            except StoreError:
-                if loop.time() + delay_s > deadline_s:
-                    return Settled.OPEN
-            await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, RETRY_MOST_S)
+        return await settle_until(self.store, transition, deadline_s)
 
     def errand(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Do something that no request's task may take down with it, and keep it alive until it is done."""
@@ -216,7 +207,7 @@ class _Owner:
         self._effect = effect
         self._exchange = exchange
         self._ended: asyncio.Future[None] = loop.create_future()
-        self._interruption: asyncio.CancelledError | None = None
+        self._interruption: BaseException | None = None
         self.concluded = self.over = False
         self.task = _started(loop, self._run())
 
@@ -288,6 +279,8 @@ class _Owner:
                 if isinstance(error := pending.exception(), StoreError):
                     return thrown(self._flow, error)
                 return sent(self._flow, pending.result())
+            case effects.Authorize():
+                return sent(self._flow, await self._authorized())
             case _:
                 raise TypeError(f"an effect out of place: {type(effect).__name__}")
 
@@ -298,6 +291,17 @@ class _Owner:
         while not retrying.done():
             await self._outlast(asyncio.shield(retrying))
         return retrying.result()
+
+    async def _authorized(self) -> bool:
+        """Whether the caller may see the answer of another attempt. Where that fails, nobody may, and it is told of."""
+        asking = self._driver.errand(self._exchange.authorize())
+        try:
+            while not asking.done():
+                await self._outlast(asyncio.shield(asking))
+            return asking.result()
+        except Exception as error:  # noqa: BLE001 - a hook of the user's; the record stands, and its answer must not leak
+            self._interruption = error
+            return False
 
     async def _outlast(self, pending: asyncio.Future[T]) -> asyncio.Future[T]:
         """Wait until it is done; keep the cancellation that came meanwhile for later."""
@@ -316,6 +320,20 @@ def _started(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -
     if sys.version_info >= (3, 12) and loop.get_task_factory() is None:
         return asyncio.Task(work, loop=loop, eager_start=True)
     return loop.create_task(work)
+
+
+async def settle_until(store: Store, transition: Transition[bool], deadline_s: float) -> Settled:
+    """Try until the store answers, or until the loop's time is `deadline_s`."""
+    loop = asyncio.get_running_loop()
+    delay_s = RETRY_FIRST_S
+    while True:
+        try:
+            return settled_as(await store.submit(transition))
+        except StoreError:
+            if loop.time() + delay_s > deadline_s:
+                return Settled.OPEN
+        await asyncio.sleep(delay_s)
+        delay_s = min(2 * delay_s, RETRY_MOST_S)
 
 
 def settled_as(took_effect: bool) -> Settled:

@@ -605,6 +605,9 @@ class Fate(Enum):
     NO_EFFECT = "no effect"
     NOT_RUN = "not run"
     UNKNOWN = "unknown"
+    NOT_BEGUN = "not begun"  # it says when its effects begin, and has not said so
+    RESUMABLE = "resumable"  # what it has done is in its journal: another attempt goes on from there
+    OPEN = "open"  # a step was interrupted that must not be taken again
 
 
 @value
@@ -645,7 +648,26 @@ class Cancelled:
     fate: Fate
 
 
-Outcome = Answered | Raised | Broken | Cancelled
+Ended = Answered | Raised | Broken | Cancelled
+"""How a handler ended."""
+
+
+@value
+class CompletedWithin:
+    """The handler completed the record itself, in a transaction of its own; whether that was committed is not known.
+
+    Attributes:
+        response: what it recorded.
+        stored: the same, sealed.
+        ended: how it ended.
+    """
+
+    response: Response
+    stored: bytes
+    ended: Ended
+
+
+Outcome = Ended | CompletedWithin
 
 
 @value

@@ -11,23 +11,28 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from contextlib import suppress
 from enum import StrEnum
 from typing import assert_never
 
 from retrysafe.errors import StoreError
-from retrysafe.model import Claim, Found, Head, Record, Request, Response, State
-from retrysafe.protocol import decision, effects, states
+from retrysafe.model import BytesBody, Claim, Found, Head, Record, Request, Response, State
+from retrysafe.protocol import decision, effects, history, refusals, states
 from retrysafe.protocol.decision import Verdict
-from retrysafe.protocol.effects import Answered, Flow, Outcome, Settled, Unread, Waited, WaitEnd, perform
+from retrysafe.protocol.effects import Answered, Ended, Flow, Settled, Unread, Waited, WaitEnd, perform
 from retrysafe.protocol.fingerprint import fingerprint_of, matches
-from retrysafe.protocol.key import Absent, Key, Malformed, as_uuid, is_128_bit, parse_key, record_id
+from retrysafe.protocol.key import Absent, Key, as_uuid, is_128_bit, parse_key, record_id
 from retrysafe.protocol.policy import Policy
-from retrysafe.protocol.problem import Problem, retry_after
+from retrysafe.protocol.problem import Problem
 from retrysafe.protocol.snapshot import Encryption, Unreadable, receipt, replay, seal, take_snapshot, unseal
+from retrysafe.protocol.stored_request import StoredRequest, fits, seal_request, without_credentials
 from retrysafe.value import value
 
 # A record that changes under every look is being fought over; the client may as well ask again.
 CLAIM_ROUNDS_MAX = 8
+
+# How soon after a failure the next attempt may go on: not at once, because what failed is likely to fail again.
+RESUME_AFTER_MS = 1_000
 
 # Hashing 256 KiB takes about 0.15 ms; what is coded may become a hundred times its size.
 INLINE_BYTES_MAX = 256 << 10
@@ -45,7 +50,9 @@ class Terms:
         token: 16 random bytes, new for this request.
         anonymous: the scope is no account; keys must be unguessable (R17).
         route: the entry of the routes table that the request matched, at most 255 characters.
-        encryption: of stored responses at rest; None keeps them as they are.
+        encryption: of what is stored, at rest; None keeps it as it is.
+        stores_requests: requests that may run again are stored, without credentials; needs encryption (R45).
+        place: scheme, and path that the application is mounted at; they are stored with the request.
     """
 
     policy: Policy
@@ -55,6 +62,8 @@ class Terms:
     anonymous: bool = False
     route: str = ""
     encryption: Encryption | None = None
+    stores_requests: bool = False
+    place: tuple[str, str] = ("http", "")
 
 
 class Ending(StrEnum):
@@ -64,12 +73,17 @@ class Ending(StrEnum):
     CLIENT_GONE = "client-gone"
     REPLAYED = "replayed"
     RECORDED = "recorded"
+    RECORDED_OUTSIDE = "recorded-outside"
     MISJUDGED = "classify-failed"
     RELEASED = "released"
+    RESUMABLE = "resumable"
     DISCARDED = "discarded"
     UNKNOWN = "unknown"
     UNRECORDED = "unrecorded"
     CLAIM_LOST = "claim-lost"
+    INQUIRED = "inquired"
+    OVERTAKEN = "overtaken"
+    OTHER_ACCOUNT = "other-account"
 
 
 @value
@@ -81,7 +95,7 @@ class Bypass:
 
 @value
 class Vanish:
-    """The client went before its request was whole: there is nobody to answer, and nothing happened."""
+    """There is nobody to answer, and nothing happened: the client went before its request was whole, say."""
 
     ending: str = Ending.CLIENT_GONE
 
@@ -119,27 +133,66 @@ def protect(head: Head, terms: Terms) -> Flow[Answer]:
     if isinstance(key, Absent) and not policy.required:
         return Bypass()
     if not isinstance(key, Key):
-        return _refuse(_key_problem(key, policy), terms)
+        return _refuse(refusals.key_problem(key, policy), terms)
     scope = yield from perform(effects.ResolveScope())
     if scope is None:
-        return _refuse(SCOPE_MISSING, terms)
+        return _refuse(refusals.SCOPE_MISSING, terms)
     if terms.anonymous and not is_128_bit(key):
-        return _refuse(KEY_GUESSABLE, terms)
+        return _refuse(refusals.KEY_GUESSABLE, terms)
     request = yield from perform(effects.ReadRequest(policy.request_bytes_max))
     if isinstance(request, Unread):
-        return Vanish() if request is Unread.CLIENT_GONE else _refuse(_body_too_large(policy), terms)
+        return Vanish() if request is Unread.CLIENT_GONE else _refuse(refusals.body_too_large(policy), terms)
     if _is_quick_to_hash(request):
         fingerprint = fingerprint_of(request, policy, terms.secret)
     else:  # left to the driver, which may have a loop to look after
         fingerprint = yield from perform(effects.TakeFingerprint(request, policy, terms.secret))
 
     identity = record_id(terms.secret, terms.namespace, scope, key)
-    claimed = yield from _claim(identity, fingerprint, request, terms)
+    stored = _stored_request(identity, key, scope, request, terms) if terms.stores_requests else None
+    claimed = yield from _claim(identity, fingerprint, request, terms, stored)
     if not isinstance(claimed, Claim):
         return claimed
 
     outcome = yield from perform(effects.Execute(claimed, key, scope, request, policy))
-    return (yield from _record(claimed, outcome, request, terms))
+    return (yield from _conclude(claimed, outcome, request, terms))
+
+
+def resume(stored: StoredRequest, record: Record, claiming: effects.TakeOverIfLapsed, terms: Terms) -> Flow[Answer]:
+    """One request whose owner is gone, sent again from what was stored of it (contract R45).
+
+    It takes over exactly the claim that was seen to have lapsed, and never begins an operation anew.
+
+    Args:
+        stored: the request.
+        record: as it was seen.
+        claiming: of the record, under a token that is new.
+        terms: as for a request of a client.
+    """
+    scope = yield from perform(effects.ResolveScope())
+    if scope != stored.scope:
+        return Vanish(Ending.OTHER_ACCOUNT)
+    yield from _remember(claiming.record_id, record, history.End.LAPSED, terms.policy)
+    try:
+        took = yield from perform(claiming)
+    except StoreError:
+        return Vanish(refusals.STORE_UNAVAILABLE.code)  # the driver takes back a claim whose reply was lost
+    if not took:
+        return Vanish(Ending.OVERTAKEN)
+    claim = Claim(claiming.record_id, claiming.token, record.attempt + 1)
+    request = Request(stored.head, BytesBody(stored.body))
+    outcome = yield from perform(effects.Execute(claim, Key(stored.key), scope, request, terms.policy))
+    return (yield from _conclude(claim, outcome, request, terms))
+
+
+def _stored_request(identity: bytes, key: Key, scope: str, request: Request, terms: Terms) -> bytes | None:
+    """What is kept of a request that may run again when its owner is gone; None if nothing is."""
+    if terms.policy.recovery != "rerun" or terms.encryption is None or not fits(request):
+        return None
+    head = request.head
+    headers = without_credentials(head.headers, terms.policy.stored_request_except)
+    head = Head(head.method, head.path, head.query, headers)
+    stored = StoredRequest(key.text, scope, *terms.place, head, request.body.read())
+    return seal_request(stored, identity, terms.secret, terms.encryption)
 
 
 def refuse_unready(head: Head, terms: Terms) -> Flow[Answer]:
@@ -148,7 +201,9 @@ def refuse_unready(head: Head, terms: Terms) -> Flow[Answer]:
     if isinstance(key, Absent) and not terms.policy.required:
         return Bypass()
     yield from ()
-    return _refuse(STORE_UNAVAILABLE if isinstance(key, Key) else _key_problem(key, terms.policy), terms)
+    return _refuse(
+        refusals.STORE_UNAVAILABLE if isinstance(key, Key) else refusals.key_problem(key, terms.policy), terms
+    )
 
 
 def _is_quick_to_hash(request: Request) -> bool:
@@ -159,13 +214,15 @@ def _is_quick_to_hash(request: Request) -> bool:
 # --- claim and decide -----------------------------------------------------------------------------
 
 
-def _claim(identity: bytes, fingerprint: bytes, request: Request, terms: Terms) -> Flow[Claim | Answer]:
+def _claim(
+    identity: bytes, fingerprint: bytes, request: Request, terms: Terms, stored: bytes | None
+) -> Flow[Claim | Answer]:
     """Get hold of the record, or find the answer to give instead."""
     waited: Waited | None = None
     rounds = 0
     try:
         while rounds < CLAIM_ROUNDS_MAX:
-            claimed = yield from _claim_once(identity, fingerprint, request, terms)
+            claimed = yield from _claim_once(identity, fingerprint, request, terms, stored)
             if isinstance(claimed, decision.Wait):
                 if waited is not None and waited.end is WaitEnd.OVER:  # this was the last look
                     return _refuse(claimed.problem, terms)
@@ -180,17 +237,19 @@ def _claim(identity: bytes, fingerprint: bytes, request: Request, terms: Terms) 
                 return claimed
             rounds += 1
     except StoreError:
-        return _refuse(STORE_UNAVAILABLE, terms)  # the driver takes back a claim whose reply was lost
-    return _refuse(CONTENDED, terms)
+        return _refuse(refusals.STORE_UNAVAILABLE, terms)  # the driver takes back a claim whose reply was lost
+    return _refuse(refusals.CONTENDED, terms)
 
 
 def _claim_once(
-    identity: bytes, fingerprint: bytes, request: Request, terms: Terms
+    identity: bytes, fingerprint: bytes, request: Request, terms: Terms, stored: bytes | None
 ) -> Flow[Claim | Answer | decision.Wait | None]:
     """One look at the record and what follows from it; None: it changed meanwhile, look again."""
     policy, token = terms.policy, terms.token
     found = yield from perform(
-        effects.ClaimIfAbsent(identity, token, fingerprint, policy.lease_ms, policy.unknown_retention_ms, terms.route)
+        effects.ClaimIfAbsent(
+            identity, token, fingerprint, policy.lease_ms, policy.unknown_retention_ms, terms.route, stored
+        )
     )
     record = found.record
     same_request = _is_same(record.fingerprint, fingerprint, request, terms)
@@ -205,11 +264,14 @@ def _claim_once(
         case decision.Wait():
             return decided
         case decision.TakeOver():
+            yield from _remember(identity, record, history.End.LAPSED, policy)
             took = yield from perform(
                 effects.TakeOverIfLapsed(identity, record.token, token, policy.lease_ms, policy.unknown_retention_ms)
             )
             return Claim(identity, token, record.attempt + 1) if took else None
         case decision.Reclaim():
+            if record.attempt <= history.RELEASED_ATTEMPTS_KEPT:
+                yield from _remember(identity, record, history.End.RELEASED, policy)
             took = yield from perform(
                 effects.ClaimIfRetryable(identity, record.token, token, policy.lease_ms, policy.unknown_retention_ms)
             )
@@ -226,6 +288,15 @@ def _claim_once(
             assert_never(never)
 
 
+def _remember(identity: bytes, record: Record, end: history.End, policy: Policy) -> Flow[None]:
+    """Add the attempt that another is about to follow to the history, before the record forgets it (R56).
+
+    A request is not refused because its past could not be written down; the driver tells of the failure.
+    """
+    with suppress(StoreError):
+        yield from perform(history.adding(identity, history.attempt_of(record, end), policy))
+
+
 def _is_same(stored: bytes, fingerprint: bytes, request: Request, terms: Terms) -> bool:
     """Whether the record was made by this request; judged by the algorithm that the record was made with (R33)."""
     if stored[:1] == fingerprint[:1]:
@@ -233,10 +304,10 @@ def _is_same(stored: bytes, fingerprint: bytes, request: Request, terms: Terms) 
     return matches(stored, request, terms.policy, terms.secret)
 
 
-def _replay(identity: bytes, record: Record, head: Head, terms: Terms) -> Flow[Answer]:
+def _replay(identity: bytes, record: Record, head: Head, terms: Terms) -> Flow[Respond]:
     """The stored answer, if the caller may see it and it can be read."""
     if not (yield from perform(effects.Authorize())):
-        return _refuse(REPLAY_FORBIDDEN, terms)
+        return _refuse(refusals.REPLAY_FORBIDDEN, terms)
     return _stored_answer(identity, record, head, terms)
 
 
@@ -244,18 +315,25 @@ def _stored_answer(identity: bytes, record: Record, head: Head, terms: Terms) ->
     try:
         snapshot = unseal(record.response or b"", identity, terms.secret, terms.encryption)
     except Unreadable:
-        return _refuse(REPLAY_UNREADABLE, terms)
+        return _refuse(refusals.REPLAY_UNREADABLE, terms)
     if snapshot.whole:
         return Respond(replay(snapshot, head, terms.policy), Ending.REPLAYED)
     if terms.policy.on_receipt == "receipt":
         return Respond(receipt(snapshot, terms.policy), Ending.REPLAYED)
-    return _refuse(_replay_unavailable(snapshot.response), terms)
+    return _refuse(refusals.replay_unavailable(snapshot.response), terms)
 
 
 # --- record and respond ---------------------------------------------------------------------------
 
 
-def _record(claim: Claim, outcome: Outcome, request: Request, terms: Terms) -> Flow[Answer]:
+def _conclude(claim: Claim, outcome: effects.Outcome, request: Request, terms: Terms) -> Flow[Answer]:
+    """Make the outcome durable, or learn whether the handler did."""
+    if isinstance(outcome, effects.CompletedWithin):
+        return (yield from _learn(claim, outcome, request, terms))
+    return (yield from _record(claim, outcome, request, terms))
+
+
+def _record(claim: Claim, outcome: Ended, request: Request, terms: Terms) -> Flow[Answer]:
     """Make the outcome durable, then say what to send. Nothing is sent that the record contradicts."""
     policy = terms.policy
     try:
@@ -263,58 +341,90 @@ def _record(claim: Claim, outcome: Outcome, request: Request, terms: Terms) -> F
     except Exception:  # noqa: BLE001 - a hook of the user's failed after the effect: keep the answer, never run again
         verdict, misjudged = Verdict.RECORD, True
     answered, substitute = _answer_of(outcome, verdict, terms)
-    match verdict:
-        case Verdict.RECORD:
-            # A problem document of ours has nothing in it that a policy could want to be left out.
-            snapshot = take_snapshot(answered, request.head, *(() if substitute else (policy,)))
-            stored = seal(snapshot, claim.record_id, terms.secret, terms.encryption)
-            settlement: effects.Transition[bool] = effects.CompleteIfHeld(
-                claim, stored, policy.keep_ms, policy.tombstone_ms
-            )
-            event, ending = states.Event.COMPLETE, Ending.MISJUDGED if misjudged else Ending.RECORDED
-        case Verdict.RELEASE:
-            settlement = effects.ReleaseIfHeld(claim, policy.lifetime_ms)
-            event, ending = states.Event.RELEASE, Ending.RELEASED
-        case Verdict.DISCARD:
-            settlement = effects.DiscardIfHeld(claim)
-            event, ending = states.Event.DISCARD, Ending.DISCARDED
-        case Verdict.UNKNOWN:
-            settlement = effects.MarkUnknownIfHeld(claim, policy.unknown_retention_ms)
-            event, ending = states.Event.GIVE_UP, Ending.UNKNOWN
-        case _:
-            assert_never(verdict)
+    stored: bytes | None = None
+    if verdict is Verdict.RECORD:
+        # A problem document of ours has nothing in it that a policy could want to be left out.
+        snapshot = take_snapshot(answered, request.head, *(() if substitute else (policy,)))
+        stored = seal(snapshot, claim.record_id, terms.secret, terms.encryption)
+    settlement, event, ending = _settlement(claim, verdict, stored or b"", policy)
+    if misjudged:
+        ending = Ending.MISJUDGED
+    elif verdict is Verdict.RECORD and policy.transactional and answered.response.status < 400:
+        ending = Ending.RECORDED_OUTSIDE  # a success, and not committed with its record
     settled: Settled | Respond = yield from perform(effects.Settle(settlement, policy.lease_ms))
     if settled is Settled.REFUSED:
-        settled = yield from _look_again(claim, settlement, states.target(event), request.head, terms)
+        settled = yield from _look_again(claim, _Intent(states.target(event), stored), request.head, terms)
     if isinstance(settled, Respond):
         return BreakOff(Ending.CLAIM_LOST) if isinstance(outcome, effects.Broken) else settled
     if isinstance(outcome, effects.Broken):
-        return BreakOff()
+        return BreakOff(ending)
     recorded = settled is not Settled.OPEN
     if substitute is None:
         return Deliver(ending if recorded else Ending.UNRECORDED, recorded)
     return Respond(substitute if recorded else _unrecorded(substitute), ending if recorded else Ending.UNRECORDED)
 
 
-def _answer_of(outcome: Outcome, verdict: Verdict, terms: Terms) -> tuple[Answered, Response | None]:
+def _settlement(
+    claim: Claim, verdict: Verdict, stored: bytes, policy: Policy
+) -> tuple[effects.Transition[bool], states.Event, Ending]:
+    """What makes the verdict durable; what that is in the table of states; how the request has then ended."""
+    match verdict:
+        case Verdict.RECORD:
+            completing = effects.CompleteIfHeld(claim, stored, policy.keep_ms, policy.tombstone_ms)
+            return completing, states.Event.COMPLETE, Ending.RECORDED
+        case Verdict.RELEASE:
+            return effects.ReleaseIfHeld(claim, policy.lifetime_ms), states.Event.RELEASE, Ending.RELEASED
+        case Verdict.DISCARD:
+            return effects.DiscardIfHeld(claim), states.Event.DISCARD, Ending.DISCARDED
+        case Verdict.UNKNOWN:
+            giving_up = effects.MarkUnknownIfHeld(claim, policy.unknown_retention_ms)
+            return giving_up, states.Event.GIVE_UP, Ending.UNKNOWN
+        case Verdict.RESUME:  # the claim lapses soon, and whoever takes over goes on from the journal
+            lease_ms = min(RESUME_AFTER_MS, policy.lease_ms)
+            shortening = effects.RenewIfHeld(claim, lease_ms, policy.unknown_retention_ms)
+            return shortening, states.Event.RENEW, Ending.RESUMABLE
+        case _:
+            assert_never(verdict)
+
+
+def _answer_of(outcome: Ended, verdict: Verdict, terms: Terms) -> tuple[Answered, Response | None]:
     """What goes into the record, and what to send if that is not what the handler has ready."""
     match outcome:
         case Answered():
             return outcome, None
-        case effects.Raised() | effects.Cancelled() if verdict in (Verdict.RELEASE, Verdict.DISCARD):
-            response = _response(HANDLER_FAILED_WITHOUT_EFFECT, terms)
-        case effects.Raised() | effects.Broken():
-            response = _response(HANDLER_FAILED, terms)
-        case effects.Cancelled():
-            response = _response(decision.OUTCOME_UNKNOWN, terms)
+        case effects.Broken():
+            response = problem_response(refusals.HANDLER_FAILED, terms)
+        case effects.Raised() | effects.Cancelled():
+            response = problem_response(_failure(verdict), terms)
         case _:
             assert_never(outcome)
     return Answered(response, whole=True, size=len(response.body), digest=b"", fate=effects.Fate.RAN), response
 
 
-def _look_again(
-    claim: Claim, settlement: effects.Transition[bool], intended: State | None, head: Head, terms: Terms
-) -> Flow[Settled | Respond]:
+def _failure(verdict: Verdict) -> Problem:
+    """What a handler that gave no answer is answered with."""
+    match verdict:
+        case Verdict.RELEASE | Verdict.DISCARD:
+            return refusals.HANDLER_FAILED_WITHOUT_EFFECT
+        case Verdict.RESUME:
+            return refusals.HANDLER_INTERRUPTED
+        case Verdict.UNKNOWN:
+            return decision.OUTCOME_UNKNOWN
+        case Verdict.RECORD:
+            return refusals.HANDLER_FAILED
+        case _:
+            assert_never(verdict)
+
+
+@value
+class _Intent:
+    """How a claim's record is to stand: in this state, or not at all, and with this stored response."""
+
+    state: State | None
+    stored: bytes | None
+
+
+def _look_again(claim: Claim, intent: _Intent, head: Head, terms: Terms) -> Flow[Settled | Respond]:
     """The store refused the settlement: it was done before, or the claim was lost and its record is to be sent.
 
     A settlement whose reply was lost is refused when it is repeated; then the record stands as intended
@@ -324,14 +434,24 @@ def _look_again(
         found: Found | None = yield from perform(effects.Read(claim.record_id))
     except StoreError:
         return Settled.OPEN
+    return (yield from _settled_in(found, claim, intent, head, terms))
+
+
+def _settled_in(
+    found: Found | None, claim: Claim, intent: _Intent, head: Head, terms: Terms
+) -> Flow[Settled | Respond]:
+    """Whether the record stands as this claim intended it; if not, what to send instead.
+
+    The token alone does not say: who resolves an unknown record leaves it as it is, and may have another answer.
+    """
     if found is None:
-        return Settled.DONE if intended is None else _refuse(decision.OUTCOME_UNKNOWN, terms, Ending.CLAIM_LOST)
-    is_own = found.record.token == claim.token and found.record.state is intended
-    if is_own and getattr(settlement, "response", None) == found.record.response:
-        return Settled.DONE  # else somebody who looked has resolved what was unknown, with another answer
-    if found.record.state is State.COMPLETED:
-        stored = _stored_answer(claim.record_id, found.record, head, terms)
-        return Respond(stored.response, Ending.CLAIM_LOST)
+        return Settled.DONE if intent.state is None else _refuse(decision.OUTCOME_UNKNOWN, terms, Ending.CLAIM_LOST)
+    record = found.record
+    if (record.token, record.state, record.response) == (claim.token, intent.state, intent.stored):
+        return Settled.DONE
+    if record.state is State.COMPLETED:  # by another, whose caller may have been let in where this one is not
+        replayed = yield from _replay(claim.record_id, record, head, terms)
+        return Respond(replayed.response, Ending.CLAIM_LOST)
     return _refuse(decision.OUTCOME_UNKNOWN, terms, Ending.CLAIM_LOST)
 
 
@@ -339,94 +459,72 @@ def _unrecorded(response: Response) -> Response:
     return Response(response.status, (*response.headers, UNRECORDED_STATUS), response.body)
 
 
-# --- refusals -------------------------------------------------------------------------------------
+# --- what the handler recorded itself -------------------------------------------------------------
+
+
+def _learn(claim: Claim, outcome: effects.CompletedWithin, request: Request, terms: Terms) -> Flow[Answer]:
+    """Learn whether the transaction was committed in which the handler completed its record (contract R42).
+
+    A record that is still in progress was rolled back, or is locked by a transaction that is open still. To release
+    it waits for the end of that: refused, it was committed after all.
+    """
+    try:
+        found = yield from _read(claim.record_id)
+        if _is_unsettled(found, claim):
+            if (yield from perform(effects.ReleaseIfHeld(claim, terms.policy.lifetime_ms))):
+                return _rolled_back(outcome.ended, terms)
+            found = yield from _read(claim.record_id)
+    except StoreError:  # its row is locked, or the store is away: the record will say it in time
+        return _instead(outcome.ended, _refuse(refusals.COMMIT_PENDING, terms))
+    intent = _Intent(State.COMPLETED, outcome.stored)
+    settled = yield from _settled_in(found, claim, intent, request.head, terms)
+    if isinstance(settled, Respond):
+        return _instead(outcome.ended, settled)
+    return _instead(outcome.ended, Respond(outcome.response, Ending.RECORDED))
+
+
+def _read(record_id: bytes) -> Flow[Found | None]:
+    """The record; a connection that was cut meanwhile is made anew."""
+    try:
+        return (yield from perform(effects.Read(record_id)))
+    except StoreError:
+        return (yield from perform(effects.Read(record_id)))
+
+
+def _is_unsettled(found: Found | None, claim: Claim) -> bool:
+    """The record is this claim's, and nothing was made of it that can be seen."""
+    if found is None or found.record.token != claim.token:
+        return False
+    return found.record.state in states.sources(states.Event.RELEASE)
+
+
+def _rolled_back(ended: Ended, terms: Terms) -> Answer:
+    """Nothing happened, and the key is free again: a success cannot be sent, and a failure is no lie."""
+    match ended:
+        case Answered(response=response) if response.status < 400:
+            return _refuse(refusals.ROLLED_BACK, terms)
+        case Answered():
+            return Deliver(Ending.RELEASED)
+        case effects.Raised() | effects.Cancelled() | effects.Broken():
+            return _instead(ended, _refuse(refusals.HANDLER_FAILED_WITHOUT_EFFECT, terms, Ending.RELEASED))
+        case _:
+            assert_never(ended)
+
+
+def _instead(ended: Ended, answer: Respond) -> Answer:
+    """Send this, if nothing was sent before."""
+    return BreakOff(answer.ending) if isinstance(ended, effects.Broken) else answer
+
 
 UNRECORDED_STATUS = (b"idempotency-status", b"unrecorded")
 
-SCOPE_MISSING = Problem(
-    "scope-missing",
-    "Idempotency keys belong to an account, and this request names none. Send it with what identifies the account.",
-    headers=((b"www-authenticate", b'Account realm="idempotency"'),),
-)
-KEY_GUESSABLE = Problem(
-    "key-invalid",
-    "Without an account a key must be unguessable: send a UUID, or 128 random bits as hexadecimal or base64url.",
-    members=(("reason", "fewer than 128 bits"),),
-)
-STORE_UNAVAILABLE = Problem(
-    "store-unavailable",
-    "The store of idempotency records cannot be reached. Nothing was run. Send the same request again.",
-    members=(("retry_after", 1),),
-    headers=retry_after(1),
-)
-CONTENDED = Problem(
-    "in-progress",
-    "Many requests with this key are being handled at once. Send the same request again.",
-    members=(("retry_after", 1),),
-    headers=retry_after(1),
-)
-REPLAY_FORBIDDEN = Problem(
-    "replay-forbidden",
-    "A request with this key was done, and this caller may not see its answer now.",
-)
-REPLAY_UNREADABLE = Problem(
-    "replay-unavailable",
-    "A request with this key was done, and its stored answer cannot be read. It is not run again.",
-)
-HANDLER_FAILED = Problem(
-    "handler-failed",
-    "The application failed while it handled the request; it may or may not have taken effect. "
-    "It is not run again under this key.",
-)
-
-
-HANDLER_FAILED_WITHOUT_EFFECT = Problem(
-    "handler-failed",
-    "The application failed and states that the request did not take effect. Send the same request again.",
-    members=(("retryable", True),),
-)
-
-
-def _key_problem(key: Absent | Malformed, policy: Policy) -> Problem:
-    if isinstance(key, Absent):
-        return Problem(
-            "key-missing",
-            f"This operation needs the header {policy.header}, with a new key for each intent and the same key "
-            "for each attempt.",
-            members=(("header", policy.header),),
-        )
-    return Problem(
-        "key-invalid",
-        f"{key.reason} Nothing was run.",
-        members=(("reason", key.reason), ("max_length", policy.key_length_max)),
-    )
-
-
-def _body_too_large(policy: Policy) -> Problem:
-    return Problem(
-        "body-too-large",
-        f"A request with an idempotency key may carry at most {policy.request_bytes_max} bytes. Nothing was run.",
-        members=(("max_bytes", policy.request_bytes_max),),
-    )
-
-
-def _replay_unavailable(response: Response) -> Problem:
-    location = response.value(b"location")
-    members: tuple[tuple[str, object], ...] = (("original_status", response.status),)
-    if location is not None:
-        members += (("location", location.decode("latin-1")),)
-    return Problem(
-        "replay-unavailable",
-        "A request with this key was done; its answer was not kept. It is not run again.",
-        members=members,
-    )
-
 
 def _refuse(problem: Problem, terms: Terms, ending: str | None = None) -> Respond:
-    return Respond(_response(problem, terms), ending or problem.code)
+    return Respond(problem_response(problem, terms), ending or problem.code)
 
 
-def _response(problem: Problem, terms: Terms) -> Response:
+def problem_response(problem: Problem, terms: Terms) -> Response:
+    """One occurrence of a problem, for this request."""
     # new for each occurrence, and nothing of the token can be read from it
     instance = "urn:uuid:" + as_uuid(hashlib.sha256(terms.token).digest())
     return problem.response(terms.policy.problems_url, instance)
