@@ -20,17 +20,17 @@ class Move(NamedTuple):
     after: str | None
 
 
-def faults(trace: Sequence[Move], table: AbstractSet[Move]) -> Iterator[str]:
+def faults(trace: Sequence[Move], table: AbstractSet[Move], stood: str | None = None) -> Iterator[str]:
     """What in a trace the model does not let happen.
 
     Args:
-        trace: of one record, from its first claim on.
+        trace: of one record, in order.
         table: the moves of the model.
+        stood: the state that the record had before; None if there was none.
 
     Returns:
         A sentence for each fault; nothing if the model has this trace.
     """
-    stood: str | None = None
     for number, move in enumerate(trace, 1):
         if move.before != stood:
             yield f"move {number}, {move.event!r}: begins at {_name(move.before)}, but the record was {_name(stood)}"
