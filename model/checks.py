@@ -78,7 +78,7 @@ RERUN = replace(MANUAL, name="rerun: one outcome", mode="rerun", invariants=_MAY
 TRANSACTIONAL = replace(
     MANUAL, name="transactional: exactly one commit", mode="transactional", invariants=(*STATES, "RecordIfEffect")
 )
-STEPWISE = replace(MANUAL, name="steps: each call once in its window", mode="steps", steps=2)
+STEPWISE = replace(MANUAL, name="steps: each call once in its window", mode="steps", steps=2, eventually=())
 WAITING = Check(
     "a store that lags, and waits: at most once",
     lagging=True,
@@ -145,7 +145,7 @@ LIMITS = (
 def _large(check: Check, **bounds: int) -> tuple[Check, Check]:
     """Every state within wider bounds; what comes about in the end, within bounds between."""
     safely = replace(check, eventually=(), **bounds)  # type: ignore[arg-type] # each is named like its attribute
-    fairly = replace(check, invariants=(), properties=(), budget=3)
+    fairly = replace(check, invariants=(), properties=(), eventually=EVENTUALLY, budget=3)
     return safely, fairly
 
 
