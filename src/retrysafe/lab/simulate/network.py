@@ -181,9 +181,12 @@ class Server:
             raise StoreUnavailable("the transaction is gone")
         del self._locks[record_id]
         transaction.is_open = False
-        scope, key = transaction.place
-        self.rows += (Row(scope, key, transaction.attempt),)
+        self.insert(*transaction.place, transaction.attempt)
         self.apply(transaction.completing, node)
+
+    def insert(self, scope: str, key: str, attempt: int) -> None:
+        """A row of the handler's own."""
+        self.rows += (Row(scope, key, attempt),)
 
     def roll_back(self, transaction: Transaction) -> None:
         """As if it had never been."""

@@ -196,7 +196,7 @@ def drawn(mode: Mode, random: Random) -> Scenario:
         clocks=tuple(_clock(random, skewed=skewed) for _ in range(nodes)),
         calls=(*calls, *late, *last),
         faults=faults,
-        network=_network(random),
+        network=_network(random, mode),
         purges_s=tuple(random.uniform(0, 40) for _ in range(6)) if policy == "ages" or random.random() < 0.2 else (),
         quiet_s=quiet_s,
     )
@@ -251,10 +251,11 @@ def _faults(random: Random, nodes: int, span_s: float, *, failovers: bool) -> tu
     return tuple(faults)
 
 
-def _network(random: Random) -> NetworkPlan:
+def _network(random: Random, mode: Mode) -> NetworkPlan:
     if random.random() < 0.5:
         return NetworkPlan()
-    return NetworkPlan(*(random.choice((0.0, 0.0, 0.05, 0.15)) for _ in range(4)))
+    lost, answer_lost, late, repeated = (random.choice((0.0, 0.0, 0.05, 0.15)) for _ in range(4))
+    return NetworkPlan(lost, answer_lost, 0.3 if mode is Mode.STEPS and late else late, repeated)
 
 
 def _last(calls: tuple[CallPlan, ...], quiet_s: float, nodes: int) -> tuple[CallPlan, ...]:
