@@ -268,8 +268,10 @@ def test_a_claim_that_was_sent_twice_recognises_itself(state):
     run = Run(recovery="rerun").claiming().found(state, lease_until_ms=1_000).remembered().answer(False)
     assert isinstance(run.step, effects.Read)
     record = Record(State.IN_PROGRESS, TOKEN, 2, b"\1", 0, 0, 9, None, None, 0, None)
-    assert isinstance(run.answer(Found(record, now_ms=1)).step, effects.Execute)
-    assert run.step.claim == Claim(run.step.claim.record_id, TOKEN, 2)
+    identity = run.step.record_id
+    executing = run.answer(Found(record, now_ms=1)).step
+    assert isinstance(executing, effects.Execute)
+    assert executing.claim == Claim(identity, TOKEN, 2)
 
 
 def test_a_record_that_is_fought_over_is_given_up_in_the_end():
