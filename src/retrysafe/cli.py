@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,11 @@ from retrysafe.operate import shown, which
 from retrysafe.operate import stats as statistics
 from retrysafe.operate.opened import opened
 from retrysafe.operate.purge import purge as purge_all
+from retrysafe.operation.recovery import Report
 from retrysafe.protocol.duration import milliseconds
 from retrysafe.protocol.effects import ANSWER_DAYS_KEPT, ReadDetails, TakeStats
 from retrysafe.protocol.snapshot import Encryption
+from retrysafe.server.named import named
 
 try:
     import click
@@ -246,6 +248,7 @@ def migrate(ctx: click.Context, /, *, only_print: bool, **_: Any) -> None:
 # --- records by hand ----------------------------------------------------------------------------
 
 DESK = [setting for setting in SETTINGS if setting.name in {"store", "namespace"}]
+LINE_FILE = click.Path(exists=True, dir_okay=False, allow_dash=True)
 STUCK = "stuck"
 STATES = [*(state.value for state in State), STUCK]
 
@@ -253,9 +256,9 @@ STATES = [*(state.value for state in State), STUCK]
 def _by_key(command: Any) -> Any:
     """The argument and the options that name a record."""
     for add in (
-        option("--account-file", type=click.File(lazy=True), help="Holds the account; for one that is a credential."),
+        option("--account-file", type=LINE_FILE, help="Holds the account; for one that is a credential."),
         option("--account", metavar="TEXT", help="Whose key it is, as the scope of the door gives it."),
-        click.option("--key-file", type=click.File(), help="Holds the client's key, instead of ID; - asks for it."),
+        click.option("--key-file", type=LINE_FILE, help="Holds the client's key, instead of ID; - asks for it."),
         click.argument("record", metavar="[ID]", required=False),
     ):
         command = add(command)
@@ -289,20 +292,20 @@ def desk_of(ctx: click.Context) -> Iterator[tuple[records.Desk, bytes]]:
         if given["record"] is not None:
             record_id = which.by_id(store, given["record"])
         else:
-            account = _line_of(given["account_file"], "Account") if given["account_file"] else given["account"] or ""
             key = _line_of(given["key_file"], "Idempotency-Key")
+            account = _line_of(given["account_file"], "Account") if given["account_file"] else given["account"] or ""
             record_id = which.by_key(secret, config.namespace, account, key)
         encryption = _encryption_of(config.encryption_keys)
         yield records.Desk(store, secret, encryption, config.policy_of, config.dual_control), record_id
 
 
-def _line_of(file: Any, what: str) -> str:
-    """The first line of a file; on a terminal it is asked for, and not shown."""
-    if file.isatty():
+def _line_of(path: str, what: str) -> str:
+    """The first line of a file, or the next of the standard input; on a terminal it is asked for, and not shown."""
+    if path == "-" and sys.stdin.isatty():
         prompted: str = click.prompt(what, hide_input=True, err=True)
         return prompted
-    line: str = file.readline()
-    return line.rstrip("\r\n")
+    with nullcontext(sys.stdin) if path == "-" else Path(path).open(encoding="utf-8", errors="surrogateescape") as file:
+        return file.readline().rstrip("\r\n")
 
 
 def _encryption_of(keys: str | None) -> Encryption | None:
@@ -464,6 +467,53 @@ def rotate(ctx: click.Context, /, *, as_json: bool, **_: Any) -> None:
     click.echo(json.dumps(rotation.document(done)) if as_json else rotation.line(done))
     if done.unreadable:
         ctx.exit(FINDINGS)
+
+
+@main.command()
+@click.argument("application", metavar="[MODULE:APP]", required=False)
+@settings_options(*SETTINGS, keys=True)
+@POLICY
+@option("--every", default="30s", show_default=True, metavar="TEXT", help="About how long to wait between two passes.")
+@click.option("--once", is_flag=True, help="One pass, and an exit code that says whether something is left to look at.")
+@AS_JSON
+@click.pass_context
+def recover(ctx: click.Context, /, application: str | None, *, every: str, once: bool, as_json: bool, **_: Any) -> None:
+    """Send abandoned requests again, and ask about unknown outcomes: of an ASGI application, or of the gateway."""
+    every_s = seconds("--every", every)
+    from retrysafe.operate import recover as recovery  # noqa: PLC0415 - a door, for this command alone
+
+    if application is not None:
+        doors = recovery.started(named(application), application)
+    else:
+        config = gateway_config.build(settings_of(ctx))
+        from retrysafe.gateway.app import opened_doors  # noqa: PLC0415 - needs an extra
+
+        doors = opened_doors(config)
+
+    def show(now: Report) -> None:
+        if now.counts:
+            click.echo(json.dumps(now.document()) if as_json else now.line())
+
+    if not once:
+        asyncio.run(recovery.run(doors, every_s, show, show_failure))
+        return
+    report = asyncio.run(recovery.run(doors, None, lambda now: show_progress(now.line()), show_failure))
+    end_progress()
+    click.echo(json.dumps(report.document()) if as_json else report.line())
+    ctx.exit(0 if report.clean else FINDINGS)
+
+
+def seconds(name: str, duration: str) -> float:
+    """A duration of the command line in seconds."""
+    try:
+        return milliseconds(duration) / 1_000
+    except ValueError as error:
+        raise ConfigurationError([f"{name}: {error}"]) from None
+
+
+def show_failure(error: RetrysafeError) -> None:
+    """Say that something failed that will be tried again."""
+    click.echo(f"retrysafe: {error}", err=True)
 
 
 @main.command()

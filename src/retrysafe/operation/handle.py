@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
-from typing import Any, TypeVar, Unpack, overload
+from typing import Any, Protocol, TypeVar, Unpack, overload
 
-from retrysafe.errors import NoOperation
+from retrysafe.errors import CallerError, NoOperation, StepMisused
 from retrysafe.model import Claim, Response
 from retrysafe.operation.step import StepCall, StepOptions, Steps, make_step
-from retrysafe.operation.transaction import Keeper, begin_completion
 from retrysafe.protocol import key
 from retrysafe.protocol.effects import CompletedWithin, Ended, Execute, Fate, Outcome
 from retrysafe.protocol.flow import Terms
@@ -18,6 +17,18 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 MakeSteps = Callable[[Claim, Terms], Steps]
+
+
+class Keeper(Protocol):
+    """Completes the records of a door's operations: `retrysafe.operation.transaction.StoreKeeper`.
+
+    Only its promise is here, so that a handler's imports bring in no store.
+    """
+
+    def complete(  # noqa: PLR0913, PLR0917 - an operation's own attributes, and what its handler gives
+        self, operation: Operation, execute: Execute, secret: bytes, connection: Any, response: R, status: int
+    ) -> Awaitable[R]:
+        """Complete the record of an operation; see `Operation.complete_within`."""
 
 
 class Operation:
@@ -99,9 +110,15 @@ class Operation:
             ClaimLost: another attempt has the operation.
             StepUnknown: nobody can tell what became of the call in an earlier attempt.
             StepChanged: an earlier attempt began the step with another input.
-            StepMisused: the name was used before in this attempt; or something is no data, or too large.
+            StepMisused: the name was used before in this attempt; something is no data, or too large; or it comes
+                after `complete_within`.
             StoreError: the store is away; nothing was called.
         """
+        if self.recorded is not None:
+            raise StepMisused(
+                f'the step "{name}" comes after complete_within, and would wait for the record that the transaction '
+                "has locked: take steps before the transaction, and complete_within at its end"
+            )
         step = make_step(name, call, options)
         self.begin_effects()
         if self._steps is None:
@@ -143,7 +160,9 @@ class Operation:
             ClaimLost: the claim does not hold any more. Let it raise, so that the transaction is rolled back.
             CallerError: the connection, its transaction, the store or the response cannot be used for this.
         """
-        return begin_completion(self, self._keeper, self._execute, self._terms.secret, connection, response, status)
+        if self._keeper is None:
+            raise CallerError("complete_within works behind a door of the application; what runs this handler has none")
+        return self._keeper.complete(self, self._execute, self._terms.secret, connection, response, status)
 
     def no_effect(self) -> None:
         """State that this attempt changed nothing: its answer is not recorded, and a retry runs again.

@@ -25,27 +25,6 @@ from retrysafe.stores.lanes import finished
 R = TypeVar("R")
 
 
-class Recording(Protocol):
-    """An operation, as it is told what was recorded."""
-
-    recorded: Response | None
-
-
-@dataclass(frozen=True, slots=True)
-class Keeper:
-    """What the operations of one door need to complete their own records.
-
-    Attributes:
-        store: of the records.
-        stop_renewing: ends the renewal of a claim; may be called on any thread.
-        encryption: of stored responses; None keeps them as they are.
-    """
-
-    store: Store
-    stop_renewing: Callable[[Execute], None]
-    encryption: Encryption | None = None
-
-
 class Completed(Generic[R]):
     """A completion that is done already; may be awaited or not."""
 
@@ -59,45 +38,56 @@ class Completed(Generic[R]):
         return self.response
 
 
-def begin_completion(  # noqa: PLR0913, PLR0917 - an operation's own attributes, and what its handler gives
-    operation: Recording,
-    keeper: Keeper | None,
-    execute: Execute,
-    secret: bytes,
-    connection: Any,
-    response: R,
-    status: int,
-) -> Awaitable[R]:
-    """Complete the record of an operation on a connection: at once if that is blocking, else when it is awaited.
+class Recording(Protocol):
+    """An operation, as it is told what was recorded."""
 
-    Args:
-        operation: told what is recorded.
-        keeper: of the door; None if that has none.
-        execute: what the operation was begun with.
-        secret: that keys are digested with.
-        connection: of the application.
-        response: what the handler has for an answer.
-        status: if that is data.
+    recorded: Response | None
 
-    Raises:
-        CallerError: any of them cannot be used for this.
-        ClaimLost: the claim does not hold any more.
+
+@dataclass(frozen=True, slots=True)
+class StoreKeeper:
+    """Completes the records of one door's operations.
+
+    Attributes:
+        store: of the records.
+        stop_renewing: ends the renewal of a claim; may be called on any thread.
+        encryption: of stored responses; None keeps them as they are.
     """
-    if keeper is None or not isinstance(keeper.store, CompletesWithin):
-        raise CallerError(
-            f"complete_within needs the records in the application's own database, and they are in "
-            f"{'no store of this door' if keeper is None else keeper.store.name}: "
-            "name that database in store= (postgresql://, mysql:// or sqlite:///)"
-        )
-    completion = keeper.store.completion()
-    reached = reach(connection)
-    withheld = frozenset({execute.policy.replay_field, UNRECORDED_STATUS[0]})
-    recorded = response_of(response, status, withheld)
-    work = _complete(_Work(keeper, execute, secret, completion, reached), recorded, operation)
-    if not reached.blocking:
-        return _after(work, response)
-    finished(work)
-    return Completed(response)
+
+    store: Store
+    stop_renewing: Callable[[Execute], None]
+    encryption: Encryption | None = None
+
+    def complete(  # noqa: PLR0913, PLR0917 - an operation's own attributes, and what its handler gives
+        self, operation: Recording, execute: Execute, secret: bytes, connection: Any, response: R, status: int
+    ) -> Awaitable[R]:
+        """Complete the record of an operation on a connection: at once if that is blocking, else when it is awaited.
+
+        Args:
+            operation: told what is recorded.
+            execute: what the operation was begun with.
+            secret: that keys are digested with.
+            connection: of the application.
+            response: what the handler has for an answer.
+            status: if that is data.
+
+        Raises:
+            CallerError: any of them cannot be used for this.
+            ClaimLost: the claim does not hold any more.
+        """
+        if not isinstance(self.store, CompletesWithin):
+            raise CallerError(
+                "complete_within needs the records in the application's own database, and they are in "
+                f"{self.store.name}: name that database in store= (postgresql://, mysql:// or sqlite:///)"
+            )
+        reached = reach(connection)
+        withheld = frozenset({execute.policy.replay_field, UNRECORDED_STATUS[0]})
+        recorded = response_of(response, status, withheld)
+        work = _complete(_Work(self, execute, secret, self.store.completion(), reached), recorded, operation)
+        if not reached.blocking:
+            return _after(work, response)
+        finished(work)
+        return Completed(response)
 
 
 async def _after(work: Awaitable[None], response: R) -> R:
@@ -107,7 +97,7 @@ async def _after(work: Awaitable[None], response: R) -> R:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    keeper: Keeper
+    keeper: StoreKeeper
     execute: Execute
     secret: bytes
     completion: Completion

@@ -29,7 +29,7 @@ from retrysafe.model import Request, Response
 from retrysafe.observe import LogObserver, Observer
 from retrysafe.operation.handle import Begin, Operation, begin
 from retrysafe.operation.notebook import Notebook
-from retrysafe.operation.transaction import Keeper
+from retrysafe.operation.transaction import StoreKeeper
 from retrysafe.protocol import effects, flow
 from retrysafe.protocol.effects import Answered, Ended, Execute, Fate, Outcome
 from retrysafe.protocol.flow import Ending, Terms, protect
@@ -155,7 +155,7 @@ class _Engine:
 
     def begin(self, renewals: Renewing) -> Begin:
         """What makes the operations of one colour."""
-        keeper = Keeper(self._store, renewals.stop, self._encryption)
+        keeper = StoreKeeper(self._store, renewals.stop, self._encryption)
         return functools.partial(
             begin, make_steps=functools.partial(Notebook, self._store, self._observer), keeper=keeper
         )

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from retrysafe.drive.aio import Driver
-from retrysafe.errors import CallerError, StoreError
+from retrysafe.errors import CallerError, ConfigurationError, StoreError
 from retrysafe.model import Headers
 from retrysafe.observe import Observer, StoreFailed, name_of
 from retrysafe.operation.handle import Begin
@@ -275,3 +275,32 @@ class Recovery:
                 await self.once(told)
             except StoreError as error:
                 self._observer.notice(StoreFailed("recovery", str(error)))
+
+
+def check_recovery(
+    scope: str | Resolver,
+    reauthenticate: Reauthenticate | None,
+    reconcile: Reconcile | None,
+    encryption_keys: object,
+    complete_abandoned: object,
+) -> None:
+    """Whether these settings of a door go together.
+
+    Raises:
+        ConfigurationError: with what is wrong.
+    """
+    faults = []
+    if reauthenticate is not None and encryption_keys is None:
+        faults.append(
+            "reauthenticate is set, so requests are stored, with the keys that clients sent, and these never stand in "
+            "a store in the clear: set encryption_keys, or leave reauthenticate out"
+        )
+    if reauthenticate is not None and scope == "authorization":
+        faults.append(
+            'reauthenticate is set, so the account is stored with each request, and scope "authorization" makes a '
+            "credential of it; take the account from what stays the same when a credential is rotated"
+        )
+    if complete_abandoned is not None and reauthenticate is None and reconcile is None:
+        faults.append("complete_abandoned is set, and neither reauthenticate nor reconcile: there is nothing to do")
+    if faults:
+        raise ConfigurationError(faults)
