@@ -1,4 +1,4 @@
-"""Forty ways to be wrong, each planted into the simulated product from outside: the test of the simulator.
+"""Nearly fifty ways to be wrong, each planted into the simulated product from outside: the test of the simulator.
 
 A bug is a part that takes the place of the product's own; the product has no switches. Each is named after the
 mistake, and `find` says how many schedules it takes until the auditor notices.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from retrysafe.lab.evidence import Mode
-from retrysafe.lab.simulate.bugs import connections, doors, flows, stores
+from retrysafe.lab.simulate.bugs import connections, doors, flows, handling, stores
 from retrysafe.lab.simulate.explore import run_seed
 from retrysafe.lab.simulate.worker import Parts
 from retrysafe.lab.simulate.world import Run
@@ -34,7 +34,7 @@ class Bug:
     parts: Parts
 
 
-M, R = Mode.MANUAL, Mode.RERUN
+M, R, T, S = Mode.MANUAL, Mode.RERUN, Mode.TRANSACTIONAL, Mode.STEPS
 
 BUGS: tuple[Bug, ...] = (
     Bug(
@@ -109,6 +109,16 @@ BUGS: tuple[Bug, ...] = (
     Bug("responds-then-records", "the answer goes out first", M, Parts(exchange=doors.RespondsThenRecords)),
     Bug("loses-fields", "a replay lacks fields", M, Parts(exchange=doors.LosesFields)),
     Bug("no-mark", "a replay is not marked", M, Parts(exchange=doors.DoesNotMark)),
+    Bug("commits-without-claim", "who is late commits", T, Parts(exchange=handling.CommitsWithoutTheClaim)),
+    Bug("records-afterwards", "the row is committed by itself", T, Parts(exchange=handling.RecordsAfterwards)),
+    Bug("believes-the-handler", "nobody asks what was committed", T, Parts(exchange=handling.BelievesTheHandler)),
+    Bug("discards-in-doubt", "a commit in doubt is no commit", T, Parts(exchange=handling.DiscardsWhatItCannotTell)),
+    Bug("keys-by-attempt", "child keys have the attempt in them", S, Parts(exchange=handling.KeysByAttempt)),
+    Bug("one-key-for-all", "all steps have one key", S, Parts(exchange=handling.OneKeyForAll)),
+    Bug("forgets-results", "what was done is done again", S, Parts(exchange=handling.ForgetsResults)),
+    Bug("sends-for-ever", "the window is not looked at", S, Parts(exchange=handling.SendsAgainForEver)),
+    Bug("changes-its-input", "what is sent again is not the same", S, Parts(exchange=handling.ChangesItsInput)),
+    Bug("skips-the-journal", "calls have keys of their own", S, Parts(exchange=handling.SkipsTheJournal)),
     Bug("acts-after-answering", "the effect comes after the answer", M, Parts(exchange=doors.AnswersBeforeItActs)),
 )
 
