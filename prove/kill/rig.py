@@ -1,0 +1,284 @@
+"""Runs cases: each attempt in a process of its own, and what was seen of it as evidence."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from prove.kill.client import Asked
+from prove.kill.forks import Forks
+from prove.kill.modes import Mode, digest
+from prove.kill.nodes import PATIENCE_S, Node, until
+from prove.kill.orders import SCOPE, SECRET, Action, Case, Order, Shot
+from prove.kill.places import Place
+from retrysafe.errors import StoreError
+from retrysafe.lab.evidence import (
+    Call,
+    Effect,
+    Event,
+    Evidence,
+    Fault,
+    Kind,
+    Rules,
+    Stored,
+    as_line,
+    gathered,
+    read_lines,
+)
+from retrysafe.lab.ledger import Ledger
+from retrysafe.model import Found, State
+from retrysafe.protocol.effects import Read
+from retrysafe.protocol.key import Key, record_id
+from retrysafe.protocol.snapshot import unseal
+from retrysafe.stores.location import open_store
+
+LEASE_MS = 300
+_IN_PROGRESS = frozenset({"in-progress"})
+_UNSETTLED = _IN_PROGRESS | {"store-unavailable"}
+_RETRIES = 2
+_RETRY_S = 0.02
+
+
+@dataclass(slots=True)
+class Trial:
+    """One case under a key of its own, and what was seen of it.
+
+    Attributes:
+        case: what is done.
+        key: of its operation.
+        content: of each of its requests.
+        seen: the calls and faults, in order.
+        traces: the points that each attempt passed, with what happened at the last.
+        retried: the first request that nobody disturbed was sent then, and settled then, in nanoseconds.
+        evidence: all of it, in the end.
+    """
+
+    case: Case
+    key: str
+    content: bytes
+    seen: list[Event] = field(default_factory=list)
+    traces: list[list[str]] = field(default_factory=list)
+    retried: tuple[int, int] = (0, 0)
+    evidence: Evidence | None = None
+
+
+class Rig:
+    """One mode over one store; a context manager.
+
+    Args:
+        mode: of the route.
+        where: its records are.
+        folder: for everything that is written.
+    """
+
+    def __init__(self, mode: Mode, where: Place, folder: Path) -> None:
+        self.mode = mode
+        self._place = where
+        self._folder = folder
+        self._numbers = count(1)
+        self._ends = ExitStack()
+        self._ledger = Ledger(folder / "ledger.jsonl")
+        self.rules = Rules(mode.promise, lease_ms=LEASE_MS)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as opening:
+            self._forks = opening.enter_context(Forks(self._folder, self._place.url))
+            self._records = open_store(self._place.url)
+            opening.callback(self._records.close)
+            self._secret = self._records.open(SECRET.encode())
+            self._upstream = ""
+            if self.mode.gateway:
+                upstream = Node(self._forks, self._order("upstream", Shot()))
+                opening.callback(upstream.kill)
+                self._upstream = f"http://127.0.0.1:{upstream.port}"
+            self._ends = opening.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._ends.close()
+
+    # --- cases ------------------------------------------------------------------------------------
+
+    def points(self, before: Case, *, lines: bool = False) -> list[str]:
+        """The points that one more attempt passes after those of a case, in the order of this run."""
+        trial = self._trial(Case((*before.shots, Shot()), before.slow))
+        for number in range(len(trial.case.shots)):
+            self._stage([trial], number, lines=lines)
+        self._ledger.news()
+        return trial.traces[-1]
+
+    def run(self, cases: Sequence[Case]) -> list[Trial]:
+        """All of these, side by side; then a new process, two retries of each, and the evidence."""
+        trials = [self._trial(case) for case in cases]
+        for number in range(max(len(case.shots) for case in cases)):
+            self._stage([trial for trial in trials if number < len(trial.case.shots)], number)
+        self._retry(trials)
+        effects = self._effects()
+        for trial in trials:
+            found = [*trial.seen, *effects[trial.key], *self._stored(trial)]
+            trial.evidence = gathered(self.rules, found)
+        return trials
+
+    def _trial(self, case: Case) -> Trial:
+        key = uuid.uuid4().hex
+        return Trial(case, key, json.dumps({"scope": SCOPE, "key": key, "slow": case.slow}).encode())
+
+    # --- one attempt of each ----------------------------------------------------------------------
+
+    def _stage(self, trials: Sequence[Trial], number: int, *, lines: bool = False) -> None:
+        """The attempt of that number of each case, to its end."""
+        if number:
+            until(lambda: all(map(self._may_move, trials)), "every lease has lapsed")
+        nodes = [
+            Node(self._forks, self._order(self.mode.name, trial.case.shots[number], lines=lines or trial.case.lines))
+            for trial in trials
+        ]
+        for trial, node in zip(trials, nodes, strict=True):
+            self._ask(node, trial)
+        standing: list[tuple[Trial, Node]] = []
+        for trial, node in zip(trials, nodes, strict=True):
+            if node.run():
+                standing.append((trial, node))
+            else:
+                self._over(trial, node)
+        if held := [one for one in standing if one[1].order.action is Action.STORE]:
+            self._kill_store(held)
+        if stopped := [one for one in standing if one[1].order.action is Action.STOP]:
+            self._outlast(stopped)
+
+    def _over(self, trial: Trial, node: Node) -> None:
+        """The process of an attempt is gone, by itself or not."""
+        assert node.asked is not None, "nothing was asked"
+        trial.seen.append(node.asked.call())
+        trial.traces.append(node.trace())
+        if node.status == -signal.SIGKILL:
+            trial.seen.append(Fault(time.monotonic_ns(), Kind.CRASH, node.name))
+        Path(node.order.trace).unlink(missing_ok=True)
+
+    def _kill_store(self, held: Sequence[tuple[Trial, Node]]) -> None:
+        """The store dies while they stand at their points, and comes back while they go on."""
+        began_ns = time.monotonic_ns()
+        self._place.kill()
+        for _, node in held:
+            node.go_on()
+        self._place.start()
+        for trial, node in held:
+            trial.seen.append(Fault(began_ns, Kind.STORE_AWAY, until_ns=time.monotonic_ns()))
+            self._to_end(trial, node)
+
+    def _outlast(self, stopped: Sequence[tuple[Trial, Node]]) -> None:
+        """They stand still past their leases; somebody else asks for each; then they go on."""
+        began_ns = time.monotonic_ns()
+        until(lambda: all(self._may_move(trial) for trial, _ in stopped), "every lease has lapsed")
+        other = self._undisturbed()
+        for trial, _ in stopped:
+            self._settle(other, trial, _IN_PROGRESS)  # the store may be locked by one that stopped in a transaction
+        other.kill()
+        for trial, node in stopped:
+            trial.seen.append(Fault(began_ns, Kind.PAUSE, node.name, until_ns=time.monotonic_ns()))
+            node.go_on()
+            self._to_end(trial, node)
+
+    def _to_end(self, trial: Trial, node: Node) -> None:
+        while node.run():
+            node.go_on()
+        self._over(trial, node)
+
+    # --- retries ----------------------------------------------------------------------------------
+
+    def _retry(self, trials: Sequence[Trial]) -> None:
+        node = self._undisturbed()
+        for trial in trials:
+            began_ns = time.monotonic_ns()
+            for number in range(_RETRIES):
+                self._settle(node, trial)
+                if not number:
+                    trial.retried = began_ns, time.monotonic_ns()
+        node.kill()
+
+    def _undisturbed(self) -> Node:
+        return Node(self._forks, self._order(self.mode.name, Shot()))
+
+    def _settle(self, node: Node, trial: Trial, unsettled: frozenset[str] = _UNSETTLED) -> None:
+        """Ask until the answer is more than a request to come again."""
+
+        def settled() -> bool:
+            call = self._ask(node, trial).answered(PATIENCE_S)
+            trial.seen.append(call)
+            return call.returned_ns is not None and call.code not in unsettled
+
+        until(settled, f"a settled answer to {trial.case}", every_s=_RETRY_S)
+
+    def _ask(self, node: Node, trial: Trial) -> Asked:
+        return node.ask(Call(next(self._numbers), SCOPE, trial.key, 0, node=node.name), trial.content)
+
+    def _order(self, serves: str, shot: Shot, *, lines: bool = False) -> Order:
+        number = next(self._numbers)
+        return Order(
+            serves=serves,
+            store=self._place.url,
+            ledger=str(self._folder / "ledger.jsonl"),
+            trace=str(self._folder / f"{number}.trace"),
+            point=shot.point,
+            action=shot.action,
+            lease_ms=LEASE_MS,
+            upstream="" if serves == "upstream" else self._upstream,
+            lines=lines,
+        )
+
+    # --- looking at the store and the ledger ------------------------------------------------------
+
+    def _found(self, trial: Trial) -> Found | None:
+        identity = record_id(self._secret, "default", SCOPE, Key(trial.key))
+        deadline_s = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline_s:
+            with suppress(StoreError):  # it was killed, and the connection does not know yet
+                return self._records.perform(Read(identity))
+        raise TimeoutError(f"the store did not answer in {PATIENCE_S} s")
+
+    def _may_move(self, trial: Trial) -> bool:
+        """Whether nobody holds the record any more, by the store's own clock."""
+        found = self._found(trial)
+        held = found is not None and found.record.state is State.IN_PROGRESS
+        return found is None or not held or found.record.lease_until_ms < found.now_ms
+
+    def _stored(self, trial: Trial) -> Iterator[Stored]:
+        found = self._found(trial)
+        if found is None:
+            return
+        record = found.record
+        status, body = None, ""
+        if record.response is not None:
+            identity = record_id(self._secret, "default", SCOPE, Key(trial.key))
+            response = unseal(record.response, identity, self._secret, None).response
+            status, body = response.status, digest(response.body)
+        yield Stored(
+            time.monotonic_ns(),
+            found.now_ms,
+            SCOPE,
+            trial.key,
+            str(record.state),
+            record.token.hex(),
+            record.attempt,
+            record.lease_until_ms,
+            status=status,
+            body=body,
+        )
+
+    def _effects(self) -> dict[str, list[Effect]]:
+        effects: dict[str, list[Effect]] = defaultdict(list)
+        for effect in read_lines([as_line(self.rules) + "\n", *self._ledger.news()]).effects:
+            effects[effect.key].append(effect)
+        return effects
