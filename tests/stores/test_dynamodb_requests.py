@@ -128,7 +128,7 @@ def test_a_transition_is_one_request(shelf, state, event):
     """Every move of a record in progress is one conditional write."""
     claim = shelf.claim()
     shelf.clock.advance(LEASE_MS if GUARDS[event] is Guard.LAPSED else 0)
-    operations, happened = shelf.asked(lambda: shelf.store.perform(transition_of(event, claim)))
+    operations, happened = shelf.asked(lambda: shelf.store.perform(transition_of(event, claim, None)))
     assert happened
     assert operations == ["DeleteItem" if TABLE[state, event] is None else "UpdateItem"]
 
@@ -151,7 +151,7 @@ def test_an_update_that_is_sent_again_recognises_itself(shelf, event):
     claim = shelf.claim()
     shelf.clock.advance(LEASE_MS)
     shelf.service.trouble("lost", shelf.name, times=1)
-    operations, happened = shelf.asked(lambda: shelf.store.perform(transition_of(event, claim)))
+    operations, happened = shelf.asked(lambda: shelf.store.perform(transition_of(event, claim, None)))
     assert operations == ["UpdateItem", "UpdateItem"]
     assert happened
     assert shelf.store.perform(Read(shelf.record_id)).record.attempt == (2 if event is Event.TAKE_OVER else 1)
@@ -165,7 +165,7 @@ def test_a_delete_is_sent_once(shelf):
 
     def discard():
         with pytest.raises(StoreUnavailable, match="may or may not have been applied"):
-            shelf.store.perform(transition_of(Event.DISCARD, claim))
+            shelf.store.perform(transition_of(Event.DISCARD, claim, None))
 
     operations, _ = shelf.asked(discard)
     assert operations == ["DeleteItem"]
@@ -179,7 +179,7 @@ def test_every_reply_is_lost(shelf):
 
     def complete():
         with pytest.raises(StoreUnavailable, match="may or may not have been applied"):
-            shelf.store.perform(transition_of(Event.COMPLETE, claim))
+            shelf.store.perform(transition_of(Event.COMPLETE, claim, None))
 
     operations, _ = shelf.asked(complete)
     assert operations == ["UpdateItem"] * SENT_MAX
@@ -211,7 +211,7 @@ def test_what_the_service_refuses(shelf, kind, error, advice):
     claim = shelf.claim()
     shelf.service.trouble(kind, shelf.name)
     with pytest.raises(error, match=advice) as refused:
-        shelf.store.perform(transition_of(Event.DISCARD, claim))
+        shelf.store.perform(transition_of(Event.DISCARD, claim, None))
     assert shelf.name in str(refused.value)
     assert type(refused.value) is error
     shelf.service.trouble(kind, shelf.name, times=0)
@@ -234,9 +234,9 @@ def test_a_service_that_shows_no_item_when_it_refuses(shelf):
     operations, found = shelf.asked(shelf.claim)
     assert operations == ["PutItem", "GetItem"]
     assert found == claim
-    assert not shelf.store.perform(transition_of(Event.RENEW, Claim(shelf.record_id, token(), 1)))
-    assert not shelf.store.perform(transition_of(Event.RENEW, Claim(bytes(32), token(), 1)))
-    assert behind.perform(transition_of(Event.COMPLETE, claim))
+    assert not shelf.store.perform(transition_of(Event.RENEW, Claim(shelf.record_id, token(), 1), None))
+    assert not shelf.store.perform(transition_of(Event.RENEW, Claim(bytes(32), token(), 1), None))
+    assert behind.perform(transition_of(Event.COMPLETE, claim, None))
     assert shelf.state() is State.COMPLETED
 
 
@@ -550,7 +550,7 @@ def test_a_writer_that_is_behind_dates_nothing_back(shelf):
     """A record that was dated by a clock that is ahead is written on with its date, in one more request."""
     behind = shelf.another(clock=ManualClock(shelf.clock() - 3_600_000))
     claim = shelf.claim()
-    operations, happened = shelf.asked(lambda: behind.perform(transition_of(Event.COMPLETE, claim)))
+    operations, happened = shelf.asked(lambda: behind.perform(transition_of(Event.COMPLETE, claim, None)))
     assert happened
     assert operations == ["UpdateItem", "UpdateItem"]
     assert shelf.store.perform(Read(shelf.record_id)).record.settled_at_ms == shelf.clock()

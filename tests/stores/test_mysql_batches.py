@@ -21,6 +21,7 @@ from retrysafe.protocol.effects import (
     Purge,
     Purged,
     Read,
+    ReadDetails,
     ReleaseIfHeld,
     RenewIfHeld,
     ReplaceResponseIfSame,
@@ -194,7 +195,7 @@ def test_a_batch_agrees_with_memory(event, tmp_path):
     for expired in (True, False):
         for claim, before, _ in claims:
             if before is not None and (before is State.EXPIRED) is expired:
-                moves = [claim] + ([transition_of(paths[before], claim_of(claim))] if before in paths else [])
+                moves = [claim] + ([transition_of(paths[before], claim_of(claim), None)] if before in paths else [])
                 for move in moves:
                     assert [bool(store.perform(move)) for store in (memory, mysql)] == [True, True]
         if expired:
@@ -202,14 +203,18 @@ def test_a_batch_agrees_with_memory(event, tmp_path):
             assert memory.perform(Purge()) == mysql.perform(Purge()) == Purged(2, 0, more=False)
     clock.advance(WAIT_MS[GUARDS[event]])
     tries = [
-        transition_of(event, Claim(claim.record_id, secrets.token_bytes(16), 1) if stranger else claim_of(claim))
-        for claim, _, stranger in claims
+        transition_of(
+            event, Claim(claim.record_id, secrets.token_bytes(16), 1) if stranger else claim_of(claim), before
+        )
+        for claim, before, stranger in claims
     ]
     answers = asyncio.run(together(mysql, tries))
     assert answers == [memory.perform(attempt) for attempt in tries]
     assert True in answers
     reads = [Read(claim.record_id) for claim, _, _ in claims]
     assert asyncio.run(together(mysql, reads)) == [memory.perform(read) for read in reads]
+    looks = [ReadDetails(claim.record_id) for claim, _, _ in claims]
+    assert asyncio.run(together(mysql, looks)) == [memory.perform(look) for look in looks]
     mysql.close()
 
 

@@ -659,7 +659,8 @@ def test_stores_of_two_processes_are_one(tmp_path):
     for number, token in enumerate(tokens[0]):
         assert token in {claims[0][number].token, claims[1][number].token}
     for event in (Event.RELEASE, Event.RECLAIM):
-        moves = [[transition_of(event, Claim(bytes_of(n), t, 1)) for n, t in enumerate(tokens[0])] for _ in stores]
+        owned = [Claim(bytes_of(number), token, 1) for number, token in enumerate(tokens[0])]
+        moves = [[transition_of(event, claim, None) for claim in owned] for _ in stores]
         answers = race(moves)
         assert [sum(pair) for pair in zip(*answers, strict=True)] == [1] * len(tokens[0])
     for store in stores:

@@ -14,6 +14,7 @@ from collections.abc import Generator
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
+from retrysafe.errors import CallerError
 from retrysafe.model import Claim, Found, Record, Request, Response, State
 from retrysafe.protocol.key import Key
 from retrysafe.protocol.policy import Policy
@@ -72,7 +73,9 @@ class ClaimIfAbsent(Claiming[Found]):
         forget_after_ms: how long after its lease an abandoned record is kept.
         route: the entry of the routes table that the request matched, at most 255 characters; kept for
             people who look at many records, and decides nothing.
-        request: the sealed request, for whoever is to send it again when its owner is gone; None keeps none.
+        request: the sealed request, for whoever is to send it again when its owner is gone; None keeps none. It
+            stays with the record, through whatever becomes of that, until it is completed or deleted. The request
+            of a claim that finds a record is not kept.
     """
 
     record_id: bytes
@@ -131,10 +134,11 @@ class RenewIfHeld(Transition[bool]):
 class KeepJournalIfHeld(Transition[bool]):
     """Keep what the steps of an operation came to so far, in place of what was kept before (contract R102).
 
-    It stays with the record until that is completed: a later attempt goes on from it.
+    It stays with the record until that is completed or deleted: a later attempt goes on from it, and keeps its own
+    in its place.
 
     Attributes:
-        claim: the owner's; the record must be in progress.
+        claim: the owner's; the record must be in progress, and an owner whose lease has lapsed still holds it.
         journal: the sealed journal.
     """
 
@@ -201,7 +205,10 @@ class ForgetIfOver(Transition[bool]):
 
 @value
 class CompleteIfUnknown(Transition[bool]):
-    """Somebody found out that it took effect: keep an answer for a record that is unknown under `seen_token`."""
+    """Somebody found out that it took effect: keep an answer for a record that is unknown under `seen_token`.
+
+    From there on it is as if its owner had completed it: the attributes are those of `CompleteIfHeld`.
+    """
 
     record_id: bytes
     seen_token: bytes
@@ -212,7 +219,10 @@ class CompleteIfUnknown(Transition[bool]):
 
 @value
 class ReleaseIfUnknown(Transition[bool]):
-    """Somebody found out that it did not take effect: make a record that is unknown under `seen_token` retryable."""
+    """Somebody found out that it did not take effect: make a record that is unknown under `seen_token` retryable.
+
+    Its request and its journal stay, for the next attempt.
+    """
 
     record_id: bytes
     seen_token: bytes
@@ -221,7 +231,11 @@ class ReleaseIfUnknown(Transition[bool]):
 
 @value
 class RevokeIfSeen(Transition[bool]):
-    """Take the claim away from the owner that `seen_token` belongs to: the record in progress becomes retryable."""
+    """Take the claim away from the owner that `seen_token` belongs to: the record in progress becomes retryable.
+
+    Whether its lease has lapsed does not matter. The token stays with the record, but an owner can settle only what
+    is in progress or unknown: whatever it says afterwards is refused.
+    """
 
     record_id: bytes
     seen_token: bytes
@@ -230,7 +244,10 @@ class RevokeIfSeen(Transition[bool]):
 
 @value
 class ForgetIfSeen(Transition[bool]):
-    """Delete a record that is not in progress, if it is still in `seen_state` under `seen_token`."""
+    """Delete a record that is not in progress, if it is still in `seen_state` under `seen_token`.
+
+    Its history stays.
+    """
 
     record_id: bytes
     seen_token: bytes
@@ -269,7 +286,7 @@ class Details:
         found: the record, and the store's clock; None if there is no record.
         request: the sealed request, if one was kept and the record is not completed.
         journal: the sealed journal of its steps, if there were any and the record is not completed.
-        history: what was added to it, oldest first; it outlives the record.
+        history: the entries that were added and whose time is not over, in the order in which they were added.
     """
 
     found: Found | None
@@ -280,7 +297,10 @@ class Details:
 
 @value
 class ReadDetails(Transition[Details]):
-    """Everything that is kept of one record id, from where writes go. Changes nothing."""
+    """Everything that is kept of one record id, from where writes go. Changes nothing.
+
+    The record, its request and its journal are of one moment.
+    """
 
     record_id: bytes
 
@@ -292,15 +312,29 @@ HISTORY_ENTRY_BYTES_MAX = 8_192
 class AddHistory(Transition[bool]):
     """Add an entry to the history of a record id, which nothing changes afterwards. The answer is always true.
 
+    A history belongs to the id, not to the record: it is there before the record and after it. When an entry's time
+    is over, nobody sees it any more, and a purge deletes it. An addition whose reply was lost may have been made:
+    who repeats it adds the entry twice.
+
     Attributes:
         record_id: whose; there need not be a record.
-        entry: at most `HISTORY_ENTRY_BYTES_MAX`.
+        entry: at most `HISTORY_ENTRY_BYTES_MAX`; kept as it is given.
         keep_ms: from now, how long this entry is kept.
+
+    Raises:
+        CallerError: the entry is longer.
     """
 
     record_id: bytes
     entry: bytes
     keep_ms: int
+
+    def __post_init__(self) -> None:
+        if len(self.entry) > HISTORY_ENTRY_BYTES_MAX:
+            raise CallerError(
+                f"an entry of a history has at most {HISTORY_ENTRY_BYTES_MAX} bytes, and this one has "
+                f"{len(self.entry)}: shorten what is noted"
+            )
 
 
 # --- for the store, of many records -------------------------------------------------------------
@@ -308,7 +342,7 @@ class AddHistory(Transition[bool]):
 
 @value
 class Purged:
-    """What one batch of purging did: records expired, records forgotten, whether more are due."""
+    """What one batch of purging did: records expired, records forgotten, whether more is due, of histories too."""
 
     expired: int
     forgotten: int
@@ -317,7 +351,7 @@ class Purged:
 
 @value
 class Purge(Transition[Purged]):
-    """Expire and forget what is due, at most `batch_max` records of each."""
+    """Expire and forget what is due, at most `batch_max` records of each, and as many histories or their entries."""
 
     batch_max: int = 200
 
@@ -377,10 +411,11 @@ class RecordsPage:
 class ListRecords(Transition[RecordsPage]):
     """The next records in some states, in an order of the store's own, about `batch_max` of them.
 
-    What stands in such a state from the first page to the last is on one of them at least; a page may be empty.
+    What stands in such a state from the first page to the last is on one of them at least; a store may repeat one,
+    and a page may be empty.
 
     Attributes:
-        states: which records.
+        states: which records; the order of the states is of no importance.
         route: only those that were claimed under it; None is every route.
         after: empty for the first page, then the `next_after` of the page before; opaque.
         batch_max: how many at most, where the store can count them beforehand.
@@ -396,7 +431,8 @@ class ListRecords(Transition[RecordsPage]):
 class ListAbandoned(Transition[RecordsPage]):
     """The next records in progress whose lease has lapsed and whose request was kept; pages as for `ListRecords`.
 
-    It is asked for again and again beside live traffic, so a store with tables answers it from an index.
+    It is asked for again and again beside live traffic, so a store with tables answers it from an index, and says
+    first what was abandoned first.
     """
 
     after: bytes = b""

@@ -12,9 +12,9 @@ House rules:
 Why these moves and no others: a record in progress may become anything, but only by its owner (the
 token says who that is) or after its lease. `unknown` is left only by knowledge: the late owner, or
 somebody who looked. An operator may take a claim away, or forget a record that nobody holds: by hand
-only, and it is kept in the record's history. `completed` never runs again. `retryable` is the one state from which a second
-attempt starts without a lapsed lease, because it is reached only with proof that nothing happened
-(contract part D, R37-R45).
+only, and it is kept in the record's history. `completed` never runs again. `retryable` is the one state
+from which a second attempt starts without a lapsed lease, because it is reached only with proof that
+nothing happened (contract part D, R37-R45).
 """
 
 from __future__ import annotations

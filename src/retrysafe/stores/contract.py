@@ -27,10 +27,23 @@ reads the record again and looks for its token.
 abandoned or settled. Only `Purge` and `ForgetIfOver` delete what nobody discarded, and only when the
 record's `forget_at_ms` has come; `Purge` first marks a lapsed record unknown, then forgets it.
 
+**What is kept beside a record.** The request of its first claim, if that brought one, and the latest journal that
+an owner kept: through releases, take-overs and doubt, until the record is completed or deleted, and no longer. A
+claim and a read never load them, only `ReadDetails` does; so they cost a replay nothing. They are of one moment
+with the record: whoever sees it in progress sees what a later attempt would go on from.
+
+**A history** belongs to a record id, and is there before the record and after it. Entries are only ever added; each
+is kept for its own time, by the store's clock, and nobody sees it any longer than that. A purge deletes what is
+over, as many at once as records, and says that there is more as long as there is.
+
+**Lists** (`ListRecords`, `ListAbandoned`) go page by page, beside live traffic: each page is soon answered, however
+many records there are, and what stands from the first page to the last is on one of them. They never carry a
+response, a request or a journal. In a store with tables, which records were abandoned is answered from an index.
+
 **Asyncio.** `submit` returns a future at once, and nothing cancels it: a task that is cancelled while it
 waits learns so when the answer is there (`Pending`). So whoever claims always knows what came of it.
 
-**Looking at many.** `ListResponses`, `TakeStats` and `CountAnswers` are for operators and for counts that
+**Looking at many.** Lists, `ListResponses`, `TakeStats` and `CountAnswers` are for operators and for counts that
 are written in batches: never on the path of a request. What `TakeStats` counts may have changed while it
 counted; each record is counted as it once was. Counts that a reply was lost of are not sent again.
 

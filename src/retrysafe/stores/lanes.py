@@ -38,7 +38,7 @@ from retrysafe.value import value
 T = TypeVar("T")
 
 BATCH_MAX = 256
-BATCH_BYTES_MAX = 4 << 20  # of responses; one that is larger goes alone
+BATCH_BYTES_MAX = 4 << 20  # of responses, requests and the like; one that is larger goes alone
 CONFLICTS_MAX = 20
 CONFLICT_PAUSE_S = 0.01
 CLOSE_S = 10.0
@@ -121,7 +121,10 @@ def record_of(transition: Any) -> bytes:
 
 
 def _size_bytes(transition: Transition[Any]) -> int:
-    return sum(len(getattr(transition, name, b"")) for name in ("response", "seen_response"))
+    return sum(len(getattr(transition, name, None) or b"") for name in _LARGE)
+
+
+_LARGE = ("response", "seen_response", "request", "journal", "entry")
 
 
 def take(waiting: deque[C]) -> list[list[list[C]]]:

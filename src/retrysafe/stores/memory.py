@@ -307,7 +307,9 @@ class MemoryStore:
             found=None if record is None else Found(record, self._now_ms),
             request=self._requests.get(record_id),
             journal=self._journals.get(record_id),
-            history=tuple(entry for _, entry in self._histories.get(record_id, ())),
+            history=tuple(
+                entry for forget_at_ms, entry in self._histories.get(record_id, ()) if forget_at_ms > self._now_ms
+            ),
         )
 
     def _move(self, event: Event, record_id: bytes, seen_token: bytes, **written: Any) -> bool:

@@ -94,20 +94,30 @@ def plan_of(transition: Transition[Any], *, writing: bool) -> Plan[Any]:
             return _read_details(transition)
         case AddHistory():
             return _add_history(transition)
+        case AgreeOnSecret():
+            return _agree(transition)
+        case _ if type(transition) in sql.CHANGES:
+            return _compare_and_set(transition)
+        case _:
+            return _plan_of_many(transition)
+
+
+def _plan_of_many(transition: Transition[Any]) -> Plan[Any]:
+    match transition:
         case Purge():
             return _purge(transition)
-        case ListRecords() | ListAbandoned():
+        case ListRecords():
             return _list_records(transition)
+        case ListAbandoned():
+            return _list_abandoned(transition)
         case ListResponses():
             return _list_responses(transition)
         case CountAnswers():
             return _count_answers(transition)
         case TakeStats():
             return _take_stats(transition)
-        case AgreeOnSecret():
-            return _agree(transition)
         case _:
-            return _compare_and_set(transition)
+            raise AssertionError(f"no plan for {type(transition).__name__}")
 
 
 def _claim(claim: ClaimIfAbsent, *, writing: bool) -> Plan[Found]:
@@ -133,20 +143,19 @@ def _read(read: Read) -> Plan[Found | None]:
 
 
 def _read_details(read: ReadDetails) -> Plan[Details]:
-    which = {"record_id": read.record_id}
-    rows = yield Look(sql.RECORD, which)
-    extras = yield Look(sql.EXTRAS, which)
-    entries = yield Look(sql.HISTORY, which)
+    rows = yield Look(sql.DETAILS, {"record_id": read.record_id})
     now_ms = yield Now.TO_READ
-    found = Found(_record(rows[0]), now_ms) if rows else None
-    request, journal = extras[0] if extras else (None, None)
+    entries = yield Look(sql.HISTORY, {"record_id": read.record_id, "now_ms": now_ms})
+    found, request, journal = None, None, None
+    if rows:
+        (*record, request, journal) = rows[0]
+        found = Found(_record(record), now_ms)
     return Details(found, request, journal, tuple(entry for (entry,) in entries))
 
 
 def _add_history(addition: AddHistory) -> Plan[bool]:
     now_ms = yield Now.TO_WRITE
-    values = {"record_id": addition.record_id, "entry": addition.entry, "keep_ms": addition.keep_ms}
-    yield Change(sql.ADD_HISTORY, {**values, "now_ms": now_ms})
+    yield Change(sql.ADD_HISTORY, _values(addition, now_ms))
     return True
 
 
@@ -160,7 +169,7 @@ def _compare_and_set(transition: Transition[bool]) -> Plan[bool]:
 def _purge(purge: Purge) -> Plan[Purged]:
     """Forget before expiring, so that what is over altogether is deleted and not first emptied."""
     now_ms = yield Now.TO_READ
-    if not ((yield Look(sql.DUE, {"now_ms": now_ms})) or (yield Look(sql.HISTORY_DUE, {"now_ms": now_ms}))):
+    if not (yield from _is_due(now_ms)):
         return Purged(expired=0, forgotten=0, more=False)
     now_ms = yield Now.TO_WRITE
     batch = {"now_ms": now_ms, "batch_max": purge.batch_max}
@@ -168,24 +177,79 @@ def _purge(purge: Purge) -> Plan[Purged]:
     expired = yield Change(sql.PURGE_EXPIRE, batch)
     yield Change(sql.PURGE_ABANDON, batch)
     yield Change(sql.PURGE_HISTORY, batch)
-    more = (yield Look(sql.DUE, {"now_ms": now_ms})) or (yield Look(sql.HISTORY_DUE, {"now_ms": now_ms}))
-    return Purged(expired, forgotten, more=bool(more))
+    more = yield from _is_due(now_ms)
+    return Purged(expired, forgotten, more=more)
 
 
-def _list_records(wish: ListRecords | ListAbandoned) -> Plan[RecordsPage]:
+def _is_due(now_ms: int) -> Plan[bool]:
+    due = (yield Look(sql.DUE, {"now_ms": now_ms})) or (yield Look(sql.HISTORY_DUE, {"now_ms": now_ms}))
+    return bool(due)
+
+
+def _list_records(wish: ListRecords) -> Plan[RecordsPage]:
     now_ms = yield Now.TO_READ
-    values: dict[str, bytes | int | str | None] = {"after": wish.after, "batch_max": wish.batch_max}
-    if isinstance(wish, ListRecords):
-        rows = yield Look(sql.RECORDS, {**values, "states": ",".join(wish.states), "route": wish.route})
-    else:
-        rows = yield Look(sql.ABANDONED, {**values, "now_ms": now_ms})
-    return records_page_of(rows, now_ms, wish.batch_max)
+    ends = yield Look(sql.PORTION_END, {"after": wish.after, "portion": sql.PORTION})
+    rows = yield Look(sql.RECORDS, records_values(wish, ends))
+    return records_page_of(rows, now_ms, wish.batch_max, ends)
 
 
-def records_page_of(rows: Sequence[Row], now_ms: int, batch_max: int) -> RecordsPage:
-    """The rows of `sql.RECORDS` or `sql.ABANDONED` as a page: a full one is not the last."""
+def records_values(wish: ListRecords, ends: Sequence[Row]) -> Values:
+    """The parameters of `sql.RECORDS`.
+
+    Args:
+        wish: what is listed.
+        ends: the rows of `sql.PORTION_END`: up to where this page looks; none if it looks at all that is left.
+    """
+    last = ends[0][0] if ends else _LAST_OF_ALL
+    return {"after": wish.after, "last": last, "batch_max": wish.batch_max, "route": wish.route} | {
+        "states": ",".join(wish.states)
+    }
+
+
+_LAST_OF_ALL = b"\xff" * 32
+
+
+def records_page_of(rows: Sequence[Row], now_ms: int, batch_max: int, ends: Sequence[Row]) -> RecordsPage:
+    """The rows of `sql.RECORDS` as a page: not the last if it is full, or did not look at all that is left.
+
+    Args:
+        rows: the id, and the record.
+        now_ms: the store's clock.
+        batch_max: what was asked for.
+        ends: as for `records_values`.
+    """
     listed = tuple(Listed(record_id, _record(row)) for record_id, *row in rows)
-    return RecordsPage(listed, now_ms, listed[-1].record_id if len(listed) == batch_max else None)
+    if len(listed) == batch_max:
+        return RecordsPage(listed, now_ms, listed[-1].record_id)
+    return RecordsPage(listed, now_ms, ends[0][0] if ends else None)
+
+
+def _list_abandoned(wish: ListAbandoned) -> Plan[RecordsPage]:
+    now_ms = yield Now.TO_READ
+    rows = yield Look(sql.ABANDONED, {**abandoned_values(wish), "now_ms": now_ms})
+    return abandoned_page_of(rows, now_ms, wish.batch_max)
+
+
+def abandoned_values(wish: ListAbandoned) -> Values:
+    """The parameters of `sql.ABANDONED`, but for the time: its pages go by the end of the lease, and then by the id."""
+    return {
+        "after_ms": int.from_bytes(wish.after[:_LEASE_BYTES], signed=True),
+        "after": wish.after[_LEASE_BYTES:],
+        "batch_max": wish.batch_max,
+    }
+
+
+def abandoned_page_of(rows: Sequence[Row], now_ms: int, batch_max: int) -> RecordsPage:
+    """The rows of `sql.ABANDONED` as a page: a full one is not the last."""
+    listed = tuple(Listed(record_id, _record(row)) for record_id, *row in rows)
+    if len(listed) < batch_max:
+        return RecordsPage(listed, now_ms, None)
+    last = listed[-1]
+    lease_until = last.record.lease_until_ms.to_bytes(_LEASE_BYTES, signed=True)
+    return RecordsPage(listed, now_ms, lease_until + last.record_id)
+
+
+_LEASE_BYTES = 8
 
 
 def _list_responses(wish: ListResponses) -> Plan[ResponsesPage]:
@@ -273,7 +337,8 @@ def _first_record(claim: ClaimIfAbsent, now_ms: int) -> Record:
 
 
 _CLAIMED = State(target(Event.CLAIM) or "")
-_ATTRIBUTES = {kind: tuple(field.name for field in fields(cast(Any, kind))) for kind in (ClaimIfAbsent, *sql.CHANGES)}
+_KINDS: tuple[type[Transition[Any]], ...] = (ClaimIfAbsent, AddHistory, *sql.CHANGES)
+_ATTRIBUTES = {kind: tuple(field.name for field in fields(cast(Any, kind))) for kind in _KINDS}
 
 
 def _values(transition: Transition[Any], now_ms: int) -> Values:

@@ -8,7 +8,7 @@ and the token alone; at SERIALIZABLE the server may undo it for a conflict, and 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,12 +16,19 @@ from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
 from retrysafe.model import Found, Record, State
 from retrysafe.protocol.effects import (
     DAY_MS,
+    AddHistory,
     ClaimIfAbsent,
     CountAnswers,
+    Details,
+    ListAbandoned,
+    ListRecords,
     ListResponses,
     Purge,
     Purged,
     Read,
+    ReadDetails,
+    RecordsPage,
+    ResponsesPage,
     Stats,
     TakeStats,
     Transition,
@@ -29,8 +36,17 @@ from retrysafe.protocol.effects import (
 from retrysafe.protocol.states import Event
 from retrysafe.stores.clock import Told
 from retrysafe.stores.lanes import CONFLICTS_MAX, Then, Verdict, record_of
-from retrysafe.stores.plan import page_of, stats_of, summed
-from retrysafe.stores.postgres_sql import Statements, parameters
+from retrysafe.stores.plan import (
+    abandoned_page_of,
+    abandoned_values,
+    page_of,
+    records_page_of,
+    records_values,
+    stats_of,
+    summed,
+)
+from retrysafe.stores.postgres_sql import Question, Statements, parameters
+from retrysafe.stores.sql import PORTION
 
 CONNECT_S = 5.0
 ANSWER_S = 30.0
@@ -166,22 +182,45 @@ class PostgresSession(ABC):
                 return await self._claim(transitions)
             case Read():
                 return await self._read(transitions)
-            case Purge() as purge:
-                return [await self._purge(purge)]
-            case ListResponses(after, batch_max):
-                return [page_of(await self.fetch(statements.responses, after, batch_max), batch_max)]
-            case CountAnswers() as counting:
-                return [await self._count_answers(counting)]
-            case TakeStats(days):
-                return [await self._take_stats(days)]
-            case first:
+            case ReadDetails():
+                return await self._read_details(transitions)
+            case AddHistory():
+                return await self._add_history(transitions)
+            case first if type(first) in statements.changes:
                 rows = await self._fetch_timed(statements.changes[type(first)], *parameters(transitions))
                 changed = {row[0] for row in rows}
                 return [record_of(transition) in changed for transition in transitions]
+            case first:
+                return [await self._run_on_many(first)]
+
+    async def _run_on_many(self, transition: Transition[Any]) -> Any:
+        match transition:
+            case Purge():
+                return await self._purge(transition)
+            case ListRecords():
+                return await self._list_records(transition)
+            case ListAbandoned():
+                return await self._list_abandoned(transition)
+            case ListResponses():
+                return await self._list_responses(transition)
+            case CountAnswers():
+                return await self._count_answers(transition)
+            case TakeStats(days):
+                return await self._take_stats(days)
+            case _:
+                raise AssertionError(f"no statement for {type(transition).__name__}")
 
     async def _fetch_timed(self, statement: str, *values: Any) -> Sequence[Sequence[Any]]:
         """The rows of a statement that asks what time it is."""
         return await self.fetch(statement, self.place.told.now_ms, *values)
+
+    async def _ask(self, question: Question, given: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """The rows of a question."""
+        return await self.fetch(question.text, *question.values(given))
+
+    async def _now(self) -> int:
+        ((now_ms,),) = await self._fetch_timed(self.place.statements.now)
+        return int(now_ms)
 
     async def _claim(self, claims: Sequence[Transition[Any]]) -> Sequence[Found]:
         """What another connection made in the moment of a claim, the statement neither saw nor could insert."""
@@ -196,22 +235,65 @@ class PostgresSession(ABC):
         raise StoreUnavailable(f"{self.place.name}: a record came and went {CONFLICTS_MAX} times while it was claimed")
 
     async def _read(self, reads: Sequence[Transition[Any]]) -> Sequence[Found | None]:
-        rows = await self._fetch_timed(self.place.statements.read, [record_of(read) for read in reads])
-        if any(row[-1] for row in rows):
+        rows = await self._read_rows(self.place.statements.read, reads)
+        return [_found(row) if row else None for row in rows]
+
+    async def _read_rows(self, statement: str, reads: Sequence[Transition[Any]]) -> Sequence[Sequence[Any] | None]:
+        """The row of each record that is read; None where there is none."""
+        rows = await self._fetch_timed(statement, [record_of(read) for read in reads])
+        if any(row[_IN_RECOVERY] for row in rows):
             raise StoreUnavailable(f"{self.place.name} is in recovery, a standby: what it says may be old")
-        found = {row[0]: _found(row) for row in rows if row[1] is not None}
-        return [found.get(record_of(read)) for read in reads]
+        there = {row[0]: row for row in rows if row[1] is not None}
+        return [there.get(record_of(read)) for read in reads]
+
+    async def _read_details(self, reads: Sequence[Transition[Any]]) -> Sequence[Details]:
+        rows = await self._read_rows(self.place.statements.details, reads)
+        entries = await self._fetch_timed(self.place.statements.history, [record_of(read) for read in reads])
+        histories: dict[bytes, list[bytes]] = {}
+        for record_id, entry in entries:
+            histories.setdefault(record_id, []).append(entry)
+        every_history = [tuple(histories.get(record_of(read), ())) for read in reads]
+        return [
+            Details(_found(row), row[-2], row[-1], history) if row else Details(None, None, None, history)
+            for row, history in zip(rows, every_history, strict=True)
+        ]
+
+    async def _add_history(self, additions: Sequence[Transition[Any]]) -> Sequence[bool]:
+        missing = additions
+        for _ in range(CONFLICTS_MAX):
+            rows = await self._fetch_timed(self.place.statements.add_history, *parameters(missing))
+            added = {row[0] for row in rows}
+            missing = [addition for addition in missing if record_of(addition) not in added]
+            if not missing:
+                return [True] * len(additions)
+        raise StoreUnavailable(f"{self.place.name}: too many add to one history at once; try again")
 
     async def _purge(self, purge: Purge) -> Purged:
         """Forget before expiring, so that what is over altogether is deleted and not first emptied."""
         statements = self.place.statements
-        counts = dict.fromkeys(statements.purges, 0)
+        counts, entries = dict.fromkeys(statements.purges, 0), 0
         if await self._fetch_timed(statements.due):
             for event, statement in statements.purges.items():
                 counts[event] = len(await self._fetch_timed(statement, purge.batch_max))
-        done = any(counts.values())  # if not, what is due is in other hands, which will do it
-        more = done and bool(await self._fetch_timed(statements.due))
+            entries = len(await self._fetch_timed(statements.purge_history, purge.batch_max))
+        done = entries or any(counts.values())  # if not, what is due is in other hands, which will do it
+        more = bool(done) and bool(await self._fetch_timed(statements.due))
         return Purged(expired=counts[Event.EXPIRE], forgotten=counts[Event.FORGET], more=more)
+
+    async def _list_responses(self, wish: ListResponses) -> ResponsesPage:
+        given = {"after": wish.after, "batch_max": wish.batch_max}
+        return page_of(await self._ask(self.place.statements.responses, given), wish.batch_max)
+
+    async def _list_records(self, wish: ListRecords) -> RecordsPage:
+        now_ms = await self._now()
+        ends = await self._ask(self.place.statements.portion_end, {"after": wish.after, "portion": PORTION})
+        rows = await self._ask(self.place.statements.listed, records_values(wish, ends))
+        return records_page_of(rows, now_ms, wish.batch_max, ends)
+
+    async def _list_abandoned(self, wish: ListAbandoned) -> RecordsPage:
+        now_ms = await self._now()
+        rows = await self._ask(self.place.statements.abandoned, {**abandoned_values(wish), "now_ms": now_ms})
+        return abandoned_page_of(rows, now_ms, wish.batch_max)
 
     async def _count_answers(self, counting: CountAnswers) -> bool:
         """Forgetting is a statement of its own: done without the other it is no harm, and engines may want it so."""
@@ -222,13 +304,14 @@ class PostgresSession(ABC):
 
     async def _take_stats(self, days: int) -> Stats:
         statements = self.place.statements
-        ((now_ms,),) = await self._fetch_timed(statements.now)
+        now_ms = await self._now()
         self.answer_s = COUNTED_S
         try:
             records = await self.fetch(statements.record_counts)
         finally:
             self.answer_s = ANSWER_S
-        return stats_of(now_ms, records, await self.fetch(statements.answer_counts, now_ms // DAY_MS - days))
+        since = {"last_day": now_ms // DAY_MS - days}
+        return stats_of(now_ms, records, await self._ask(statements.answer_counts, since))
 
     # --- failures ---------------------------------------------------------------------------------
 
@@ -282,6 +365,9 @@ def refuse_newer(place: Place, must_know: int) -> None:
 def _quotes_values(error: Exception) -> bool:
     """Is it about a value, which its text repeats then: a row with a response, "Failing row contains"?"""
     return str(getattr(error, "sqlstate", None) or "").startswith(("22", "23"))
+
+
+_IN_RECOVERY = 14  # its place in a row of `Statements.read`, after what `_found` takes
 
 
 def _found(row: Sequence[Any]) -> Found:

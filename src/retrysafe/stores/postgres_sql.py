@@ -18,7 +18,15 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
-from retrysafe.protocol.effects import ANSWER_DAYS_KEPT, DAY_MS, AnswerCount, ClaimIfAbsent, Transition
+from retrysafe.model import State
+from retrysafe.protocol.effects import (
+    ANSWER_DAYS_KEPT,
+    DAY_MS,
+    AddHistory,
+    AnswerCount,
+    ClaimIfAbsent,
+    Transition,
+)
 from retrysafe.protocol.states import Event, target
 from retrysafe.stores import sql
 
@@ -31,10 +39,11 @@ LOCK_MS = 2_000
 _NOW = "greatest(clock_ms, claimed_at_ms, settled_at_ms)"
 _TODAY = f"(SELECT clock_ms / {DAY_MS} FROM clock)"
 _ONE_NOW = "(SELECT clock_ms FROM clock)"  # known before the index is searched, and so a place to search for in it
+_ENTRY_DUE = f"forget_at_ms <= {_ONE_NOW} ORDER BY forget_at_ms"
 _DUE = "(CASE WHEN response IS NULL THEN forget_at_ms ELSE expires_at_ms END)"  # as in the index
 
 
-_TYPES = {"bytes": "bytea", "int": "bigint", "str": "text"}
+_TYPES = {"bytes": "bytea", "bytes | None": "bytea", "int": "bigint", "str": "text", "State": "text"}
 
 
 def _attributes(kind: type[Any]) -> dict[str, str]:
@@ -48,7 +57,7 @@ def _attributes(kind: type[Any]) -> dict[str, str]:
     return names
 
 
-_KINDS: tuple[type[Transition[Any]], ...] = (ClaimIfAbsent, *sql.MOVES)
+_KINDS: tuple[type[Transition[Any]], ...] = (ClaimIfAbsent, AddHistory, *sql.MOVES)
 _ATTRIBUTES: dict[type[Any], dict[str, str]] = {kind: _attributes(kind) for kind in (*_KINDS, AnswerCount)}
 
 
@@ -60,9 +69,14 @@ def parameters(batch: Sequence[Any]) -> list[list[Any]]:
     """
     first = batch[0]
     return [
-        [getattr(one if hasattr(first, name) else one.claim, name) for one in batch]
+        [_plain(getattr(one if hasattr(first, name) else one.claim, name)) for one in batch]
         for name in _ATTRIBUTES[type(first)]
     ]
+
+
+def _plain(value: Any) -> Any:
+    """A state as the text that it is: of a text with a type of its own, drivers have their own ideas."""
+    return value.value if isinstance(value, State) else value
 
 
 def _asked(kind: type[Any]) -> str:
@@ -75,6 +89,42 @@ def _asked(kind: type[Any]) -> str:
 def _filled(text: str, now: str) -> str:
     """A text of `sql` with the time and the columns of the batch in place of its parameters."""
     return re.sub(r":(\w+)", lambda name: now if name[1] == "now_ms" else f"asked_{name[1]}", text)
+
+
+_GIVEN = {
+    "after": "bytea",
+    "after_ms": "bigint",
+    "batch_max": "bigint",
+    "last": "bytea",
+    "last_day": "bigint",
+    "now_ms": "bigint",
+    "portion": "bigint",
+    "route": "text",
+    "states": "text",
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """A statement that is given values of its own, and not a batch.
+
+    Attributes:
+        text: with `$1` and so on.
+        names: of the values, in their order.
+    """
+
+    text: str
+    names: Sequence[str]
+
+    def values(self, given: Mapping[str, Any]) -> Sequence[Any]:
+        """Those that it is given, in their order."""
+        return [given[name] for name in self.names]
+
+
+def _question(text: str) -> Question:
+    names = list(dict.fromkeys(re.findall(r":(\w+)", text)))
+    numbered = re.sub(r":(\w+)", lambda name: f"${names.index(name[1]) + 1}::{_GIVEN[name[1]]}", text)
+    return Question(numbered, names)
 
 
 @dataclass(frozen=True)
@@ -112,10 +162,40 @@ class Statements:
     @cached_property
     def read(self) -> str:
         """A row for each record that was asked for, whether it is there or not; and is the answer a standby's?"""
+        return self._read("")
+
+    @cached_property
+    def details(self) -> str:
+        """As for `read`, with the request and the journal."""
+        return self._read(", request, journal")
+
+    def _read(self, more: str) -> str:
         return (
-            f"WITH {self._clock} SELECT asked_record_id, {sql.COLUMNS}, {_NOW}, {self.in_recovery}"
+            f"WITH {self._clock} SELECT asked_record_id, {sql.COLUMNS}, {_NOW}, {self.in_recovery}{more}"
             f" FROM unnest($2::bytea[]) AS asked(asked_record_id) CROSS JOIN clock"
             f" LEFT JOIN {self.records} ON record_id = asked_record_id"
+        )
+
+    @cached_property
+    def history(self) -> str:
+        """The entries of the histories that were asked for, each with its record id; oldest first."""
+        return (
+            f"WITH {self._clock} SELECT record_id, entry FROM clock CROSS JOIN {self.schema}.history"
+            " WHERE record_id = ANY ($2::bytea[]) AND forget_at_ms > clock_ms ORDER BY place"
+        )
+
+    @cached_property
+    def add_history(self) -> str:
+        """Add a batch of entries, each to another history; it answers with the ids of those that it added to.
+
+        The next place may be taken by another connection in just this moment: then it adds nothing.
+        """
+        new = ", ".join(_filled(written, "clock_ms") for written in sql.ADDED.values())
+        latest = f"SELECT max(place) FROM {self.schema}.history WHERE record_id = asked_record_id"
+        return (
+            f"WITH {self._clock} INSERT INTO {self.schema}.history ({', '.join(sql.ADDED)}, place)"
+            f" SELECT {new}, coalesce(({latest}), 0) + 1 FROM {_asked(AddHistory)} CROSS JOIN clock"
+            " ON CONFLICT (record_id, place) DO NOTHING RETURNING record_id"
         )
 
     @cached_property
@@ -130,8 +210,9 @@ class Statements:
     @cached_property
     def due(self) -> str:
         """Is anything due? A row if so."""
-        longest = f"SELECT 1 FROM {self.records} WHERE {_DUE} <= {_ONE_NOW} ORDER BY {_DUE} LIMIT 1"
-        return f"WITH {self._clock} {longest}"  # ordered, so that the index says that nothing is
+        record = f"SELECT 1 FROM {self.records} WHERE {_DUE} <= {_ONE_NOW} ORDER BY {_DUE} LIMIT 1"
+        entry = f"SELECT 1 FROM {self.schema}.history WHERE {_ENTRY_DUE} LIMIT 1"
+        return f"WITH {self._clock} ({record}) UNION ALL ({entry})"  # ordered, so that the index says that nothing is
 
     @cached_property
     def purges(self) -> Mapping[Event, str]:
@@ -147,14 +228,39 @@ class Statements:
         }
 
     @cached_property
+    def purge_history(self) -> str:
+        """Delete as many as $2 entries whose time is over."""
+        longest_due = f"FROM {self.schema}.history WHERE {_ENTRY_DUE} LIMIT $2::bigint"
+        if self.portable:
+            these = f"(record_id, place) IN (SELECT record_id, place {longest_due})"
+        else:
+            these = f"ctid = ANY (ARRAY(SELECT ctid {longest_due} FOR UPDATE SKIP LOCKED))"
+        return f"WITH {self._clock} DELETE FROM {self.schema}.history WHERE {these} RETURNING place"
+
+    @cached_property
     def now(self) -> str:
         """The time."""
         return f"WITH {self._clock} SELECT clock_ms FROM clock"
 
     @cached_property
-    def responses(self) -> str:
-        """The heads of as many as $2 stored responses, of the records after $1."""
-        return self._placed(sql.RESPONSES).replace(":after", "$1::bytea").replace(":batch_max", "$2::bigint")
+    def responses(self) -> Question:
+        """The heads of some stored responses."""
+        return _question(self._placed(sql.RESPONSES))
+
+    @cached_property
+    def portion_end(self) -> Question:
+        """Up to which record a page of `listed` looks."""
+        return _question(self._placed(sql.PORTION_END))
+
+    @cached_property
+    def listed(self) -> Question:
+        """Some records in some states."""
+        return _question(self._placed(sql.RECORDS).replace("instr(", "strpos("))
+
+    @cached_property
+    def abandoned(self) -> Question:
+        """Some records that were abandoned."""
+        return _question(self._placed(sql.ABANDONED))
 
     @cached_property
     def record_counts(self) -> str:
@@ -162,9 +268,9 @@ class Statements:
         return self._placed(sql.RECORD_COUNTS)
 
     @cached_property
-    def answer_counts(self) -> str:
-        """The answers of each route, of the days after $1."""
-        return self._placed(sql.ANSWER_COUNTS).replace(":last_day", "$1::bigint")
+    def answer_counts(self) -> Question:
+        """The answers of each route, of the latest days."""
+        return _question(self._placed(sql.ANSWER_COUNTS))
 
     @cached_property
     def forget_answers(self) -> str:

@@ -122,9 +122,12 @@ CHANGES = {
 
 # --- purging: each statement looks at the records that have been due longest, so that it stays short ---
 
+# A release that knew of no request may have completed a record that has one: that goes with the response at the latest.
+_EMPTIED = "response = NULL, request = NULL, journal = NULL"
+
 PURGES = {
     Event.FORGET: ("", "forget_at_ms <= :now_ms"),
-    Event.EXPIRE: ("response = NULL", "expires_at_ms <= :now_ms AND forget_at_ms > :now_ms"),
+    Event.EXPIRE: (_EMPTIED, "expires_at_ms <= :now_ms AND forget_at_ms > :now_ms"),
     Event.ABANDON: ("settled_at_ms = :now_ms", "lease_until_ms <= :now_ms AND forget_at_ms <= :now_ms"),
 }
 """What a purge lets happen, in this order: what it writes besides the state, and to which records."""
@@ -148,14 +151,19 @@ PURGE_FORGET, PURGE_EXPIRE, PURGE_ABANDON = (
 
 # --- everything that is kept of one record, and what outlives it ---------------------------------
 
-EXTRAS = "SELECT request, journal FROM records WHERE record_id = :record_id"
+DETAILS = f"SELECT {COLUMNS}, request, journal FROM records WHERE record_id = :record_id"
 
-HISTORY = "SELECT entry FROM history WHERE record_id = :record_id ORDER BY added_at_ms, place"
+HISTORY = "SELECT entry FROM history WHERE record_id = :record_id AND forget_at_ms > :now_ms ORDER BY place"
 
-ADD_HISTORY = (
-    "INSERT INTO history (record_id, added_at_ms, forget_at_ms, entry)"
-    " VALUES (:record_id, :now_ms, :now_ms + :keep_ms, :entry)"
-)
+ADDED = {
+    "record_id": ":record_id",
+    "added_at_ms": ":now_ms",
+    "forget_at_ms": ":now_ms + :keep_ms",
+    "entry": ":entry",
+}
+"""What an addition to a history inserts, column by column."""
+
+ADD_HISTORY = f"INSERT INTO history ({', '.join(ADDED)}) VALUES ({', '.join(ADDED.values())})"
 
 HISTORY_DUE = "SELECT 1 FROM history WHERE forget_at_ms <= :now_ms LIMIT 1"
 
@@ -171,18 +179,24 @@ RESPONSES = (
     " WHERE record_id > :after AND response IS NOT NULL ORDER BY record_id LIMIT :batch_max"
 )
 
-_IN_STATES = ":states LIKE '%' || state || '%'"  # no state's name is a part of another's
+# Those that are looked for may be few among many. So each page looks at so many records, whether they are on it or
+# not, and no statement keeps others waiting.
+PORTION = 5_000
+
+PORTION_END = "SELECT record_id FROM records WHERE record_id > :after ORDER BY record_id LIMIT 1 OFFSET :portion - 1"
 
 RECORDS = (
     f"SELECT record_id, {LISTED} FROM records"
-    f" WHERE record_id > :after AND {_IN_STATES} AND (:route IS NULL OR route = :route)"
+    " WHERE record_id > :after AND record_id <= :last"
+    " AND instr(:states, state) > 0 AND (:route IS NULL OR route = :route)"  # no state's name is a part of another's
     " ORDER BY record_id LIMIT :batch_max"
 )
 
+# What is in progress is not settled: with that the index says which records have to be looked at at all.
 ABANDONED = (
-    f"SELECT record_id, {LISTED} FROM records WHERE request IS NOT NULL"
-    f" AND {_may(Event.TAKE_OVER)} AND lease_until_ms <= :now_ms AND record_id > :after"
-    " ORDER BY record_id LIMIT :batch_max"
+    f"SELECT record_id, {LISTED} FROM records WHERE request IS NOT NULL AND settled_at_ms IS NULL"
+    " AND lease_until_ms BETWEEN :after_ms AND :now_ms AND (lease_until_ms > :after_ms OR record_id > :after)"
+    f" AND {_may(Event.TAKE_OVER)} ORDER BY lease_until_ms, record_id LIMIT :batch_max"
 )
 
 RECORD_COUNTS = (

@@ -199,7 +199,10 @@ def refused(path: Path, error: Exception) -> StoreError:
 
 def _log_bytes_most(transition: Transition[Any]) -> int:
     """How far one transition makes the log grow at most, but for a few pages."""
-    return _PAGES_BYTES + len(getattr(transition, "response", b""))
+    return _PAGES_BYTES + sum(len(getattr(transition, name, None) or b"") for name in _LARGE)
+
+
+_LARGE = ("response", "request", "journal")
 
 
 def _blames_the_file(error: Exception) -> bool:

@@ -12,6 +12,8 @@ import pytest
 pytest.register_assert_rewrite(
     "retrysafe.testing.cases_doubt",
     "retrysafe.testing.cases_edges",
+    "retrysafe.testing.cases_extras",
+    "retrysafe.testing.cases_lists",
     "retrysafe.testing.cases_many",
     "retrysafe.testing.cases_moves",
     "retrysafe.testing.cases_races",

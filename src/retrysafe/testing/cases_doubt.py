@@ -22,7 +22,16 @@ from retrysafe.protocol.effects import (
 )
 from retrysafe.protocol.states import GUARDS, TABLE, Event
 from retrysafe.stores.contract import Pending, Store
-from retrysafe.testing.subject import LEASE_MS, RESPONSE, WAIT_MS, Cases, Subject, took_effect, transition_of
+from retrysafe.testing.subject import (
+    LEASE_MS,
+    REPEATABLE,
+    RESPONSE,
+    WAIT_MS,
+    Cases,
+    Subject,
+    took_effect,
+    transition_of,
+)
 
 T = TypeVar("T")
 
@@ -76,12 +85,12 @@ class LostReplies(Cases):
         """A transition whose reply was lost was applied once: the same one again changes nothing, and can be read."""
         claim = subject.bring_to(state)
         subject.clock.advance(WAIT_MS[GUARDS[event]])
-        transition = transition_of(event, claim)
+        transition = transition_of(event, claim, state)
         _lose(subject, transition)
         after = subject.record()
         assert (after and after.state) is TABLE[state, event]
         repeated = subject.do(transition)
-        assert took_effect(transition, repeated) is (event in (Event.CLAIM, Event.RENEW))
+        assert took_effect(transition, repeated) is (event in (Event.CLAIM, *REPEATABLE))
         assert subject.record() == after
 
     @pytest.mark.parametrize(("state", "event"), CLAIMS)
@@ -89,7 +98,7 @@ class LostReplies(Cases):
         """A claim whose reply was lost holds: the record has its token, its attempt is counted once, it can settle."""
         claim = subject.bring_to(state)
         subject.clock.advance(LEASE_MS)
-        claiming = transition_of(event, claim)
+        claiming = transition_of(event, claim, state)
         assert isinstance(claiming, (ClaimIfAbsent, ClaimIfRetryable, TakeOverIfLapsed))
         for _ in range(2):
             _lose(subject, claiming)
@@ -104,7 +113,7 @@ class LostReplies(Cases):
         """A claim whose reply was lost can be undone, once: what was new is gone, what has a history is released."""
         claim = subject.bring_to(state)
         subject.clock.advance(LEASE_MS)
-        claiming = transition_of(event, claim)
+        claiming = transition_of(event, claim, state)
         assert isinstance(claiming, Claiming)
         _lose(subject, claiming)
         undoing = claiming.undo()
@@ -115,7 +124,7 @@ class LostReplies(Cases):
     def test_an_outcome_is_kept_once(self, subject: Subject) -> None:
         """An owner that completes again after a lost reply finds its own token and its own response, of then."""
         claim = subject.claim()
-        _lose(subject, transition_of(Event.COMPLETE, claim))
+        _lose(subject, transition_of(Event.COMPLETE, claim, None))
         settled_ms = subject.clock()
         subject.clock.advance(LEASE_MS)
         assert not subject.happen(Event.COMPLETE, claim)
@@ -135,7 +144,7 @@ class EngineErrors(Cases):
         claim = subject.bring_to(state)
         subject.clock.advance(WAIT_MS[GUARDS[event]])
         before = subject.record()
-        transition = transition_of(event, claim)
+        transition = transition_of(event, claim, state)
         with self.failing(tmp_path), pytest.raises(StoreError):
             subject.do(transition)
         if subject.record() == before:

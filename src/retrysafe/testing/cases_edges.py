@@ -173,6 +173,6 @@ class Edges(Cases):
         """A purge may be allowed more than there is."""
         for _ in range(3):
             claim = subject.claim_another()
-            assert subject.do(transition_of(Event.COMPLETE, claim))
+            assert subject.do(transition_of(Event.COMPLETE, claim, None))
         subject.clock.advance(LIFETIME_MS)
         assert subject.do(Purge(batch_max=1_000_000)) == Purged(expired=3, forgotten=0, more=False)

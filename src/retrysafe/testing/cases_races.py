@@ -15,6 +15,7 @@ from retrysafe.testing.subject import (
     FINGERPRINT,
     KEEP_MS,
     LEASE_MS,
+    REPEATABLE,
     WAIT_MS,
     Cases,
     Subject,
@@ -26,7 +27,7 @@ from retrysafe.testing.subject import (
 RACERS = 64
 
 # Of a record in a state, what can happen to it once only. Claims are not here: each racer has a token of its own.
-ONCE = [(before, event) for before, event in TABLE if before is not None and event is not Event.RENEW]
+ONCE = [(before, event) for before, event in TABLE if before is not None and event not in REPEATABLE]
 
 # What two sides may try at the same time. A purge is not here: it does more than one thing.
 RIVALS = [
@@ -60,7 +61,7 @@ class Races(Cases):
         """Of new claims on the same record that race, one wins, and the record carries its token."""
         claim = subject.bring_to(state)
         subject.clock.advance(LEASE_MS)
-        claims = [transition_of(event, claim) for _ in range(RACERS)]
+        claims = [transition_of(event, claim, state) for _ in range(RACERS)]
         answers = subject.race(claims)
         assert sorted(answers) == [False] * (RACERS - 1) + [True]
         record = subject.record()
@@ -73,7 +74,7 @@ class Races(Cases):
         """The same transition many times at once takes effect once, and leads to where the table says."""
         claim = subject.bring_to(state)
         subject.clock.advance(WAIT_MS[GUARDS[event]])
-        transitions = [transition_of(event, claim) for _ in range(RACERS)]
+        transitions = [transition_of(event, claim, state) for _ in range(RACERS)]
         answers = subject.race(transitions)
         assert sum(map(took_effect, transitions, answers)) == 1
         assert subject.state() is TABLE[state, event]
@@ -84,7 +85,7 @@ class Races(Cases):
         claim = subject.bring_to(state)
         subject.clock.advance(max(WAIT_MS[GUARDS[first]], WAIT_MS[GUARDS[second]]))
         events = [first, second] * (RACERS // 2)
-        answers = subject.race([transition_of(event, claim) for event in events])
+        answers = subject.race([transition_of(event, claim, state) for event in events])
         won = [event for event, answer in zip(events, answers, strict=True) if answer]
         assert won
         assert len(won) == len(set(won))
@@ -129,7 +130,8 @@ class TwoConnections(Cases):
         assert subject.happen(first, claim)
         before = subject.record()
         with subject.by(other):
-            happened = subject.happen(second, Claim(subject.record_id, seen.token, seen.attempt))
+            transition = transition_of(second, Claim(subject.record_id, seen.token, seen.attempt), seen.state)
+            happened = took_effect(transition, subject.do(transition))
         assert happened is _may_follow(first, second)
         if happened:
             assert subject.state() is TABLE[before.state if before else None, second]
@@ -142,7 +144,7 @@ class TwoConnections(Cases):
         others = [subject.another_store() for _ in range(3)]
         claim = subject.bring_to(state)
         subject.clock.advance(WAIT_MS[GUARDS[event]])
-        transitions = [transition_of(event, claim) for _ in range(RACERS)]
+        transitions = [transition_of(event, claim, state) for _ in range(RACERS)]
         answers = subject.race(transitions, beside=others)
         assert sum(map(took_effect, transitions, answers)) == 1
         assert subject.state() is TABLE[state, event]
@@ -188,7 +190,9 @@ def _may_follow(first: Event, second: Event) -> bool:
     """May the second happen to a record in progress after the first did, by the token that it had before?"""
     if first is Event.TAKE_OVER or (TABLE[State.IN_PROGRESS, first], second) not in TABLE:
         return False
-    if GUARDS[second] is Guard.LAPSED:  # it is in progress still, so it was renewed
+    if GUARDS[second] is Guard.LAPSED:  # it is in progress still, renewed perhaps
+        return first is not Event.RENEW
+    if GUARDS[second] is Guard.UNCHANGED:  # in progress was what was seen
         return False
     return GUARDS[second] is not Guard.FORGETTABLE  # which it is not for long
 

@@ -13,6 +13,7 @@ import pytest
 from retrysafe.errors import StoreUnavailable, StoreUnusable
 from retrysafe.model import Claim, Found, State
 from retrysafe.protocol.effects import (
+    AddHistory,
     ClaimIfAbsent,
     CompleteIfHeld,
     Read,
@@ -21,8 +22,10 @@ from retrysafe.protocol.states import Event
 from retrysafe.stores.contract import Store
 from retrysafe.testing.subject import (
     COLOURS,
+    JOURNAL,
     KEEP_MS,
     LIFETIME_MS,
+    REQUEST,
     RESPONSE,
     Cases,
     Subject,
@@ -160,6 +163,16 @@ class Durable(Cases):
         before = subject.found()
         subject.reopen()
         assert subject.found() == before
+
+    def test_everything_outlives_the_store(self, subject: Subject) -> None:
+        """Request, journal and history are there after a restart."""
+        claim = subject.claim(REQUEST)
+        assert subject.happen(Event.JOURNAL, claim)
+        assert subject.do(AddHistory(subject.record_id, b"entry", KEEP_MS))
+        before = subject.details()
+        assert (before.request, before.journal, before.history) == (REQUEST, JOURNAL, (b"entry",))
+        subject.reopen()
+        assert subject.details() == before
 
     def test_claim_outlives_the_store(self, subject: Subject) -> None:
         """A claim holds over a restart, and only its owner can settle it."""

@@ -11,6 +11,8 @@ from typing import Any
 
 from retrysafe.testing.cases_doubt import EngineErrors, LostReplies, MakeFailing
 from retrysafe.testing.cases_edges import Edges
+from retrysafe.testing.cases_extras import Extras, History
+from retrysafe.testing.cases_lists import Abandoned, Lists
 from retrysafe.testing.cases_many import Answers, Census, Responses
 from retrysafe.testing.cases_moves import Claims, Settlements, TheTable
 from retrysafe.testing.cases_races import Races, TwoConnections
@@ -28,11 +30,15 @@ EVERY = (
     Retention,
     Races,
     LostReplies,
+    Extras,
+    History,
     TheSecret,
     TheObject,
     Responses,
     Answers,
     Census,
+    Lists,
+    Abandoned,
 )
 
 

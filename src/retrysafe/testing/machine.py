@@ -21,7 +21,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from retrysafe.model import Claim, Found, State
-from retrysafe.protocol.effects import ClaimIfAbsent, Purge, Purged, Read, Transition
+from retrysafe.protocol.effects import (
+    AddHistory,
+    ClaimIfAbsent,
+    KeepJournalIfHeld,
+    ListAbandoned,
+    ListRecords,
+    Purge,
+    Purged,
+    Read,
+    ReadDetails,
+    Transition,
+)
 from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard
 from retrysafe.stores.contract import Store
 from retrysafe.testing.clock import ManualClock
@@ -38,7 +49,7 @@ from retrysafe.testing.subject import (
 )
 
 RECORDS = 2
-BATCHES_MAX = 10
+BATCHES_MAX = 100
 
 _NUMBERS = st.integers(0, RECORDS - 1)
 _EVENTS = [event for event in Event if event is not Event.EXPIRE]  # which only a purge brings about
@@ -55,29 +66,37 @@ class Known:
     expires_ms: int = 0
     forget_ms: int = 0
     resealed: bool = False
+    request: bytes | None = None
+    journal: bytes | None = None
 
-    def after(self, event: Event, seen: bytes, now_ms: int, new_token: bytes = b"") -> Known:
+    def after(self, transition: Transition[Any], event: Event, seen: bytes, now_ms: int) -> Known:
         """What an event makes of it: the table, its guards, and the dates that they ask about. Itself if refused."""
         guard = GUARDS[event]
         refused = (self.state, event) not in TABLE or now_ms < self.dates.get(guard, 0)
+        refused |= guard is Guard.UNCHANGED and getattr(transition, "seen_state", None) is not self.state
         if refused or (guard is not Guard.ABSENT and seen != self.token):
             return self
         state = TABLE[self.state, event]
         if state is None:
             return Known()
+        if isinstance(transition, KeepJournalIfHeld):
+            return replace(self, journal=transition.journal)
         if state is State.IN_PROGRESS:
             lapses_ms = now_ms + LEASE_MS
             known = replace(self, state=state, lapses_ms=lapses_ms, forget_ms=lapses_ms + KEEP_MS)
             if event is Event.RENEW:
                 return known
-            return replace(known, token=new_token, attempt=self.attempt + 1)
+            request = getattr(transition, "request", self.request)
+            new_token = getattr(transition, "token", b"")
+            return replace(known, token=new_token, attempt=self.attempt + 1, request=request)
         if event is Event.RESEAL:  # a second time, the response is another than the one that was seen
             return self if self.resealed else replace(self, resealed=True)
         if state is State.EXPIRED:
             return replace(self, state=state)
         if state is State.COMPLETED:
             expires_ms = now_ms + LIFETIME_MS
-            return replace(self, state=state, expires_ms=expires_ms, forget_ms=expires_ms + KEEP_MS)
+            known = replace(self, state=state, expires_ms=expires_ms, forget_ms=expires_ms + KEEP_MS)
+            return replace(known, request=None, journal=None)
         return replace(self, state=state, forget_ms=now_ms + KEEP_MS)
 
     @property
@@ -93,7 +112,7 @@ class Known:
         """What purging makes of it, when nothing more is due."""
         if self.state is not None and self.forget_ms <= now_ms:
             return Known()
-        return self.after(Event.EXPIRE, self.token, now_ms)
+        return self.after(Purge(), Event.EXPIRE, self.token, now_ms)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -105,6 +124,7 @@ class StoreMachine(RuleBasedStateMachine):
         super().__init__()
         self.clock = ManualClock()
         self.known = {secrets.token_bytes(32): Known() for _ in range(RECORDS)}
+        self.histories: dict[bytes, list[tuple[int, bytes]]] = {record_id: [] for record_id in self.known}
         self.stores: list[Store] = []
         self._ends = ExitStack()
 
@@ -137,18 +157,20 @@ class StoreMachine(RuleBasedStateMachine):
         if events:
             event = data.draw(st.sampled_from(events))
             self._come_to(known.dates.get(GUARDS[event], 0) + besides_ms)
-            self._happen(record_id, event, known.token or token())
+            self._happen(record_id, event, known.token or token(), known.state)
 
-    @rule(number=_NUMBERS, event=st.sampled_from(_EVENTS), stale=st.booleans())
-    def trespass(self, number: int, event: Event, *, stale: bool) -> None:
-        """Anything is tried, by whoever knows the token, or another one."""
+    @rule(
+        number=_NUMBERS, event=st.sampled_from(_EVENTS), stale=st.booleans(), seen_state=st.sampled_from([None, *State])
+    )
+    def trespass(self, number: int, event: Event, seen_state: State | None, *, stale: bool) -> None:
+        """Anything is tried, by whoever knows the token, or another one, and has seen the record in some state."""
         record_id, known = self._record(number)
-        self._happen(record_id, event, token() if stale else known.token or token())
+        self._happen(record_id, event, token() if stale else known.token or token(), seen_state)
 
-    def _happen(self, record_id: bytes, event: Event, seen: bytes) -> None:
+    def _happen(self, record_id: bytes, event: Event, seen: bytes, seen_state: State | None) -> None:
         known = self.known[record_id]
-        transition = transition_of(event, Claim(record_id, seen, known.attempt))
-        expected = known.after(event, seen, self.clock(), getattr(transition, "token", b""))
+        transition = transition_of(event, Claim(record_id, seen, known.attempt), seen_state)
+        expected = known.after(transition, event, seen, self.clock())
         answer = self.do(transition)
         if isinstance(transition, ClaimIfAbsent):
             assert isinstance(answer, Found)
@@ -156,6 +178,56 @@ class StoreMachine(RuleBasedStateMachine):
         else:
             assert answer is (expected is not known)
         self.known[record_id] = expected
+
+    @rule(number=_NUMBERS, journal=st.binary(max_size=3))
+    def keep_journal(self, number: int, journal: bytes) -> None:
+        """An owner keeps the journal of its steps."""
+        record_id, known = self._record(number)
+        held = known.state is State.IN_PROGRESS
+        assert self.do(KeepJournalIfHeld(Claim(record_id, known.token or token(), 1), journal)) is held
+        if held:
+            self.known[record_id] = replace(known, journal=journal)
+
+    @rule(number=_NUMBERS, entry=st.binary(max_size=3), keep_ms=st.integers(0, 2 * LEASE_MS))
+    def add_history(self, number: int, entry: bytes, keep_ms: int) -> None:
+        """Something is noted, whether there is a record or not."""
+        record_id, _ = self._record(number)
+        assert self.do(AddHistory(record_id, entry, keep_ms)) is True
+        self.histories[record_id].append((self.clock() + keep_ms, entry))
+
+    @rule(number=_NUMBERS)
+    def look(self, number: int) -> None:
+        """Everything that is kept of a record is as it should be, the same in every store."""
+        record_id, known = self._record(number)
+        details = self.do(ReadDetails(record_id))
+        assert (details.found and details.found.record.token) == (known.token or None)
+        assert (details.request, details.journal) == (known.request, known.journal)
+        kept = [entry for forget_ms, entry in self.histories[record_id] if forget_ms > self.clock()]
+        assert details.history == tuple(kept)
+
+    @rule(states=st.sets(st.sampled_from(State), min_size=1), batch_max=st.integers(1, RECORDS + 1))
+    def list_records(self, states: set[State], batch_max: int) -> None:
+        """The records in some states, and those that were abandoned, are those that should be."""
+        now_ms = self.clock()
+        standing = {record_id for record_id, known in self.known.items() if known.state in states}
+        abandoned = {
+            record_id
+            for record_id, known in self.known.items()
+            if known.state is State.IN_PROGRESS and known.request is not None and known.lapses_ms <= now_ms
+        }
+        for store in self.stores:  # in which order they come is the store's own business
+            assert self._listed(store, ListRecords(tuple(states), batch_max=batch_max)) == standing
+            assert self._listed(store, ListAbandoned(batch_max=batch_max)) == abandoned
+
+    def _listed(self, store: Store, wish: ListRecords | ListAbandoned) -> set[bytes]:
+        listed: set[bytes] = set()
+        for _ in range(BATCHES_MAX):
+            page = self.colour.do(store, wish)
+            listed.update(one.record_id for one in page.records)
+            if page.next_after is None:
+                return listed
+            wish = replace(wish, after=page.next_after)
+        raise AssertionError("the pages have no end")
 
     @rule(number=_NUMBERS)
     def claim_again(self, number: int) -> None:

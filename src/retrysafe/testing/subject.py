@@ -19,16 +19,23 @@ from retrysafe.protocol.effects import (
     ClaimIfAbsent,
     ClaimIfRetryable,
     CompleteIfHeld,
+    CompleteIfUnknown,
+    Details,
     DiscardIfHeld,
     ForgetIfOver,
+    ForgetIfSeen,
+    KeepJournalIfHeld,
     MarkUnknownIfHeld,
     MarkUnknownIfLapsed,
     Purge,
     Purged,
     Read,
+    ReadDetails,
     ReleaseIfHeld,
+    ReleaseIfUnknown,
     RenewIfHeld,
     ReplaceResponseIfSame,
+    RevokeIfSeen,
     TakeOverIfLapsed,
     Transition,
 )
@@ -45,6 +52,8 @@ KEEP_MS = 30 * 86_400_000  # the `forget_after_ms` of every transition
 FINGERPRINT = b"\x01" + bytes(32)
 RESPONSE = bytes(range(256)) * 2
 RESEALED = RESPONSE[::-1]  # the bytes that `RESPONSE` is exchanged for
+REQUEST = b"request " + RESPONSE
+JOURNAL = b"journal " + RESPONSE
 
 # How long to wait until the guard of an event can hold, whenever before that the record was made.
 WAIT_MS = dict.fromkeys(Guard, 0) | {
@@ -55,6 +64,9 @@ WAIT_MS = dict.fromkeys(Guard, 0) | {
 
 # What an owner may do, by its token.
 OWNERS = [event for event in Event if GUARDS[event] is Guard.HELD]
+
+# What has the same effect however often it is repeated, and says so.
+REPEATABLE = (Event.RENEW, Event.JOURNAL)
 
 # The shortest way from a claim to each state.
 STEPS: dict[State, Sequence[Event]] = {
@@ -205,13 +217,17 @@ class Subject:
         record = self.record()
         return None if record is None else record.state
 
-    def claiming(self, new_token: bytes | None = None) -> ClaimIfAbsent:
-        """The first claim on the record."""
-        return ClaimIfAbsent(self.record_id, new_token or token(), FINGERPRINT, LEASE_MS, KEEP_MS)
+    def details(self) -> Details:
+        """Everything that is kept of the record."""
+        return self.do(ReadDetails(self.record_id))
 
-    def claim(self) -> Claim:
+    def claiming(self, new_token: bytes | None = None, request: bytes | None = None) -> ClaimIfAbsent:
+        """The first claim on the record."""
+        return ClaimIfAbsent(self.record_id, new_token or token(), FINGERPRINT, LEASE_MS, KEEP_MS, request=request)
+
+    def claim(self, request: bytes | None = None) -> Claim:
         """Claim the record, which is not there yet."""
-        found = self.do(self.claiming())
+        found = self.do(self.claiming(request=request))
         return Claim(self.record_id, found.record.token, found.record.attempt)
 
     def claim_another(self) -> Claim:
@@ -224,7 +240,10 @@ class Subject:
         """Lead the record, which is not there yet, to a state, the shortest way. Its last claim."""
         if state is None:
             return Claim(self.record_id, token(), 1)
-        claim = self.claim()
+        return self.lead(self.claim(), state)
+
+    def lead(self, claim: Claim, state: State) -> Claim:
+        """Lead the record, which was just claimed, to a state, the shortest way. Its last claim."""
         for event in STEPS[state]:
             self.clock.advance(WAIT_MS[GUARDS[event]])
             assert self.happen(event, claim)
@@ -238,7 +257,8 @@ class Subject:
             event: what is to happen.
             claim: the owner's, or the one that whoever acts has seen.
         """
-        transition = transition_of(event, claim)
+        seen_state = self.state() if event is Event.ERASE else None
+        transition = transition_of(event, claim, seen_state)
         return took_effect(transition, self.do(transition))
 
 
@@ -252,18 +272,28 @@ def took_effect(transition: Transition[Any], answer: Any) -> bool:
     return answer
 
 
-def transition_of(event: Event, claim: Claim) -> Transition[Any]:  # noqa: C901 one return for each event
-    """The transition in which an event happens, with a new token where it takes one."""
+def transition_of(  # noqa: C901, PLR0912 one return for each event
+    event: Event, claim: Claim, seen_state: State | None
+) -> Transition[Any]:
+    """The transition in which an event happens, with a new token where it takes one.
+
+    Args:
+        event: what is to happen.
+        claim: the owner's, or the one that whoever acts has seen.
+        seen_state: that whoever acts has seen, where it is asked for.
+    """
     record_id, seen = claim.record_id, claim.token
     match event:
         case Event.CLAIM:
-            return ClaimIfAbsent(record_id, token(), FINGERPRINT, LEASE_MS, KEEP_MS)
+            return ClaimIfAbsent(record_id, token(), FINGERPRINT, LEASE_MS, KEEP_MS, request=REQUEST)
         case Event.TAKE_OVER:
             return TakeOverIfLapsed(record_id, seen, token(), LEASE_MS, KEEP_MS)
         case Event.RECLAIM:
             return ClaimIfRetryable(record_id, seen, token(), LEASE_MS, KEEP_MS)
         case Event.RENEW:
             return RenewIfHeld(claim, LEASE_MS, KEEP_MS)
+        case Event.JOURNAL:
+            return KeepJournalIfHeld(claim, JOURNAL)
         case Event.COMPLETE:
             return CompleteIfHeld(claim, RESPONSE, LIFETIME_MS, KEEP_MS)
         case Event.RELEASE:
@@ -274,6 +304,14 @@ def transition_of(event: Event, claim: Claim) -> Transition[Any]:  # noqa: C901 
             return MarkUnknownIfHeld(claim, KEEP_MS)
         case Event.ABANDON:
             return MarkUnknownIfLapsed(record_id, seen, KEEP_MS)
+        case Event.RESOLVE:
+            return CompleteIfUnknown(record_id, seen, RESPONSE, LIFETIME_MS, KEEP_MS)
+        case Event.RULE_OUT:
+            return ReleaseIfUnknown(record_id, seen, KEEP_MS)
+        case Event.REVOKE:
+            return RevokeIfSeen(record_id, seen, KEEP_MS)
+        case Event.ERASE:
+            return ForgetIfSeen(record_id, seen, seen_state or State.UNKNOWN)
         case Event.RESEAL:
             return ReplaceResponseIfSame(record_id, seen, RESPONSE, RESEALED)
         case Event.EXPIRE:

@@ -2,8 +2,9 @@
 ALTER TABLE records ADD COLUMN request BLOB;
 ALTER TABLE records ADD COLUMN journal BLOB;
 
--- Those that somebody may have to run again: none but records whose request is kept.
-CREATE INDEX records_by_lease ON records (lease_until_ms) WHERE request IS NOT NULL;
+-- Those that somebody may have to run again: none but records in progress whose request is kept.
+CREATE INDEX records_by_lease ON records (lease_until_ms, record_id)
+    WHERE request IS NOT NULL AND settled_at_ms IS NULL;
 
 -- What was done with a record and by whom; it outlives the record.
 CREATE TABLE history (
