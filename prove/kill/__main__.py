@@ -46,9 +46,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _show_points(store: str, mode: Mode, folder: Path) -> None:
     with place(store, folder) as where, Rig(mode, where, folder) as rig:
-        for name, before in SITUATIONS.items():
-            print(f"{name}: {', '.join(map(str, before.shots)) or 'a new key'}")
-            print(*(f"    {point}" for point in rig.points(before)), sep="\n")
+        for (name, before), points in zip(SITUATIONS.items(), rig.points(list(SITUATIONS.values())), strict=True):
+            print(f"{name}: {before or 'a new key'}")
+            print(*(f"    {point}" for point in points), sep="\n")
 
 
 def _run(store: str, mode: Mode, case: Case, times: int, folder: Path) -> int:

@@ -22,10 +22,11 @@ _SHOTS_MAX = 3
 
 def enumerated(rig: Rig, actions: Sequence[Action]) -> list[Case]:
     """Every point of every situation, with each of these actions."""
+    situations = list(SITUATIONS.values())
     return [
         Case((*before.shots, Shot(action, point)), before.slow)
-        for before in SITUATIONS.values()
-        for point in rig.points(before)
+        for before, points in zip(situations, rig.points(situations), strict=True)
+        for point in points
         for action in actions
     ]
 
@@ -33,13 +34,14 @@ def enumerated(rig: Rig, actions: Sequence[Action]) -> list[Case]:
 def at_random(rig: Rig, action: Action, seed: int, number: int) -> Iterator[Case]:
     """Cases from a seed: up to three attempts of one key, each hurt at some point, of one of them every line is one."""
     choice = random.Random(seed)  # noqa: S311 - it has to be the same again
-    known = [rig.points(before) for before in SITUATIONS.values()]
+    situations = list(SITUATIONS.values())
+    known = rig.points(situations)
     points = [list(dict.fromkeys(point for passed in known[:2] for point in passed)), [*known[2], *known[3]]]
-    lines = [rig.points(before, lines=True) for before in SITUATIONS.values()]
+    lines = rig.points(situations, lines=True)
     for _ in range(number):
         if action is Action.KILL and choice.random() < 0.3:
             which = choice.randrange(len(lines))
-            before = list(SITUATIONS.values())[which]
+            before = situations[which]
             yield Case((*before.shots, Shot(action, choice.choice(lines[which]))), before.slow)
             continue
         attempts = choice.randint(1, _SHOTS_MAX)

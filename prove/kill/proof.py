@@ -132,11 +132,11 @@ def some(action: Action, seed: int, number: int) -> Callable[[Rig, Mode], Iterat
     return select
 
 
-def a_tenth(action: Action, seed: int) -> Callable[[Rig, Mode], Iterator[Case]]:
-    """Of the points of each situation, chosen by a seed."""
+def a_share(action: Action, seed: int, of: int) -> Callable[[Rig, Mode], Iterator[Case]]:
+    """One in so many points of all situations, chosen by a seed."""
 
     def select(rig: Rig, mode: Mode) -> Iterator[Case]:
         known = enumerated(rig, [action])
-        yield from random.Random(f"{seed} {mode.name}").sample(known, len(known) // 10)  # noqa: S311 - the same again
+        yield from random.Random(f"{seed} {mode.name}").sample(known, max(1, len(known) // of))  # noqa: S311 - the same again
 
     return select

@@ -111,19 +111,17 @@ class Rig:
 
     # --- cases ------------------------------------------------------------------------------------
 
-    def points(self, before: Case, *, lines: bool = False) -> list[str]:
-        """The points that one more attempt passes after those of a case, in the order of this run."""
-        trial = self._trial(Case((*before.shots, Shot()), before.slow))
-        for number in range(len(trial.case.shots)):
-            self._stage([trial], number, lines=lines)
+    def points(self, before: Sequence[Case], *, lines: bool = False) -> list[list[str]]:
+        """For each of these cases, the points that one more attempt passes after it, in the order of this run."""
+        trials = [self._trial(Case((*case.shots, Shot()), case.slow)) for case in before]
+        self._attempt(trials, lines=lines)
         self._ledger.news()
-        return trial.traces[-1]
+        return [trial.traces[-1] for trial in trials]
 
     def run(self, cases: Sequence[Case]) -> list[Trial]:
         """All of these, side by side; then a new process, two retries of each, and the evidence."""
         trials = [self._trial(case) for case in cases]
-        for number in range(max(len(case.shots) for case in cases)):
-            self._stage([trial for trial in trials if number < len(trial.case.shots)], number)
+        self._attempt(trials)
         self._retry(trials)
         effects = self._effects()
         for trial in trials:
@@ -137,7 +135,12 @@ class Rig:
 
     # --- one attempt of each ----------------------------------------------------------------------
 
-    def _stage(self, trials: Sequence[Trial], number: int, *, lines: bool = False) -> None:
+    def _attempt(self, trials: Sequence[Trial], *, lines: bool = False) -> None:
+        """The first attempt of each case, then the second of each that has one, and so on."""
+        for number in range(max(len(trial.case.shots) for trial in trials)):
+            self._stage([trial for trial in trials if number < len(trial.case.shots)], number, lines=lines)
+
+    def _stage(self, trials: Sequence[Trial], number: int, *, lines: bool) -> None:
         """The attempt of that number of each case, to its end."""
         if number:
             until(lambda: all(map(self._may_move, trials)), "every lease has lapsed")
