@@ -1,15 +1,18 @@
 """The command line. Each command calls something else.
 
-Exit codes, for all of it: 0 clean, 1 findings, 2 usage or configuration, 3 target or store unreachable.
+Exit codes, for all of it: 0 clean, 1 findings, 2 usage or configuration, 3 target or store unreachable,
+4 inconclusive.
 """
 
 from __future__ import annotations
 
 import asyncio
+import getpass
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
@@ -18,11 +21,16 @@ from retrysafe.errors import ConfigurationError, RetrysafeError
 from retrysafe.gateway import config as gateway_config
 from retrysafe.gateway.config import ENCRYPTION_VARIABLE, SECRET_VARIABLE, SETTINGS, Setting, Settings, Value
 from retrysafe.gateway.settings_file import find
+from retrysafe.model import Response, State
+from retrysafe.operate import keys as records
 from retrysafe.operate import migrate as migration
+from retrysafe.operate import shown, which
 from retrysafe.operate import stats as statistics
 from retrysafe.operate.opened import opened
 from retrysafe.operate.purge import purge as purge_all
-from retrysafe.protocol.effects import ANSWER_DAYS_KEPT, TakeStats
+from retrysafe.protocol.duration import milliseconds
+from retrysafe.protocol.effects import ANSWER_DAYS_KEPT, ReadDetails, TakeStats
+from retrysafe.protocol.snapshot import Encryption
 
 try:
     import click
@@ -31,7 +39,7 @@ except ModuleNotFoundError as missing:
     sys.stderr.write(f'retrysafe: the command line needs {missing.name}: pip install "retrysafe[cli]"\n')
     sys.exit(2)
 
-FINDINGS, MISCONFIGURED, UNREACHABLE = 1, 2, 3
+FINDINGS, MISCONFIGURED, UNREACHABLE, INCONCLUSIVE = 1, 2, 3, 4
 
 
 class Commands(click.Group):
@@ -47,7 +55,13 @@ class Commands(click.Group):
             ctx.exit(MISCONFIGURED)
         except RetrysafeError as error:
             click.echo(f"retrysafe: {error}", err=True)
-            ctx.exit(UNREACHABLE)
+            ctx.exit(_exit_code(error))
+
+
+def _exit_code(error: RetrysafeError) -> int:
+    if isinstance(error, records.Refused | which.NoSuchRecord):
+        return FINDINGS
+    return INCONCLUSIVE if isinstance(error, records.InDoubt) else UNREACHABLE
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -229,9 +243,205 @@ def migrate(ctx: click.Context, /, *, only_print: bool, **_: Any) -> None:
         click.echo("the schema is up to date")
 
 
+# --- records by hand ----------------------------------------------------------------------------
+
+DESK = [setting for setting in SETTINGS if setting.name in {"store", "namespace"}]
+STUCK = "stuck"
+STATES = [*(state.value for state in State), STUCK]
+
+
+def _by_key(command: Any) -> Any:
+    """The argument and the options that name a record."""
+    for add in (
+        option("--account-file", type=click.File(lazy=True), help="Holds the account; for one that is a credential."),
+        option("--account", metavar="TEXT", help="Whose key it is, as the scope of the door gives it."),
+        click.option("--key-file", type=click.File(), help="Holds the client's key, instead of ID; - asks for it."),
+        click.argument("record", metavar="[ID]", required=False),
+    ):
+        command = add(command)
+    return command
+
+
+def _as_hand(command: Any) -> Any:
+    """The options that say who settles, and why."""
+    for add in (
+        click.option("--approve", is_flag=True, help="Do what somebody else has proposed, where it takes two."),
+        option("--actor", metavar="NAME", help="Who does it; else the user of the operating system."),
+        click.option("--note", metavar="TEXT", required=True, help="How it was found out; kept with the record."),
+    ):
+        command = add(command)
+    return command
+
+
+def _settling(command: Any) -> Any:
+    """All options of a command that settles one record."""
+    return settings_options(*DESK, keys=True)(POLICY(_by_key(_as_hand(command))))
+
+
+@contextmanager
+def desk_of(ctx: click.Context) -> Iterator[tuple[records.Desk, bytes]]:
+    """What a record is settled with, and the id of the record that the command names."""
+    config = gateway_config.build_operator(settings_of(ctx))
+    given = ctx.params
+    if (given["record"] is None) == (given["key_file"] is None):
+        raise click.UsageError("name the record: either its ID, or --key-file and --account")
+    with opened(config.store, config.secret) as (store, secret):
+        if given["record"] is not None:
+            record_id = which.by_id(store, given["record"])
+        else:
+            account = _line_of(given["account_file"], "Account") if given["account_file"] else given["account"] or ""
+            key = _line_of(given["key_file"], "Idempotency-Key")
+            record_id = which.by_key(secret, config.namespace, account, key)
+        encryption = _encryption_of(config.encryption_keys)
+        yield records.Desk(store, secret, encryption, config.policy_of, config.dual_control), record_id
+
+
+def _line_of(file: Any, what: str) -> str:
+    """The first line of a file; on a terminal it is asked for, and not shown."""
+    if file.isatty():
+        prompted: str = click.prompt(what, hide_input=True, err=True)
+        return prompted
+    line: str = file.readline()
+    return line.rstrip("\r\n")
+
+
+def _encryption_of(keys: str | None) -> Encryption | None:
+    if keys is None:
+        return None
+    from retrysafe.encryption import key_ring  # noqa: PLC0415 - needs an extra
+
+    return key_ring(keys)
+
+
+def _hand_of(ctx: click.Context) -> records.Hand:
+    given = ctx.params
+    return records.hand(given["actor"] or getpass.getuser(), given["note"], approves=given["approve"])
+
+
+def _agreed(ctx: click.Context, danger: str) -> None:
+    """Go on only if somebody has said that they know the danger."""
+    if not ctx.params["yes"]:
+        raise click.UsageError(f"{danger} Give --yes if that is what you want.")
+
+
 @main.group()
 def keys() -> None:
-    """Keys of records, and the keys that stored responses are encrypted with."""
+    """Keys of clients: list, look at and settle their records. And the keys of stored responses."""
+
+
+@keys.command("list")
+@settings_options(*STORE)
+@click.option("--state", "states", multiple=True, type=click.Choice(STATES), help="May be repeated.")
+@click.option("--route", metavar="ROUTE", help="Only records of this entry of the routes table.")
+@click.option("--older-than", metavar="DURATION", default="0s", help="Only if the latest claim is so old, like 15m.")
+@option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="How many at most.")
+@AS_JSON
+@click.pass_context
+def list_(  # noqa: PLR0913 - each is an option
+    ctx: click.Context,
+    /,
+    *,
+    states: tuple[str, ...],
+    route: str | None,
+    older_than: str,
+    limit: int,
+    as_json: bool,
+    **_: Any,
+) -> None:
+    """List records. stuck: in progress, and the lease is over."""
+    try:
+        older_than_ms = milliseconds(older_than)
+    except ValueError as error:
+        raise click.UsageError(f"--older-than: {error}") from None
+    chosen = tuple(State(state) for state in states if state != STUCK) if states else tuple(State)
+    wanted = records.Wanted(chosen, STUCK in states, route, older_than_ms, limit)
+    with opened(*gateway_config.build_store(settings_of(ctx))) as (store, _secret):
+        listing = records.list_records(store, wanted)
+    if as_json:
+        click.echo(json.dumps(shown.list_document(listing)))
+        return
+    for line in shown.list_lines(listing):
+        click.echo(line)
+    if listing.more or not listing.records:
+        click.echo(f"there are more than {limit}; raise --limit" if listing.more else "no such records", err=True)
+
+
+@keys.command("show")
+@settings_options(*DESK, keys=True)
+@_by_key
+@click.option("--response", "with_content", is_flag=True, help="The stored response too: its headers and content.")
+@AS_JSON
+@click.pass_context
+def show_record(ctx: click.Context, /, *, with_content: bool, as_json: bool, **_: Any) -> None:
+    """Show a record: its state, its attempts, what people did to it, and where its response stands."""
+    with desk_of(ctx) as (desk, record_id):
+        details = desk.store.perform(ReadDetails(record_id))
+    if details.found is None and not details.history:
+        raise which.NoSuchRecord("there is no such record, and no history of one")
+    response = shown.response_of(details, record_id, desk.secret, desk.encryption)
+    steps = shown.Steps(details.journal, record_id, desk.secret, desk.encryption)
+    if as_json:
+        click.echo(json.dumps(shown.document(record_id, details, response, steps, with_content=with_content)))
+        return
+    for line in shown.lines(record_id, details, response, steps):
+        click.echo(line)
+    for line in shown.content_lines(response) if with_content and response else ():
+        click.echo(line)
+
+
+@keys.command()
+@_settling
+@click.option("--completed/--not-done", default=None, help="It took effect, or it did not.")
+@click.option("--status", type=int, help="Of the answer that retries get. With --completed.")
+@click.option("--header", "headers", multiple=True, metavar="FIELD", help="'Name: value'; may be repeated.")
+@click.option("--body", type=click.File("rb"), help="Holds the content of the answer; none without.")
+@click.pass_context
+def resolve(
+    ctx: click.Context, /, *, completed: bool | None, status: int | None, headers: tuple[str, ...], body: Any, **_: Any
+) -> None:
+    """Say what became of a request whose outcome is unknown, once you have found out."""
+    if completed is None:
+        raise click.UsageError("say what became of it: --completed, or --not-done")
+    if completed is not (status is not None) or (not completed and (headers or body)):
+        raise click.UsageError(
+            "--completed takes --status, and may have --header and --body; --not-done has none of them"
+        )
+    by = _hand_of(ctx)
+    fields = tuple(records.header_of(field) for field in headers)
+    with desk_of(ctx) as (desk, record_id):
+        if completed:
+            response = Response(status or 0, fields, body.read() if body else b"")
+            record = records.complete(desk, record_id, response, by)
+        else:
+            record = records.rule_out(desk, record_id, by)
+    click.echo(shown.settled(record_id, record))
+
+
+@keys.command()
+@_settling
+@click.option("--yes", is_flag=True, help="The owner is known to be dead.")
+@click.pass_context
+def release(ctx: click.Context, /, **_: Any) -> None:
+    """Take the claim of a record in progress from its owner, so that the next retry runs."""
+    _agreed(ctx, "If the owner still runs, or has taken effect, the effect happens twice.")
+    by = _hand_of(ctx)
+    with desk_of(ctx) as (desk, record_id):
+        record = records.release(desk, record_id, by)
+    click.echo(shown.settled(record_id, record))
+
+
+@keys.command()
+@_settling
+@click.option("--yes", is_flag=True, help="A retry may run as if it were the first.")
+@click.pass_context
+def forget(ctx: click.Context, /, **_: Any) -> None:
+    """Delete a record that nobody holds. Its history stays."""
+    _agreed(ctx, "Retries with this key will run as new operations, whatever happened before.")
+    by = _hand_of(ctx)
+    with desk_of(ctx) as (desk, record_id):
+        done = records.forget(desk, record_id, by)
+    forgotten = f"record {record_id.hex()}: forgotten; a retry is a new operation"
+    click.echo(forgotten if done else shown.settled(record_id, None))
 
 
 @keys.command()

@@ -1,5 +1,6 @@
-"""Stored responses encrypted at rest: AES-256-GCM under a ring of keys (contract R110). Needs the extra `crypto`.
+"""What is stored, encrypted at rest: AES-256-GCM under a ring of keys (contract R110). Needs the extra `crypto`.
 
+Responses are, and with them the journals of steps and the requests that are kept to be sent again.
 The first key of the ring encrypts, every key decrypts; so a new key is put in front, stored responses are
 encrypted anew (`retrysafe keys rotate`), and the old key is taken out. Stored bytes name their key by an id
 that says nothing of it.
@@ -21,7 +22,7 @@ from collections.abc import Sequence
 from retrysafe.errors import ConfigurationError
 from retrysafe.protocol.framing import frame
 from retrysafe.protocol.mac import mac
-from retrysafe.protocol.snapshot import ENCRYPTED_VERSION, SEAL_BYTES, Unreadable
+from retrysafe.protocol.snapshot import ENCRYPTED_VERSION, SEAL_BYTES, Kind, Unreadable
 
 try:
     from cryptography.exceptions import InvalidTag
@@ -56,13 +57,14 @@ class KeyRing:
             raise ConfigurationError(["encryption_keys names a key twice, or two with the same id; make a new one"])
         self._first = next(iter(self._keys))
 
-    def encrypt(self, plain: bytes, record_id: bytes) -> bytes:
+    def encrypt(self, plain: bytes, record_id: bytes, kind: Kind = Kind.RESPONSE) -> bytes:
         """The bytes to store: key id, nonce, version, and what only the ring can read."""
         nonce = os.urandom(NONCE_BYTES)
-        sealed = _cipher(self._keys[self._first], record_id).encrypt(nonce, plain, _associated(self._first, record_id))
+        associated = _associated(kind, self._first, record_id)
+        sealed = _cipher(self._keys[self._first], record_id).encrypt(nonce, plain, associated)
         return self._first + nonce + _VERSION + sealed
 
-    def decrypt(self, stored: bytes, record_id: bytes) -> bytes:
+    def decrypt(self, stored: bytes, record_id: bytes, kind: Kind = Kind.RESPONSE) -> bytes:
         """What was encrypted.
 
         Raises:
@@ -73,7 +75,8 @@ class KeyRing:
         if key is None:
             raise Unreadable(f"encrypted with the key {key_id.hex()}, which is not among encryption_keys")
         try:
-            return _cipher(key, record_id).decrypt(nonce, stored[SEAL_BYTES + 1 :], _associated(key_id, record_id))
+            associated = _associated(kind, key_id, record_id)
+            return _cipher(key, record_id).decrypt(nonce, stored[SEAL_BYTES + 1 :], associated)
         except InvalidTag:
             raise Unreadable("what was encrypted was changed, or belongs to another record") from None
 
@@ -86,8 +89,8 @@ def _cipher(key: bytes, record_id: bytes) -> AESGCM:
     return AESGCM(mac(key, frame(b"retrysafe encryption key of a record", record_id) + b"\x01"))
 
 
-def _associated(key_id: bytes, record_id: bytes) -> bytes:
-    return frame(b"retrysafe response", _VERSION, key_id, record_id)
+def _associated(kind: Kind, key_id: bytes, record_id: bytes) -> bytes:
+    return frame(b"retrysafe " + kind.value, _VERSION, key_id, record_id)
 
 
 def key_ring(keys: str | bytes | Sequence[str | bytes]) -> KeyRing:

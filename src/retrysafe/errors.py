@@ -53,3 +53,19 @@ class NoOperation(CallerError):
 
 class IncompleteResponse(RetrysafeError):
     """The application returned before it had sent a complete response."""
+
+
+class ClaimLost(RetrysafeError):
+    """The claim of this operation is lost: another attempt holds it, or it was settled. Do nothing further."""
+
+
+class StepUnknown(RetrysafeError):
+    """A step of an earlier attempt may or may not have taken effect: the operation's outcome is unknown."""
+
+
+class StepChanged(CallerError):
+    """A step has another input than in an earlier attempt, under the same name: nothing was called."""
+
+
+class StepMisused(CallerError):
+    """A step cannot be taken like this."""

@@ -2,7 +2,8 @@
 
     python ledger.py FOLDER
 
-It prints its port. A POST may say in `X-Hold` where it is held up: `before` its effect or `after` it,
+It prints its port. With `X-Honour`, a POST under a key that it has carried out gets the first order and has no
+effect, as APIs do that honour keys. A POST may say in `X-Hold` where it is held up: `before` its effect or `after` it,
 until somebody has opened and closed the named pipe FOLDER/before or FOLDER/after.
 """
 
@@ -34,11 +35,15 @@ class Orders(BaseHTTPRequestHandler):
         """Carry out an order."""
         content = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         self.held("before")
+        key = self.headers.get("Idempotency-Key")
         ledger = rows()
         with ledger:
-            number = ledger.execute(
-                "INSERT INTO orders (key, content) VALUES (?, ?)", (self.headers.get("Idempotency-Key"), content)
-            ).lastrowid
+            done = ledger.execute("SELECT number FROM orders WHERE key = ?", (key,)).fetchone()
+            if done and self.headers.get("X-Honour"):
+                (number,) = done
+            else:
+                order = "INSERT INTO orders (key, content) VALUES (?, ?)"
+                number = ledger.execute(order, (key, content)).lastrowid
         ledger.close()
         self.held("after")
         self.answer(201, {"order": number})

@@ -43,6 +43,7 @@ store = "sqlite:///orders.db"
 scope = "authorization"
 namespace = "staging"
 authorize = "/may-read"
+status_path = "/idempotency/requests"
 forwarded = "append"
 host = "upstream"
 upstream_timeout = "90s"
@@ -77,6 +78,7 @@ def test_a_whole_file(tmp_path):
     assert str(config.listen) == "[::1]:8443"
     assert (config.store, config.scope, config.namespace) == ("sqlite:///orders.db", "authorization", "staging")
     assert (config.authorize, config.forwarded, config.host) == ("/may-read", "append", "upstream")
+    assert config.status_path == "/idempotency/requests"
     assert (config.upstream_timeout_ms, config.upstream_connect_timeout_ms) == (90_000, 250)
     assert (config.upstream_keepalive_ms, config.drain_ms, config.log_level) == (0, 60_000, "info")
     assert config.policy == Policy(lease="30s", required=True, methods=("POST", "PUT"))
@@ -107,9 +109,9 @@ def test_options_go_before_the_file(tmp_path):
     assert origins["listen"] == "--listen"
     assert origins["namespace"] == "retrysafe.toml:6"
     assert origins["policy.lease"] == "--policy"
-    assert origins["policy.required"] == "retrysafe.toml:19"
+    assert origins["policy.required"] == "retrysafe.toml:20"
     assert origins["policy.lifetime"] == "default"
-    assert origins['routes."POST /search".enrolled'] == "retrysafe.toml:27"
+    assert origins['routes."POST /search".enrolled'] == "retrysafe.toml:28"
 
 
 def test_policy_options_as_text():
@@ -161,6 +163,7 @@ def test_faulty_policy_options(name, value, words):
         ("scope", "user", "needs an application in the same process"),
         ("namespace", "", "must not be empty"),
         ("authorize", "may", "must be a path"),
+        ("status_path", "/a b", "must be a path without escapes"),
         ("forwarded", "trust", "must be one of replace, append"),
         ("drain", "long", "is not a duration"),
         ("upstream_timeout", "0s", "at least 1 ms"),

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import secrets
 
 from click.testing import CliRunner
 
 from retrysafe.cli import main
+from retrysafe.model import Claim, State
+from retrysafe.operate.shown import Steps
+from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, MarkUnknownIfHeld, ReleaseIfHeld
 from retrysafe.stores.sqlite import SqliteStore
 from tests.doors.connections import ask, protected
 from tests.doors.handlers import Shop
@@ -15,6 +20,8 @@ from tests.gateway.processes import environment
 
 OLD, NEW = os.urandom(32).hex(), os.urandom(32).hex()
 CANARY = b"canary-5353-5353"
+DAY_MS = 86_400_000
+NO_STEPS = Steps(None, bytes(32), b"", None)
 
 
 def command(*arguments, **variables):
@@ -54,4 +61,47 @@ def can_be_seen(folder, what=CANARY):
     return any(what in file.read_bytes() for file in folder.iterdir() if file.is_file())
 
 
-__all__ = ["CANARY", "NEW", "OLD", "can_be_seen", "command", "environment", "requests", "store_of", "url_of"]
+def claimed(store, route="POST /orders", lease_ms=60_000):
+    """A record in progress; its claim."""
+    claim = Claim(secrets.token_bytes(32), secrets.token_bytes(16), 1)
+    found = store.perform(ClaimIfAbsent(claim.record_id, claim.token, b"f" * 33, lease_ms, DAY_MS, route))
+    assert found.record.token == claim.token
+    return claim
+
+
+def put(store, state, route="POST /orders"):
+    """A record in some state; its id."""
+    claim = claimed(store, route)
+    match state:
+        case State.COMPLETED:
+            assert store.perform(CompleteIfHeld(claim, b"sealed", DAY_MS, DAY_MS))
+        case State.RETRYABLE:
+            assert store.perform(ReleaseIfHeld(claim, DAY_MS))
+        case State.UNKNOWN:
+            assert store.perform(MarkUnknownIfHeld(claim, DAY_MS))
+    return claim.record_id
+
+
+def shown_of(folder, record_id, *arguments, **variables):
+    """A record, as `keys show` has it for programs."""
+    result = command("keys", "show", record_id.hex(), "--json", *arguments, "--store", url_of(folder), **variables)
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+__all__ = [
+    "CANARY",
+    "DAY_MS",
+    "NEW",
+    "NO_STEPS",
+    "OLD",
+    "can_be_seen",
+    "claimed",
+    "command",
+    "environment",
+    "put",
+    "requests",
+    "shown_of",
+    "store_of",
+    "url_of",
+]

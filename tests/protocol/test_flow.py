@@ -6,7 +6,7 @@ import pytest
 
 from retrysafe.errors import StoreUnavailable
 from retrysafe.model import BytesBody, Claim, Found, Head, Record, Request, Response, State
-from retrysafe.protocol import effects, flow
+from retrysafe.protocol import effects, flow, history
 from retrysafe.protocol.effects import Answered, Fate, Settled, Unread
 from retrysafe.protocol.flow import Deliver, Respond, Terms, protect
 from retrysafe.protocol.policy import Policy
@@ -60,6 +60,11 @@ class Run:
             **changes,
         }
         return self.answer(Found(Record(state=state, token=token, response=response, **record), now_ms=1_000))
+
+    def remembered(self):
+        """Its past was added to the history."""
+        assert isinstance(self.step, effects.AddHistory)
+        return self.answer(True)
 
     def executing(self):
         """Up to the handler, under the flow's own claim."""
@@ -200,7 +205,7 @@ def test_a_lapsed_claim_becomes_unknown_and_does_not_run():
 
 def test_a_lapsed_claim_is_taken_over_where_that_is_declared():
     """`rerun`: the next attempt, under a token of its own."""
-    run = Run(recovery="rerun").claiming().found(lease_until_ms=1_000)
+    run = Run(recovery="rerun").claiming().found(lease_until_ms=1_000).remembered()
     takeover = run.step
     assert (type(takeover), takeover.seen_token, takeover.token) == (effects.TakeOverIfLapsed, OTHER, TOKEN)
     assert run.answer(True).step.claim == Claim(takeover.record_id, TOKEN, 2)
@@ -208,15 +213,50 @@ def test_a_lapsed_claim_is_taken_over_where_that_is_declared():
 
 def test_a_retryable_record_runs_again():
     """Its last attempt did nothing."""
-    run = Run().claiming().found(State.RETRYABLE)
+    run = Run().claiming().found(State.RETRYABLE).remembered()
     assert isinstance(run.step, effects.ClaimIfRetryable)
     assert run.answer(True).step.claim.attempt == 2
+
+
+@pytest.mark.parametrize(
+    ("state", "options", "end", "settled_at_ms"),
+    [
+        (State.IN_PROGRESS, {"recovery": "rerun"}, history.End.LAPSED, None),
+        (State.RETRYABLE, {}, history.End.RELEASED, 700),
+    ],
+)
+def test_an_attempt_is_remembered_before_the_next_one_replaces_it(state, options, end, settled_at_ms):
+    """The record knows its latest claim only; the one before it is kept for as long as the record may be there."""
+    run = Run(**options).claiming().found(state, lease_until_ms=1_000, attempt=3, settled_at_ms=settled_at_ms)
+    added = run.step
+    assert history.decode(added.entry) == history.Attempt(3, history.token_name(OTHER), 0, 1_000, end, settled_at_ms)
+    assert added.keep_ms == (30 + 1 + 30) * 86_400_000
+
+
+@pytest.mark.parametrize(("state", "options"), [(State.IN_PROGRESS, {"recovery": "rerun"}), (State.RETRYABLE, {})])
+def test_a_past_that_cannot_be_written_down_refuses_nobody(state, options):
+    """The driver tells that the store failed; the request goes on."""
+    run = Run(**options).claiming().found(state, lease_until_ms=1_000).fail()
+    assert isinstance(run.step, effects.Claiming)
+    assert isinstance(run.answer(True).step, effects.Execute)
+
+
+def test_a_client_cannot_fill_the_store_with_attempts():
+    """One that is told to come later, again and again, leaves a bounded number of them; a lapsed claim always one."""
+    last = {"attempt": history.RELEASED_ATTEMPTS_KEPT}
+    assert isinstance(Run().claiming().found(State.RETRYABLE, **last).step, effects.AddHistory)
+    beyond = {"attempt": history.RELEASED_ATTEMPTS_KEPT + 1}
+    assert isinstance(Run().claiming().found(State.RETRYABLE, **beyond).step, effects.ClaimIfRetryable)
+    lapsed = Run(recovery="rerun").claiming().found(lease_until_ms=1_000, **beyond)
+    assert isinstance(lapsed.step, effects.AddHistory)
 
 
 @pytest.mark.parametrize("state", [State.RETRYABLE, State.IN_PROGRESS])
 def test_a_lost_race_looks_again(state):
     """Whoever came first decides; the flow reads what they made of it."""
     run = Run().claiming().found(state, lease_until_ms=1_000)
+    if state is State.RETRYABLE:
+        run.remembered()
     assert isinstance(run.answer(False).step, effects.ClaimIfAbsent)
 
 
@@ -224,7 +264,7 @@ def test_a_record_that_is_fought_over_is_given_up_in_the_end():
     """Every loop has an end: the client asks again."""
     run = Run().claiming()
     for _ in range(flow.CLAIM_ROUNDS_MAX):
-        run.found(State.RETRYABLE).answer(False)
+        run.found(State.RETRYABLE).remembered().answer(False)
     assert code_of(run.step) == "in-progress"
 
 
@@ -362,7 +402,7 @@ def test_a_duplicate_waits_and_looks_again():
 def test_a_waiting_request_takes_its_turn():
     """The first attempt did nothing: the next claim is this request's, by whichever way."""
     run = Run(in_flight="wait").claiming().found().answer(waited(effects.WaitEnd.CHANGED))
-    run.found(State.RETRYABLE)
+    run.found(State.RETRYABLE).remembered()
     assert isinstance(run.step, effects.ClaimIfRetryable)
     assert isinstance(run.answer(True).step, effects.Execute)
     run = Run(in_flight="wait").claiming().found().answer(waited(effects.WaitEnd.CHANGED))
@@ -386,7 +426,7 @@ def test_waiting_does_not_use_up_the_rounds():
     """A record that is fought over by many who wait is not given up early."""
     run = Run(in_flight="wait").claiming()
     for _ in range(3 * flow.CLAIM_ROUNDS_MAX):
-        run.found(State.RETRYABLE).answer(False)  # somebody else was quicker
+        run.found(State.RETRYABLE).remembered().answer(False)  # somebody else was quicker
         assert isinstance(run.step, effects.ClaimIfAbsent)
         run.found().answer(waited(effects.WaitEnd.CHANGED))
     assert isinstance(run.step, effects.ClaimIfAbsent)

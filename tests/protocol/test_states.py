@@ -24,27 +24,33 @@ def test_an_event_leads_to_one_state(event):
     assert target(event) in {*State, None}
 
 
+BY_HAND = {Event.REVOKE, Event.ERASE}
+
+
 def test_a_completed_record_never_runs_again():
-    """From completed there is no way to in progress but over absence, which only time brings (R66, R71)."""
+    """From completed there is no way to in progress but over absence, which time brings, or somebody by hand (R66)."""
     leaving = {event for (before, event), after in TABLE.items() if before is State.COMPLETED is not after}
-    assert leaving == {Event.EXPIRE, Event.FORGET}
-    assert {GUARDS[event] for event in leaving} == {Guard.LIFETIME_OVER, Guard.FORGETTABLE}
+    assert leaving - BY_HAND == {Event.EXPIRE, Event.FORGET}
+    assert {GUARDS[event] for event in leaving - BY_HAND} == {Guard.LIFETIME_OVER, Guard.FORGETTABLE}
 
 
 def test_unknown_is_left_by_knowledge_or_time_only():
-    """Nobody runs what is unknown; its own late owner settles it, or it is forgotten in the end (I9)."""
-    assert {event for before, event in TABLE if before is State.UNKNOWN} == {
+    """Nobody runs what is unknown: its own late owner settles it, or somebody who looked, or it is forgotten (I9)."""
+    assert {event for before, event in TABLE if before is State.UNKNOWN} - BY_HAND == {
         Event.COMPLETE,
         Event.RELEASE,
         Event.DISCARD,
+        Event.RESOLVE,
+        Event.RULE_OUT,
         Event.FORGET,
     }
 
 
 def test_only_its_owner_or_the_end_of_its_lease_moves_a_record_in_progress():
-    """A live claim cannot be taken from its owner (I8)."""
-    guards = {GUARDS[event] for before, event in TABLE if before is State.IN_PROGRESS}
+    """A live claim cannot be taken from its owner (I8), but by hand, and by nothing that a request can ask for."""
+    guards = {GUARDS[event] for before, event in TABLE if before is State.IN_PROGRESS and event not in BY_HAND}
     assert guards == {Guard.HELD, Guard.LAPSED}
+    assert {event for before, event in TABLE if before is State.IN_PROGRESS} & BY_HAND == {Event.REVOKE}
 
 
 def test_sources_are_read_from_the_table():

@@ -185,16 +185,7 @@ class Driver:
 
     async def settle_until(self, transition: Transition[bool], deadline_s: float) -> Settled:
         """Try until the store answers, or until the loop's time is `deadline_s`."""
-        loop = asyncio.get_running_loop()
-        delay_s = RETRY_FIRST_S
-        while True:
-            try:
-                return settled_as(await self.store.submit(transition))
-            except StoreError:
-                if loop.time() + delay_s > deadline_s:
-                    return Settled.OPEN
-            await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, RETRY_MOST_S)
+        return await settle_until(self.store, transition, deadline_s)
 
     def errand(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Do something that no request's task may take down with it, and keep it alive until it is done."""
@@ -316,6 +307,20 @@ def _started(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -
     if sys.version_info >= (3, 12) and loop.get_task_factory() is None:
         return asyncio.Task(work, loop=loop, eager_start=True)
     return loop.create_task(work)
+
+
+async def settle_until(store: Store, transition: Transition[bool], deadline_s: float) -> Settled:
+    """Try until the store answers, or until the loop's time is `deadline_s`."""
+    loop = asyncio.get_running_loop()
+    delay_s = RETRY_FIRST_S
+    while True:
+        try:
+            return settled_as(await store.submit(transition))
+        except StoreError:
+            if loop.time() + delay_s > deadline_s:
+                return Settled.OPEN
+        await asyncio.sleep(delay_s)
+        delay_s = min(2 * delay_s, RETRY_MOST_S)
 
 
 def settled_as(took_effect: bool) -> Settled:

@@ -122,21 +122,26 @@ class Driver:
             self._observer.notice(Unrecorded(name_of(claim.record_id) if claim is not None else "?"))
 
     def _settle_until(self, transition: Transition[bool], deadline_s: float) -> Settled:
-        delay_s = RETRY_FIRST_S
-        while True:
-            try:
-                return Settled.DONE if self._store.perform(transition) else Settled.REFUSED
-            except StoreError as error:
-                self._observer.notice(StoreFailed(type(transition).__name__, str(error)))
-                if time.monotonic() + delay_s > deadline_s:
-                    return Settled.OPEN
-            time.sleep(delay_s)
-            delay_s = min(2 * delay_s, RETRY_MOST_S)
+        return settle_until(self._store, self._observer, transition, deadline_s)
 
     @staticmethod
     def _errand(work: Callable[[], Any]) -> None:
         """Do something that nobody waits for; a daemon, so that it never holds up the end of the process."""
         threading.Thread(target=work, name="retrysafe-errand", daemon=True).start()
+
+
+def settle_until(store: Store, observer: Observer, transition: Transition[bool], deadline_s: float) -> Settled:
+    """Try until the store answers, or until the monotonic time is `deadline_s`."""
+    delay_s = RETRY_FIRST_S
+    while True:
+        try:
+            return Settled.DONE if store.perform(transition) else Settled.REFUSED
+        except StoreError as error:
+            observer.notice(StoreFailed(type(transition).__name__, str(error)))
+            if time.monotonic() + delay_s > deadline_s:
+                return Settled.OPEN
+        time.sleep(delay_s)
+        delay_s = min(2 * delay_s, RETRY_MOST_S)
 
 
 IDLE_S = 5.0

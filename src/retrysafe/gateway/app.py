@@ -184,6 +184,7 @@ def _door(config: GatewayConfig, store: Store, upstream: Upstream) -> Idempotenc
         secret=config.secret,
         encryption_keys=config.encryption_keys,
         authorize=upstream.authorizer(config.authorize) if config.authorize else None,
+        status_path=config.status_path,
         drain="0s",  # waiting for handlers is one with waiting for connections, and done here
     )
 

@@ -19,6 +19,7 @@ from retrysafe.errors import ConfigurationError
 from retrysafe.gateway.settings_file import SettingsFile
 from retrysafe.protocol.duration import milliseconds
 from retrysafe.protocol.policy import OPTIONS, Policy
+from retrysafe.server.inquiry import status_route
 from retrysafe.server.routes import Routes
 from retrysafe.server.scope import resolver
 from retrysafe.stores.location import open_store
@@ -58,6 +59,7 @@ class GatewayConfig:
     policy: Policy = field(default_factory=Policy)
     routes: Mapping[str, Policy | None] = field(default_factory=dict)
     authorize: str | None = None
+    status_path: str | None = None
     forwarded: str = "replace"
     host: str = "preserve"
     upstream_timeout_ms: int = 60_000
@@ -125,6 +127,11 @@ def _path(text: str) -> str:
     return text
 
 
+def _status_path(text: str) -> str:
+    status_route(text, _POLICY_DEFAULT)
+    return text
+
+
 def _duration(least_ms: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         duration_ms = milliseconds(text)
@@ -183,6 +190,9 @@ SETTINGS = (
     Setting("listen", _address, "HOST:PORT to serve at.", "127.0.0.1:8080"),
     Setting("namespace", _text, "Environments that share a store differ in it.", "default"),
     Setting("authorize", _path, "Path of the upstream that is asked (GET) before a replay; 2xx allows it."),
+    Setting(
+        "status_path", _status_path, "Path at which the gateway itself says what became of a key; off unless given."
+    ),
     Setting("forwarded", _one_of("replace", "append"), "X-Forwarded-* of clients: replace, or append to.", "replace"),
     Setting("host", _one_of("preserve", "upstream"), "Host: preserve the client's, or name the upstream.", "preserve"),
     Setting("upstream_timeout", _duration(1), "How long the upstream may be silent.", "60s"),
@@ -200,7 +210,8 @@ ENCRYPTION_VARIABLE = "RETRYSAFE_ENCRYPTION_KEYS"
 _HIDDEN = ("secret", "encryption_keys")
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 _TABLES = ("policy", "routes")
-_NAMES_IN_FILE = (*_BY_NAME, *(f"{name}_file" for name in _HIDDEN), *_TABLES)
+DUAL_CONTROL = "dual_control"  # in the file alone: an option would be nobody's control
+_NAMES_IN_FILE = (*_BY_NAME, *(f"{name}_file" for name in _HIDDEN), DUAL_CONTROL, *_TABLES)
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -267,7 +278,9 @@ def _read_file(file: SettingsFile, settings: Settings) -> None:
         elif name == "routes":
             for entry, options in value.items():
                 _read_route(file, entry, options, settings)
-        elif not isinstance(value, str):
+        elif name == DUAL_CONTROL and not isinstance(value, bool):
+            settings.faults.append(f"{where}: {name} is {value!r}; it must be true or false")
+        elif name != DUAL_CONTROL and not isinstance(value, str):
             settings.faults.append(f"{where}: {name} is {value!r}; it must be a string")
         else:
             settings.plain[name] = Value(value, where)
@@ -361,6 +374,49 @@ def build_store(settings: Settings) -> tuple[str, bytes | None]:
     if faults:
         raise ConfigurationError(faults)
     return store, secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorConfig:
+    """What commands that look into records, and settle them, are told. As in `GatewayConfig`, and `dual_control`."""
+
+    store: str
+    secret: bytes | None = field(default=None, repr=False)
+    encryption_keys: str | None = field(default=None, repr=False)
+    namespace: str = "default"
+    policy: Policy = field(default_factory=Policy)
+    routes: Mapping[str, Policy | None] = field(default_factory=dict)
+    dual_control: bool = False
+
+    def policy_of(self, route: str) -> Policy:
+        """What holds for the records of a route; of one that is not in the settings, what holds for all."""
+        return self.routes.get(route) or self.policy
+
+
+def build_operator(settings: Settings) -> OperatorConfig:
+    """The configuration of a command that looks into records.
+
+    Raises:
+        ConfigurationError: with every fault in these settings.
+    """
+    faults = [*settings.faults]
+    store = _parsed("store", settings, faults)
+    namespace = _parsed("namespace", settings, faults)
+    secret = _secret(settings, faults)
+    encryption_keys = _encryption_keys(settings, faults)
+    policy = _policy(settings, faults) or Policy()
+    routes = _routes(settings, policy, faults)
+    if faults:
+        raise ConfigurationError(faults)
+    return OperatorConfig(
+        store=store,
+        secret=secret,
+        encryption_keys=encryption_keys,
+        namespace=namespace,
+        policy=policy,
+        routes=routes,
+        dual_control=DUAL_CONTROL in settings.plain and settings.plain[DUAL_CONTROL].value,
+    )
 
 
 def build_encryption(settings: Settings) -> str:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
+from typing import Any, TypeVar, Unpack, overload
 
 from retrysafe.errors import NoOperation
+from retrysafe.model import Claim
+from retrysafe.operation.step import StepCall, StepOptions, Steps, make_step
 from retrysafe.protocol import key
 from retrysafe.protocol.effects import Execute, Fate
+from retrysafe.protocol.flow import Terms
+
+T = TypeVar("T")
+
+MakeSteps = Callable[[Claim, Terms], Steps]
 
 
 class Operation:
@@ -18,15 +27,17 @@ class Operation:
         attempt: 1 for the first execution; higher after a release or a takeover.
     """
 
-    __slots__ = ("_fate", "_record_id", "_secret", "attempt", "key", "scope")
+    __slots__ = ("_claim", "_fate", "_make_steps", "_steps", "_terms", "attempt", "key", "scope")
 
-    def __init__(self, execute: Execute, secret: bytes) -> None:
+    def __init__(self, execute: Execute, terms: Terms, make_steps: MakeSteps) -> None:
         self.key = execute.key.text
         self.scope = execute.scope
         self.attempt = execute.claim.attempt
-        self._record_id = execute.claim.record_id
-        self._secret = secret
-        self._fate = Fate.RAN
+        self._claim = execute.claim
+        self._terms = terms
+        self._make_steps = make_steps
+        self._steps: Steps | None = None
+        self._fate = Fate.RAN if execute.policy.effects == "assumed" else Fate.NOT_BEGUN
 
     def child_key(self, name: str, target: str = "") -> str:
         """An idempotency key for a call that this operation makes (contract R101).
@@ -41,7 +52,64 @@ class Operation:
         Returns:
             36 characters in the form of a UUID.
         """
-        return key.child_key(self._secret, self._record_id, name, target)
+        return key.child_key(self._terms.secret, self._claim.record_id, name, target)
+
+    @overload
+    def step(
+        self, name: str, call: Callable[[StepCall], Awaitable[T]], **options: Unpack[StepOptions]
+    ) -> Coroutine[Any, Any, T]: ...
+
+    @overload
+    def step(self, name: str, call: Callable[[StepCall], T], **options: Unpack[StepOptions]) -> T: ...
+
+    def step(self, name: str, call: Callable[[StepCall], Any], **options: Unpack[StepOptions]) -> Any:
+        """Make one call to the outside, and keep what it came to: a later attempt has the result and calls nothing.
+
+        That the call is about to be made is durable before it is made, and its result afterwards (contract R102).
+        If this attempt has lost its claim, nothing is called. On an event loop the step is a coroutine, and `call`
+        a coroutine function; on a thread without one it is done when this returns.
+
+        Args:
+            name: of the step, "charge-card", say: once in an attempt, and the same in the next release.
+            call: makes the call, given its `StepCall`; returns bytes or JSON data, small: 256 KiB for all steps.
+            options:
+                target: whom the call goes to, where steps of one name go to several.
+                input: bytes or JSON data that the call is made with; kept, so that a later attempt sends the
+                    same bytes, and compared: other input under the same name is refused.
+                if_interrupted: what a later attempt does about a call whose result nobody recorded.
+                    `"unknown"`: nothing; the outcome of the operation is unknown. `"resend"`: makes the call
+                    again, with the same key and input, within `downstream_window`.
+                downstream_window: how long the other side remembers a key, as a duration. It is counted from the
+                    claim of the attempt that made the call first, by the store's clock.
+                verify: asked instead, with the `StepCall`: returns the result, or `NOT_DONE`, and then the call
+                    is made, or `UNKNOWN`.
+                not_done: exceptions by which the call says that the other side did nothing.
+
+        Returns:
+            What the call returned, in this attempt or an earlier one.
+
+        Raises:
+            ClaimLost: another attempt has the operation.
+            StepUnknown: nobody can tell what became of the call in an earlier attempt.
+            StepChanged: an earlier attempt began the step with another input.
+            StepMisused: the name was used before in this attempt; or something is no data, or too large.
+            StoreError: the store is away; nothing was called.
+        """
+        step = make_step(name, call, options)
+        self.begin_effects()
+        if self._steps is None:
+            self._steps = self._make_steps(self._claim, self._terms)
+        return self._steps.take(step)
+
+    def begin_effects(self) -> None:
+        """State that from here on this attempt may take effect; for routes whose `effects` are `declared`.
+
+        Until then a failure, that is an exception, an answer of 5xx or the end of the process's patience, leaves
+        nothing behind: the record is released, and the next attempt runs. It costs nothing and writes nothing; a
+        crash before it is an unknown outcome all the same.
+        """
+        if self._fate is Fate.NOT_BEGUN:
+            self._fate = Fate.RAN
 
     def no_effect(self) -> None:
         """State that this attempt changed nothing: its answer is not recorded, and a retry runs again.
@@ -60,8 +128,10 @@ class Operation:
 
     @property
     def fate(self) -> Fate:
-        """What was stated; RAN if nothing was."""
-        return self._fate
+        """What was stated; else what its steps came to; RAN if there is nothing to be said."""
+        if self._steps is None or self._fate is not Fate.RAN:
+            return self._fate
+        return self._steps.fate()
 
 
 _current: ContextVar[Operation | None] = ContextVar("retrysafe_operation", default=None)
@@ -93,8 +163,14 @@ def begin_without() -> None:
         _current.set(None)
 
 
-def begin(execute: Execute, secret: bytes) -> Operation:
-    """For doors: make the operation of a handler that is about to run, current in this context."""
-    begun = Operation(execute, secret)
+def begin(execute: Execute, terms: Terms, make_steps: MakeSteps) -> Operation:
+    """For doors: make the operation of a handler that is about to run, current in this context.
+
+    Args:
+        execute: what runs.
+        terms: of its request.
+        make_steps: makes what takes its steps, if it has any.
+    """
+    begun = Operation(execute, terms, make_steps)
     _current.set(begun)
     return begun

@@ -168,6 +168,7 @@ class Verdict(Enum):
     RELEASE = "release"
     DISCARD = "discard"
     UNKNOWN = "unknown"
+    RESUME = "resume"
 
 
 # A handler that answers one of these says that it did nothing *yet* (contract part E): the caller was
@@ -175,6 +176,13 @@ class Verdict(Enum):
 RELEASED_STATUSES = frozenset({401, 403, 405, 407, 408, 415, 421, 423, 425, 429})
 
 _VERDICT_OF_FATE = {Fate.NO_EFFECT: Verdict.RELEASE, Fate.NOT_RUN: Verdict.DISCARD, Fate.UNKNOWN: Verdict.UNKNOWN}
+
+# What these say counts only if the attempt failed; an answer that is none is an outcome like any other.
+_VERDICT_OF_FAILURE = {
+    Fate.NOT_BEGUN: Verdict.RELEASE,
+    Fate.RESUMABLE: Verdict.RESUME,
+    Fate.OPEN: Verdict.UNKNOWN,
+}
 
 
 _CLASSES = {"record": Verdict.RECORD, "release": Verdict.RELEASE, "unknown": Verdict.UNKNOWN}
@@ -189,7 +197,11 @@ def judge(outcome: Outcome, request: Request, policy: Policy) -> Verdict:
         Exception: `classify` raised, or returned another word than it may.
     """
     match outcome:
-        case Answered(fate=Fate.RAN, response=response):
+        case Raised(fate=fate) | Cancelled(fate=fate) if fate in _VERDICT_OF_FAILURE:
+            return _VERDICT_OF_FAILURE[fate]
+        case Answered(fate=fate) if fate in _VERDICT_OF_FAILURE and outcome.response.status >= 500:
+            return _VERDICT_OF_FAILURE[fate]
+        case Answered(fate=fate, response=response) if fate not in _VERDICT_OF_FATE:
             if policy.classify is not None and (said := policy.classify(response)) is not None:
                 return _CLASSES[said]
             if response.status in RELEASED_STATUSES:

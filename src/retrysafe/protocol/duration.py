@@ -1,9 +1,9 @@
-"""Durations as people write them, as whole milliseconds."""
+"""Durations and instants as people write them, as whole milliseconds."""
 
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 Duration = str | timedelta
 
@@ -44,3 +44,12 @@ def iso8601(duration_ms: int) -> str:
     seconds = f"{rest_ms / 1_000:g}S" if rest_ms else ""
     text = (f"{hours}H" if hours else "") + (f"{minutes}M" if minutes else "") + seconds
     return f"PT{text or '0S'}"
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def rfc3339(instant_ms: int) -> str:
+    """An instant of a store's clock as RFC 3339 has it, in UTC: `2026-11-26T02:30:17.250Z`."""
+    instant = _EPOCH + timedelta(milliseconds=instant_ms)
+    return instant.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from contextlib import suppress
 from enum import StrEnum
 from typing import assert_never
 
 from retrysafe.errors import StoreError
-from retrysafe.model import Claim, Found, Head, Record, Request, Response, State
-from retrysafe.protocol import decision, effects, states
+from retrysafe.model import BytesBody, Claim, Found, Head, Record, Request, Response, State
+from retrysafe.protocol import decision, effects, history, states
 from retrysafe.protocol.decision import Verdict
 from retrysafe.protocol.effects import Answered, Flow, Outcome, Settled, Unread, Waited, WaitEnd, perform
 from retrysafe.protocol.fingerprint import fingerprint_of, matches
@@ -24,10 +25,14 @@ from retrysafe.protocol.key import Absent, Key, Malformed, as_uuid, is_128_bit, 
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.problem import Problem, retry_after
 from retrysafe.protocol.snapshot import Encryption, Unreadable, receipt, replay, seal, take_snapshot, unseal
+from retrysafe.protocol.stored_request import StoredRequest, fits, seal_request, without_credentials
 from retrysafe.value import value
 
 # A record that changes under every look is being fought over; the client may as well ask again.
 CLAIM_ROUNDS_MAX = 8
+
+# How soon after a failure the next attempt may go on: not at once, because what failed is likely to fail again.
+RESUME_AFTER_MS = 1_000
 
 # Hashing 256 KiB takes about 0.15 ms; what is coded may become a hundred times its size.
 INLINE_BYTES_MAX = 256 << 10
@@ -45,7 +50,9 @@ class Terms:
         token: 16 random bytes, new for this request.
         anonymous: the scope is no account; keys must be unguessable (R17).
         route: the entry of the routes table that the request matched, at most 255 characters.
-        encryption: of stored responses at rest; None keeps them as they are.
+        encryption: of what is stored, at rest; None keeps it as it is.
+        stores_requests: requests that may run again are stored, without credentials; needs encryption (R45).
+        place: scheme, and path that the application is mounted at; they are stored with the request.
     """
 
     policy: Policy
@@ -55,6 +62,8 @@ class Terms:
     anonymous: bool = False
     route: str = ""
     encryption: Encryption | None = None
+    stores_requests: bool = False
+    place: tuple[str, str] = ("http", "")
 
 
 class Ending(StrEnum):
@@ -66,10 +75,14 @@ class Ending(StrEnum):
     RECORDED = "recorded"
     MISJUDGED = "classify-failed"
     RELEASED = "released"
+    RESUMABLE = "resumable"
     DISCARDED = "discarded"
     UNKNOWN = "unknown"
     UNRECORDED = "unrecorded"
     CLAIM_LOST = "claim-lost"
+    INQUIRED = "inquired"
+    OVERTAKEN = "overtaken"
+    OTHER_ACCOUNT = "other-account"
 
 
 @value
@@ -81,7 +94,7 @@ class Bypass:
 
 @value
 class Vanish:
-    """The client went before its request was whole: there is nobody to answer, and nothing happened."""
+    """There is nobody to answer, and nothing happened: the client went before its request was whole, say."""
 
     ending: str = Ending.CLIENT_GONE
 
@@ -119,7 +132,7 @@ def protect(head: Head, terms: Terms) -> Flow[Answer]:
     if isinstance(key, Absent) and not policy.required:
         return Bypass()
     if not isinstance(key, Key):
-        return _refuse(_key_problem(key, policy), terms)
+        return _refuse(key_problem(key, policy), terms)
     scope = yield from perform(effects.ResolveScope())
     if scope is None:
         return _refuse(SCOPE_MISSING, terms)
@@ -134,12 +147,51 @@ def protect(head: Head, terms: Terms) -> Flow[Answer]:
         fingerprint = yield from perform(effects.TakeFingerprint(request, policy, terms.secret))
 
     identity = record_id(terms.secret, terms.namespace, scope, key)
-    claimed = yield from _claim(identity, fingerprint, request, terms)
+    stored = _stored_request(identity, key, scope, request, terms) if terms.stores_requests else None
+    claimed = yield from _claim(identity, fingerprint, request, terms, stored)
     if not isinstance(claimed, Claim):
         return claimed
 
     outcome = yield from perform(effects.Execute(claimed, key, scope, request, policy))
     return (yield from _record(claimed, outcome, request, terms))
+
+
+def resume(stored: StoredRequest, record: Record, claiming: effects.TakeOverIfLapsed, terms: Terms) -> Flow[Answer]:
+    """One request whose owner is gone, sent again from what was stored of it (contract R45).
+
+    It takes over exactly the claim that was seen to have lapsed, and never begins an operation anew.
+
+    Args:
+        stored: the request.
+        record: as it was seen.
+        claiming: of the record, under a token that is new.
+        terms: as for a request of a client.
+    """
+    scope = yield from perform(effects.ResolveScope())
+    if scope != stored.scope:
+        return Vanish(Ending.OTHER_ACCOUNT)
+    yield from _remember(claiming.record_id, record, history.End.LAPSED, terms.policy)
+    try:
+        took = yield from perform(claiming)
+    except StoreError:
+        return Vanish(STORE_UNAVAILABLE.code)  # the driver takes back a claim whose reply was lost
+    if not took:
+        return Vanish(Ending.OVERTAKEN)
+    claim = Claim(claiming.record_id, claiming.token, record.attempt + 1)
+    request = Request(stored.head, BytesBody(stored.body))
+    outcome = yield from perform(effects.Execute(claim, Key(stored.key), scope, request, terms.policy))
+    return (yield from _record(claim, outcome, request, terms))
+
+
+def _stored_request(identity: bytes, key: Key, scope: str, request: Request, terms: Terms) -> bytes | None:
+    """What is kept of a request that may run again when its owner is gone; None if nothing is."""
+    if terms.policy.recovery != "rerun" or terms.encryption is None or not fits(request):
+        return None
+    head = request.head
+    headers = without_credentials(head.headers, terms.policy.stored_request_except)
+    head = Head(head.method, head.path, head.query, headers)
+    stored = StoredRequest(key.text, scope, *terms.place, head, request.body.read())
+    return seal_request(stored, identity, terms.secret, terms.encryption)
 
 
 def refuse_unready(head: Head, terms: Terms) -> Flow[Answer]:
@@ -148,7 +200,7 @@ def refuse_unready(head: Head, terms: Terms) -> Flow[Answer]:
     if isinstance(key, Absent) and not terms.policy.required:
         return Bypass()
     yield from ()
-    return _refuse(STORE_UNAVAILABLE if isinstance(key, Key) else _key_problem(key, terms.policy), terms)
+    return _refuse(STORE_UNAVAILABLE if isinstance(key, Key) else key_problem(key, terms.policy), terms)
 
 
 def _is_quick_to_hash(request: Request) -> bool:
@@ -159,13 +211,15 @@ def _is_quick_to_hash(request: Request) -> bool:
 # --- claim and decide -----------------------------------------------------------------------------
 
 
-def _claim(identity: bytes, fingerprint: bytes, request: Request, terms: Terms) -> Flow[Claim | Answer]:
+def _claim(
+    identity: bytes, fingerprint: bytes, request: Request, terms: Terms, stored: bytes | None
+) -> Flow[Claim | Answer]:
     """Get hold of the record, or find the answer to give instead."""
     waited: Waited | None = None
     rounds = 0
     try:
         while rounds < CLAIM_ROUNDS_MAX:
-            claimed = yield from _claim_once(identity, fingerprint, request, terms)
+            claimed = yield from _claim_once(identity, fingerprint, request, terms, stored)
             if isinstance(claimed, decision.Wait):
                 if waited is not None and waited.end is WaitEnd.OVER:  # this was the last look
                     return _refuse(claimed.problem, terms)
@@ -185,12 +239,14 @@ def _claim(identity: bytes, fingerprint: bytes, request: Request, terms: Terms) 
 
 
 def _claim_once(
-    identity: bytes, fingerprint: bytes, request: Request, terms: Terms
+    identity: bytes, fingerprint: bytes, request: Request, terms: Terms, stored: bytes | None
 ) -> Flow[Claim | Answer | decision.Wait | None]:
     """One look at the record and what follows from it; None: it changed meanwhile, look again."""
     policy, token = terms.policy, terms.token
     found = yield from perform(
-        effects.ClaimIfAbsent(identity, token, fingerprint, policy.lease_ms, policy.unknown_retention_ms, terms.route)
+        effects.ClaimIfAbsent(
+            identity, token, fingerprint, policy.lease_ms, policy.unknown_retention_ms, terms.route, stored
+        )
     )
     record = found.record
     same_request = _is_same(record.fingerprint, fingerprint, request, terms)
@@ -205,11 +261,14 @@ def _claim_once(
         case decision.Wait():
             return decided
         case decision.TakeOver():
+            yield from _remember(identity, record, history.End.LAPSED, policy)
             took = yield from perform(
                 effects.TakeOverIfLapsed(identity, record.token, token, policy.lease_ms, policy.unknown_retention_ms)
             )
             return Claim(identity, token, record.attempt + 1) if took else None
         case decision.Reclaim():
+            if record.attempt <= history.RELEASED_ATTEMPTS_KEPT:
+                yield from _remember(identity, record, history.End.RELEASED, policy)
             took = yield from perform(
                 effects.ClaimIfRetryable(identity, record.token, token, policy.lease_ms, policy.unknown_retention_ms)
             )
@@ -224,6 +283,15 @@ def _claim_once(
             return None
         case never:
             assert_never(never)
+
+
+def _remember(identity: bytes, record: Record, end: history.End, policy: Policy) -> Flow[None]:
+    """Add the attempt that another is about to follow to the history, before the record forgets it (R56).
+
+    A request is not refused because its past could not be written down; the driver tells of the failure.
+    """
+    with suppress(StoreError):
+        yield from perform(history.adding(identity, history.attempt_of(record, end), policy))
 
 
 def _is_same(stored: bytes, fingerprint: bytes, request: Request, terms: Terms) -> bool:
@@ -263,26 +331,14 @@ def _record(claim: Claim, outcome: Outcome, request: Request, terms: Terms) -> F
     except Exception:  # noqa: BLE001 - a hook of the user's failed after the effect: keep the answer, never run again
         verdict, misjudged = Verdict.RECORD, True
     answered, substitute = _answer_of(outcome, verdict, terms)
-    match verdict:
-        case Verdict.RECORD:
-            # A problem document of ours has nothing in it that a policy could want to be left out.
-            snapshot = take_snapshot(answered, request.head, *(() if substitute else (policy,)))
-            stored = seal(snapshot, claim.record_id, terms.secret, terms.encryption)
-            settlement: effects.Transition[bool] = effects.CompleteIfHeld(
-                claim, stored, policy.keep_ms, policy.tombstone_ms
-            )
-            event, ending = states.Event.COMPLETE, Ending.MISJUDGED if misjudged else Ending.RECORDED
-        case Verdict.RELEASE:
-            settlement = effects.ReleaseIfHeld(claim, policy.lifetime_ms)
-            event, ending = states.Event.RELEASE, Ending.RELEASED
-        case Verdict.DISCARD:
-            settlement = effects.DiscardIfHeld(claim)
-            event, ending = states.Event.DISCARD, Ending.DISCARDED
-        case Verdict.UNKNOWN:
-            settlement = effects.MarkUnknownIfHeld(claim, policy.unknown_retention_ms)
-            event, ending = states.Event.GIVE_UP, Ending.UNKNOWN
-        case _:
-            assert_never(verdict)
+    stored = b""
+    if verdict is Verdict.RECORD:
+        # A problem document of ours has nothing in it that a policy could want to be left out.
+        snapshot = take_snapshot(answered, request.head, *(() if substitute else (policy,)))
+        stored = seal(snapshot, claim.record_id, terms.secret, terms.encryption)
+    settlement, event, ending = _settlement(claim, verdict, stored, policy)
+    if misjudged:
+        ending = Ending.MISJUDGED
     settled: Settled | Respond = yield from perform(effects.Settle(settlement, policy.lease_ms))
     if settled is Settled.REFUSED:
         settled = yield from _look_again(claim, states.target(event), request.head, terms)
@@ -296,20 +352,56 @@ def _record(claim: Claim, outcome: Outcome, request: Request, terms: Terms) -> F
     return Respond(substitute if recorded else _unrecorded(substitute), ending if recorded else Ending.UNRECORDED)
 
 
+def _settlement(
+    claim: Claim, verdict: Verdict, stored: bytes, policy: Policy
+) -> tuple[effects.Transition[bool], states.Event, Ending]:
+    """What makes the verdict durable; what that is in the table of states; how the request has then ended."""
+    match verdict:
+        case Verdict.RECORD:
+            completing = effects.CompleteIfHeld(claim, stored, policy.keep_ms, policy.tombstone_ms)
+            return completing, states.Event.COMPLETE, Ending.RECORDED
+        case Verdict.RELEASE:
+            return effects.ReleaseIfHeld(claim, policy.lifetime_ms), states.Event.RELEASE, Ending.RELEASED
+        case Verdict.DISCARD:
+            return effects.DiscardIfHeld(claim), states.Event.DISCARD, Ending.DISCARDED
+        case Verdict.UNKNOWN:
+            giving_up = effects.MarkUnknownIfHeld(claim, policy.unknown_retention_ms)
+            return giving_up, states.Event.GIVE_UP, Ending.UNKNOWN
+        case Verdict.RESUME:  # the claim lapses soon, and whoever takes over goes on from the journal
+            lease_ms = min(RESUME_AFTER_MS, policy.lease_ms)
+            shortening = effects.RenewIfHeld(claim, lease_ms, policy.unknown_retention_ms)
+            return shortening, states.Event.RENEW, Ending.RESUMABLE
+        case _:
+            assert_never(verdict)
+
+
 def _answer_of(outcome: Outcome, verdict: Verdict, terms: Terms) -> tuple[Answered, Response | None]:
     """What goes into the record, and what to send if that is not what the handler has ready."""
     match outcome:
         case Answered():
             return outcome, None
-        case effects.Raised() | effects.Cancelled() if verdict in (Verdict.RELEASE, Verdict.DISCARD):
-            response = _response(HANDLER_FAILED_WITHOUT_EFFECT, terms)
-        case effects.Raised() | effects.Broken():
-            response = _response(HANDLER_FAILED, terms)
-        case effects.Cancelled():
-            response = _response(decision.OUTCOME_UNKNOWN, terms)
+        case effects.Broken():
+            response = problem_response(HANDLER_FAILED, terms)
+        case effects.Raised() | effects.Cancelled():
+            response = problem_response(_failure(verdict), terms)
         case _:
             assert_never(outcome)
     return Answered(response, whole=True, size=len(response.body), digest=b"", fate=effects.Fate.RAN), response
+
+
+def _failure(verdict: Verdict) -> Problem:
+    """What a handler that gave no answer is answered with."""
+    match verdict:
+        case Verdict.RELEASE | Verdict.DISCARD:
+            return HANDLER_FAILED_WITHOUT_EFFECT
+        case Verdict.RESUME:
+            return HANDLER_INTERRUPTED
+        case Verdict.UNKNOWN:
+            return decision.OUTCOME_UNKNOWN
+        case Verdict.RECORD:
+            return HANDLER_FAILED
+        case _:
+            assert_never(verdict)
 
 
 def _look_again(claim: Claim, intended: State | None, head: Head, terms: Terms) -> Flow[Settled | Respond]:
@@ -384,7 +476,17 @@ HANDLER_FAILED_WITHOUT_EFFECT = Problem(
 )
 
 
-def _key_problem(key: Absent | Malformed, policy: Policy) -> Problem:
+HANDLER_INTERRUPTED = Problem(
+    "handler-failed",
+    "The application failed in the middle of the request. What it had done is kept, and the next attempt goes on from "
+    "there. Send the same request again.",
+    members=(("retryable", True), ("retry_after", 1)),
+    headers=retry_after(1),
+)
+
+
+def key_problem(key: Absent | Malformed, policy: Policy) -> Problem:
+    """What is wrong with a request that has no key, or none that can be read."""
     if isinstance(key, Absent):
         return Problem(
             "key-missing",
@@ -420,10 +522,11 @@ def _replay_unavailable(response: Response) -> Problem:
 
 
 def _refuse(problem: Problem, terms: Terms, ending: str | None = None) -> Respond:
-    return Respond(_response(problem, terms), ending or problem.code)
+    return Respond(problem_response(problem, terms), ending or problem.code)
 
 
-def _response(problem: Problem, terms: Terms) -> Response:
+def problem_response(problem: Problem, terms: Terms) -> Response:
+    """One occurrence of a problem, for this request."""
     # new for each occurrence, and nothing of the token can be read from it
     instance = "urn:uuid:" + as_uuid(hashlib.sha256(terms.token).digest())
     return problem.response(terms.policy.problems_url, instance)

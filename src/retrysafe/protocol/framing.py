@@ -6,7 +6,7 @@ Every digest of several things is made of a frame, never of things joined by a d
 
 from __future__ import annotations
 
-from struct import pack
+from struct import pack, unpack_from
 
 
 def frame(*fields: bytes) -> bytes:
@@ -14,3 +14,24 @@ def frame(*fields: bytes) -> bytes:
     if not fields:
         return b""
     return pack(f">{len(fields) + 1}I", len(fields), *map(len, fields)) + b"".join(fields)
+
+
+def unframed(framed: bytes) -> tuple[bytes, ...]:
+    """The fields that `frame` was given.
+
+    Raises:
+        ValueError: these bytes are no frame.
+    """
+    if not framed:
+        return ()
+    count = int.from_bytes(framed[:4])
+    at = 4 * (count + 1)
+    if count == 0 or len(framed) < at:
+        raise ValueError("no frame")
+    fields = []
+    for length in unpack_from(f">{count}I", framed, 4):
+        fields.append(framed[at : at + length])
+        at += length
+    if at != len(framed):
+        raise ValueError("no frame")
+    return tuple(fields)

@@ -23,6 +23,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "key_syntax": ("both", "sf", "bare"),
     "fingerprint": ("full", "none"),
     "recovery": ("manual", "rerun"),
+    "effects": ("assumed", "declared"),
     "in_flight": ("refuse", "wait"),
     "on_receipt": ("refuse", "receipt"),
     "store_body": ("full", "redacted", "none"),
@@ -47,11 +48,13 @@ _NAMES = (
     "fingerprint_json_only",
     "fingerprint_json_except",
     "store_body_redact",
+    "stored_request_except",
 )
 _POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 _A_POINTER = "a JSON Pointer: it starts with a slash, and ~ and / in a name are ~0 and ~1"
 _GRAMMARS = (
     ("fingerprint_headers", _TOKEN, "the name of a header field"),
+    ("stored_request_except", _TOKEN, "the name of a header field"),
     ("fingerprint_json_only", _POINTER, _A_POINTER),
     ("fingerprint_json_except", _POINTER, _A_POINTER),
     ("store_body_redact", _POINTER, _A_POINTER),
@@ -82,6 +85,8 @@ class Policy:
         unknown_retention: how long an abandoned or unknown record is kept (R71).
         recovery: `manual`: when the owner is gone, the outcome is unknown and stays so until somebody
             settles it: at most once; `rerun`: the handler is declared safe to repeat: at least once (R44).
+        effects: `assumed`: from its first line on a handler may have taken effect; `declared`: not before it
+            calls `operation().begin_effects()` or takes a step, and if it fails until then, the next attempt runs.
         in_flight: what a duplicate of a request in flight gets: `refuse` (409 in-progress, at once), or
             `wait`: it waits for the outcome and replays it, and takes the turn if the first attempt is
             known to have done nothing (R46, R47).
@@ -95,6 +100,8 @@ class Policy:
             `Idempotency-Status: redacted`; `none`: nothing, only a receipt (R111). What cannot be
             redacted, because it is no JSON, is kept as a receipt.
         store_body_redact: JSON Pointers of the values that are not kept.
+        stored_request_except: names of request fields that hold credentials, besides `Authorization`,
+            `Proxy-Authorization` and `Cookie`: they are left out of a request that is stored to be sent again (R45).
         replay_marker: the response field that says `true` on replays and on nothing else (R58).
         problems_url: where the pages of the problem types are; ends in a slash (R76).
         classify: may overrule what becomes of an answer: called with it, returns `"record"`,
@@ -124,6 +131,7 @@ class Policy:
     tombstone: Duration = "30d"
     unknown_retention: Duration = "30d"
     recovery: str = "manual"
+    effects: str = "assumed"
     in_flight: str = "refuse"
     wait: Duration = "10s"
     request_bytes_max: int = 16 << 20
@@ -131,6 +139,7 @@ class Policy:
     on_receipt: str = "refuse"
     store_body: str = "full"
     store_body_redact: tuple[str, ...] = ()
+    stored_request_except: tuple[str, ...] = ()
     replay_marker: str = "Idempotent-Replayed"
     problems_url: str = "https://retrysafe.dev/problems/"
     classify: Callable[[Response], str | None] | None = None

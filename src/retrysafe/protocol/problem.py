@@ -24,6 +24,7 @@ KINDS = MappingProxyType(
         "key-invalid": Kind(400, "The idempotency key is not valid", retryable=False),
         "scope-missing": Kind(401, "The account of the request is not known", retryable=False),
         "replay-forbidden": Kind(403, "The stored answer may not be shown to this caller", retryable=False),
+        "key-unknown": Kind(404, "No request with this idempotency key is known", retryable=True),
         "in-progress": Kind(409, "A request with this idempotency key is in progress", retryable=True),
         "outcome-unknown": Kind(409, "The outcome of the request with this key is unknown", retryable=False),
         "replay-unavailable": Kind(409, "The request was done, and its answer cannot be replayed", retryable=False),

@@ -12,6 +12,7 @@ import hmac
 import json
 import struct
 import zlib
+from enum import Enum
 from typing import Protocol
 
 from retrysafe.model import Head, Headers, Response
@@ -42,13 +43,24 @@ class Unreadable(ValueError):
     """The stored bytes are not a snapshot of this record: changed, moved, of a newer release, or their key is gone."""
 
 
+class Kind(Enum):
+    """What stored bytes are, as their seal says it; bytes of one kind are never read as another."""
+
+    RESPONSE = b"response"
+    JOURNAL = b"journal"
+    REQUEST = b"request"
+
+
+_LABELS = {Kind.RESPONSE: b"snapshot", Kind.JOURNAL: b"journal", Kind.REQUEST: b"request"}
+
+
 class Encryption(Protocol):
     """What encrypts stored bytes and decrypts them: `retrysafe.encryption.KeyRing`."""
 
-    def encrypt(self, plain: bytes, record_id: bytes) -> bytes:
+    def encrypt(self, plain: bytes, record_id: bytes, kind: Kind = Kind.RESPONSE) -> bytes:
         """`SEAL_BYTES` that say how, the version `ENCRYPTED_VERSION`, and what was encrypted, bound to the record."""
 
-    def decrypt(self, stored: bytes, record_id: bytes) -> bytes:
+    def decrypt(self, stored: bytes, record_id: bytes, kind: Kind = Kind.RESPONSE) -> bytes:
         """What `encrypt` was given.
 
         Raises:
@@ -110,11 +122,13 @@ def seal(snapshot: Snapshot, record_id: bytes, secret: bytes, encryption: Encryp
     return sealed(_document(snapshot), record_id, secret, encryption)
 
 
-def sealed(document: bytes, record_id: bytes, secret: bytes, encryption: Encryption | None) -> bytes:
-    """The stored bytes of a snapshot's document."""
+def sealed(
+    document: bytes, record_id: bytes, secret: bytes, encryption: Encryption | None, kind: Kind = Kind.RESPONSE
+) -> bytes:
+    """The stored bytes of a document, whose first byte is the version of its format."""
     if encryption is not None:
-        return encryption.encrypt(document, record_id)
-    return _seal_of(document, record_id, secret) + document
+        return encryption.encrypt(document, record_id, kind)
+    return _seal_of(document, record_id, secret, kind) + document
 
 
 def _document(snapshot: Snapshot) -> bytes:
@@ -129,22 +143,29 @@ def _document(snapshot: Snapshot) -> bytes:
     return b"".join(parts)
 
 
-def unsealed(stored: bytes, record_id: bytes, secret: bytes, encryption: Encryption | None) -> bytes:
-    """The document of a snapshot, from its stored bytes.
+def is_encrypted(head: bytes) -> bool:
+    """Whether stored bytes that begin like this are encrypted."""
+    return head[SEAL_BYTES : SEAL_BYTES + 1] == bytes([ENCRYPTED_VERSION])
+
+
+def unsealed(
+    stored: bytes, record_id: bytes, secret: bytes, encryption: Encryption | None, kind: Kind = Kind.RESPONSE
+) -> bytes:
+    """The document that `sealed` was given.
 
     Raises:
         Unreadable: the bytes are not one of this record's, or cannot be decrypted.
     """
-    if stored[SEAL_BYTES : SEAL_BYTES + 1] == bytes([ENCRYPTED_VERSION]):
+    if is_encrypted(stored):
         if encryption is None:
             raise Unreadable("it is encrypted, and there are no encryption_keys")
-        document = encryption.decrypt(stored, record_id)
+        document = encryption.decrypt(stored, record_id, kind)
     else:
         document = stored[SEAL_BYTES:]
-        if not hmac.compare_digest(stored[:SEAL_BYTES], _seal_of(document, record_id, secret)):
+        if not hmac.compare_digest(stored[:SEAL_BYTES], _seal_of(document, record_id, secret, kind)):
             raise Unreadable("the seal does not fit the record")
-    if document[0] != VERSION:
-        raise Unreadable(f"version {document[0]} of the record format; this release reads {VERSION}")
+    if not document or document[0] != VERSION:
+        raise Unreadable(f"version {document[0] if document else 0} of the record format; this release reads {VERSION}")
     return document
 
 
@@ -169,8 +190,8 @@ def unseal(stored: bytes, record_id: bytes, secret: bytes, encryption: Encryptio
     return Snapshot(response, kind != _RECEIPT, size, digest, origin, kind == _REDACTED)
 
 
-def _seal_of(payload: bytes, record_id: bytes, secret: bytes) -> bytes:
-    return mac(secret, b"snapshot" + record_id + payload)[:SEAL_BYTES]
+def _seal_of(document: bytes, record_id: bytes, secret: bytes, kind: Kind) -> bytes:
+    return mac(secret, _LABELS[kind] + record_id + document)[:SEAL_BYTES]
 
 
 def replay(snapshot: Snapshot, head: Head, policy: Policy) -> Response:

@@ -5,24 +5,37 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from retrysafe.drive.aio import Driver
 from retrysafe.drive.tally import Tally
-from retrysafe.errors import ConfigurationError, StoreError
+from retrysafe.errors import CallerError, ConfigurationError, StoreError
+from retrysafe.model import Head
 from retrysafe.observe import LogObserver, Observer, StoreFailed
 from retrysafe.operation.handle import begin_without
+from retrysafe.operation.notebook import Notebook
+from retrysafe.operation.recovery import Means, Reconcile, Report
 from retrysafe.protocol.duration import Duration, milliseconds
-from retrysafe.protocol.flow import Terms, protect, refuse_unready
+from retrysafe.protocol.effects import Flow
+from retrysafe.protocol.flow import Answer, Terms, protect, refuse_unready
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.snapshot import Encryption
+from retrysafe.protocol.status import inquire
 from retrysafe.server.exchange import PROTECTED, Authorizer, Exchange
-from retrysafe.server.handling import Application, Receive, Send
+from retrysafe.server.handling import Application, Receive, Send, messages_of
+from retrysafe.server.inquiry import METHOD_NOT_ALLOWED, STATUS_METHODS, status_route
 from retrysafe.server.lifespan import Lifespan
+from retrysafe.server.redrive import Reauthenticate, Recovery, Redrive
 from retrysafe.server.routes import Route, Routes
 from retrysafe.server.scope import ANONYMOUS, Connection, Resolver, resolver
 from retrysafe.stores.contract import Store
 from retrysafe.stores.location import open_store
+
+# In the connection scope of a lifespan: a list for the doors that it reaches, by whoever recovers instead of them.
+DOORS = "retrysafe.doors"
+
+_EVERY_S_MIN = 0.05
 
 
 class IdempotencyMiddleware:
@@ -43,8 +56,17 @@ class IdempotencyMiddleware:
         secret: that keys are digested with; without one the store keeps its own (R21).
         encryption_keys: encrypts stored responses at rest: 32 random bytes each, or these in hexadecimal or
             base64. The first encrypts, all decrypt (R110). Needs the extra `crypto`.
+        reauthenticate: from an account to the `Identity` in whose name a stored request of it is sent again, or None
+            if that is gone; may be a coroutine function. With it, requests of routes whose `recovery` is `rerun` are
+            stored, without credentials; so it needs `encryption_keys` (R45).
+        reconcile: asked with a `RecordView` about each record whose outcome is unknown; says `Completed`, `NotDone`
+            or `StillUnknown`; may be a coroutine function.
+        complete_abandoned: about how often this process looks for operations that nobody drives any more; None:
+            something else does, `retrysafe recover`, say.
         authorize: asked with the ASGI connection scope before a replay: may this caller see the stored
             answer now (R60)? Needed where this layer stands before authorisation.
+        status_path: a path at which clients ask what became of a key, by GET and with the key in its header
+            (R98); like "/idempotency/requests". Off unless given; then the application does not see it.
         drain: how long shutting down waits for running handlers.
         observer: told of what happens; the default logs.
 
@@ -64,6 +86,10 @@ class IdempotencyMiddleware:
         secret: str | bytes | None = None,
         encryption_keys: str | bytes | Sequence[str | bytes] | None = None,
         authorize: Authorizer | None = None,
+        status_path: str | None = None,
+        reauthenticate: Reauthenticate | None = None,
+        reconcile: Reconcile | None = None,
+        complete_abandoned: Duration | None = None,
         drain: Duration = "30s",
         observer: Observer | None = None,
     ) -> None:
@@ -75,6 +101,9 @@ class IdempotencyMiddleware:
         self._resolver: Resolver = faults.collect(lambda: resolver(scope))
         self._drain_s: float = faults.collect(lambda: _seconds("drain", drain))
         self._encryption: Encryption | None = faults.collect(lambda: _encryption(encryption_keys))
+        self._status: Route | None = faults.collect(lambda: status_route(status_path, policy or Policy()))
+        self._every_s: float | None = faults.collect(lambda: _every_s(complete_abandoned))
+        faults.collect(lambda: _check_recovery(scope, reauthenticate, reconcile, encryption_keys, complete_abandoned))
         faults.raise_any()
         self._anonymous = scope == ANONYMOUS
         self._namespace = namespace
@@ -83,10 +112,17 @@ class IdempotencyMiddleware:
         self._authorizer = authorize
         self._observer = Tally(observer or LogObserver(), self._store)
         self._driver = Driver(self._store, self._observer)
+        self._make_steps = partial(Notebook, self._store, self._observer)
+        self._reauthenticate = reauthenticate
+        self._reconcile = reconcile
+        self._surroundings: dict[str, Any] = {}
+        self._recovery: Recovery | None = None
+        self._recovering: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         """One ASGI connection."""
         if scope["type"] == "lifespan":
+            self._take_note(scope)
             await Lifespan(self.app, self.open, self.close).run(scope, receive, send)
             return
         if PROTECTED in scope:  # by a door further out: one is enough, and two over one store would refuse each other
@@ -97,6 +133,10 @@ class IdempotencyMiddleware:
         if route is None:
             await self.app(scope, receive, send)
             return
+        if route is self._status and scope["method"] not in STATUS_METHODS:
+            for message in messages_of(METHOD_NOT_ALLOWED):
+                await send(message)
+            return
         ready = self._secret is not None or await self._open_late()
         terms = Terms(
             route.policy,
@@ -106,18 +146,28 @@ class IdempotencyMiddleware:
             self._anonymous,
             route.entry,
             self._encryption,
+            self._reauthenticate is not None,
+            (scope.get("scheme", "http"), scope.get("root_path", "")),
         )
-        exchange = Exchange(self.app, scope, receive, send, route, terms, self._resolver, self._authorizer)
-        flow = protect(exchange.head, terms) if ready else refuse_unready(exchange.head, terms)
-        await self._driver.run(flow, exchange)
+        exchange = Exchange(
+            self.app, scope, receive, send, route, terms, self._make_steps, self._resolver, self._authorizer
+        )
+        await self._driver.run(self._flow(route, exchange.head, terms, ready=ready), exchange)
+
+    def _flow(self, route: Route, head: Head, terms: Terms, *, ready: bool) -> Flow[Answer]:
+        if not ready:
+            return refuse_unready(head, terms)
+        return inquire(head, terms, self._routes.policy_of) if route is self._status else protect(head, terms)
 
     def _route(self, scope: Connection) -> Route | None:
         method = scope["method"].upper()
-        if method not in self._routes.methods:
+        if self._status is None and method not in self._routes.methods:
             return None
         path, root = scope["path"], scope.get("root_path", "")
         if root and path.startswith(root + "/"):  # the application is mounted: its table knows nothing of where
             path = path[len(root) :]
+        if self._status is not None and path == self._status.entry:
+            return self._status
         return self._routes.find(method, path)
 
     async def open(self) -> None:
@@ -128,6 +178,10 @@ class IdempotencyMiddleware:
         """
         self._secret = await asyncio.to_thread(self._store.open, self._given_secret)
         self._driver.waiting.resume()
+        self._recovery = self._make_recovery(self._secret)
+        if self._every_s is not None and self._recovering is None:
+            work = self._recovery.run(self._every_s, lambda _: None)
+            self._recovering = asyncio.get_running_loop().create_task(work)
 
     async def _open_late(self) -> bool:
         """Open the store for a server without lifespan, or one that was away at start-up; whether that went well."""
@@ -144,11 +198,49 @@ class IdempotencyMiddleware:
 
     async def close(self) -> None:
         """Wait for running handlers as long as `drain` says, then let the store go. A server's lifespan does it."""
+        await self._end_recovery()
         await self._driver.drain(self._drain_s)
         await self._observer.flush()
         if self._owns_store:
             self._secret = None
             await asyncio.to_thread(self._store.close)
+
+    # --- recovery ---------------------------------------------------------------------------------
+
+    async def recover(self, told: Callable[[Report], None] = lambda _: None) -> Report:
+        """Look once for operations that nobody drives any more. The door must be open.
+
+        Args:
+            told: now and then, with what was done up to then.
+
+        Raises:
+            StoreError: the store failed; what was done by then stays so.
+            CallerError: the door is not open.
+        """
+        if self._recovery is None:
+            raise CallerError("the door is not open: its store cannot be asked")
+        return await self._recovery.once(told)
+
+    def _make_recovery(self, secret: bytes) -> Recovery:
+        means = Means(self._store, self._namespace, secret, self._encryption)
+        redrive = Redrive(
+            self.app, self._routes, self._resolver, self._driver, self._make_steps, self._reauthenticate, means
+        )
+        redrive.connection = self._surroundings
+        return Recovery(redrive, means, self._reconcile, self._observer)
+
+    def _take_note(self, lifespan: Connection) -> None:
+        """What each request of this server has in its connection scope; and whether somebody else recovers."""
+        self._surroundings = {name: item for name, item in lifespan.items() if name not in ("type", "asgi", DOORS)}
+        if DOORS in lifespan:
+            self._every_s = None
+            lifespan[DOORS].append(self)
+
+    async def _end_recovery(self) -> None:
+        if self._recovering is not None:
+            self._recovering.cancel()
+            await asyncio.wait({self._recovering})
+            self._recovering = None
 
 
 class _Faults:
@@ -166,6 +258,43 @@ class _Faults:
     def raise_any(self) -> None:
         if self._faults:
             raise ConfigurationError(self._faults)
+
+
+def _check_recovery(
+    scope: str | Resolver,
+    reauthenticate: Reauthenticate | None,
+    reconcile: Reconcile | None,
+    encryption_keys: object,
+    complete_abandoned: object,
+) -> None:
+    faults = []
+    if reauthenticate is not None and encryption_keys is None:
+        faults.append(
+            "reauthenticate= has requests stored, with the keys that clients sent, and these never stand in a store "
+            "in the clear: give encryption_keys=, or leave it out"
+        )
+    if reauthenticate is not None and scope == "authorization":
+        faults.append(
+            'reauthenticate= has the account stored with each request, and scope="authorization" makes a credential of '
+            "it; take the account from what stays the same when a credential is rotated"
+        )
+    if complete_abandoned is not None and reauthenticate is None and reconcile is None:
+        faults.append(
+            "complete_abandoned= needs reauthenticate=, or reconcile=, or both: without, there is nothing to do"
+        )
+    if faults:
+        raise ConfigurationError(faults)
+
+
+def _every_s(complete_abandoned: Duration | None) -> float | None:
+    if complete_abandoned is None:
+        return None
+    every_s = _seconds("complete_abandoned", complete_abandoned)
+    if every_s < _EVERY_S_MIN:
+        raise ConfigurationError(
+            [f"complete_abandoned is {complete_abandoned!r}; it must be at least {_EVERY_S_MIN} s"]
+        )
+    return every_s
 
 
 def _encryption(keys: str | bytes | Sequence[str | bytes] | None) -> Encryption | None:

@@ -70,6 +70,10 @@ class Routes:
                 self._exact[parsed["method"], parsed["path"]] = route
         if faults:
             raise ConfigurationError(faults)
+        self._named = {
+            ANY: _route(ANY, default),
+            **{entry: _route(entry, policy) for entry, policy in table.items() if policy},
+        }
         self.methods = frozenset(
             {*self._default, *(method for method, _ in self._exact), *(method for method, _, _ in self._patterns)}
         )
@@ -87,6 +91,14 @@ class Routes:
             if pattern_method == method and pattern.fullmatch(path):
                 return route
         return self._default.get(method)
+
+    def named(self, entry: str) -> Route | None:
+        """The route of an entry of the table, as records keep it; None if there is none any more."""
+        return self._named.get(entry)
+
+    def policy_of(self, entry: str) -> Policy:
+        """What holds for the records of an entry; of one that is not in the table any more, the default."""
+        return (self.named(entry) or self._named[ANY]).policy
 
 
 def _route(entry: str, policy: Policy) -> Route:
