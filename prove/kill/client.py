@@ -10,7 +10,7 @@ import socket
 import time
 from dataclasses import replace
 
-from prove.kill.modes import digest
+from prove.kill.handlers import digest
 from prove.kill.orders import PATH, SCOPE
 from retrysafe.lab.evidence import Call
 

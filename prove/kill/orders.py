@@ -25,25 +25,23 @@ class Order:
     """What a forked process is to be.
 
     Attributes:
-        serves: name of a mode, or `upstream`.
+        mode: by its name.
         store: URL of it.
         ledger: file for effects.
         trace: file for the points that it passes.
         point: where the action happens; empty is nowhere.
         action: what happens there.
-        lease_ms: of the policy.
-        upstream: where a gateway sends its requests.
+        beside: port of the process that stands beside it, if one does; the order of that one has none.
         lines: every line of the package is a point.
     """
 
-    serves: str
+    mode: str
     store: str
     ledger: str
     trace: str
     point: str = ""
     action: Action = Action.NONE
-    lease_ms: int = 300
-    upstream: str = ""
+    beside: int = 0
     lines: bool = False
 
     def encoded(self) -> bytes:

@@ -10,11 +10,12 @@ from itertools import islice
 from pathlib import Path
 
 from prove.kill.cases import at_random, enumerated
+from prove.kill.handlers import LEASE_MS
 from prove.kill.judge import faults
 from prove.kill.modes import Mode
 from prove.kill.orders import Action, Case
 from prove.kill.places import place
-from prove.kill.rig import LEASE_MS, Rig, Trial
+from prove.kill.rig import Rig, Trial
 from prove.violated import Violated
 from retrysafe.lab.evidence import Fault, Kind, as_line
 
@@ -109,7 +110,7 @@ def _judge(store: str, mode: Mode, trial: Trial) -> None:
     if found:
         assert trial.evidence is not None, "the trial is not over"
         replay = ["python", "-m", "prove.kill", "--store", store, "--mode", mode.name, "--case", str(trial.case)]
-        seen = [*trial.seen, *trial.evidence.effects, *trial.evidence.stored]
+        seen = [*trial.seen, *trial.evidence.effects, *trial.evidence.kept, *trial.evidence.stored]
         raise Violated(found, replay, [as_line(trial.evidence.rules), *map(as_line, seen)])
 
 

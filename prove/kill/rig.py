@@ -17,14 +17,14 @@ from typing import Self
 
 from prove.kill.client import Asked
 from prove.kill.forks import Forks
-from prove.kill.modes import Mode, digest
+from prove.kill.handlers import LEASE_MS, digest
+from prove.kill.modes import Mode
 from prove.kill.nodes import PATIENCE_S, Node, until
 from prove.kill.orders import SCOPE, SECRET, Action, Case, Order, Shot
 from prove.kill.places import Place
 from retrysafe.errors import StoreError
 from retrysafe.lab.evidence import (
     Call,
-    Effect,
     Event,
     Evidence,
     Fault,
@@ -42,7 +42,6 @@ from retrysafe.protocol.key import Key, record_id
 from retrysafe.protocol.snapshot import unseal
 from retrysafe.stores.location import open_store
 
-LEASE_MS = 300
 _IN_PROGRESS = frozenset({"in-progress"})
 _UNSETTLED = _IN_PROGRESS | {"store-unavailable"}
 _RETRIES = 2
@@ -86,6 +85,7 @@ class Rig:
         self._place = where
         self._folder = folder
         self._numbers = count(1)
+        self._beside = 0
         self._ends = ExitStack()
         self._ledger = Ledger(folder / "ledger.jsonl")
         self.rules = Rules(mode.promise, lease_ms=LEASE_MS)
@@ -96,11 +96,10 @@ class Rig:
             self._records = open_store(self._place.url)
             opening.callback(self._records.close)
             self._secret = self._records.open(SECRET.encode())
-            self._upstream = ""
-            if self.mode.gateway:
-                upstream = Node(self._forks, self._order("upstream", Shot()))
-                opening.callback(upstream.kill)
-                self._upstream = f"http://127.0.0.1:{upstream.port}"
+            if self.mode.beside is not None:
+                beside = Node(self._forks, self._order(Shot()))
+                opening.callback(beside.kill)
+                self._beside = beside.port
             self._ends = opening.pop_all()
         return self
 
@@ -123,9 +122,9 @@ class Rig:
         trials = [self._trial(case) for case in cases]
         self._attempt(trials)
         self._retry(trials)
-        effects = self._effects()
+        entries = self._entries()
         for trial in trials:
-            found = [*trial.seen, *effects[trial.key], *self._stored(trial)]
+            found = [*trial.seen, *entries[trial.key], *self._stored(trial)]
             trial.evidence = gathered(self.rules, found)
         return trials
 
@@ -145,7 +144,7 @@ class Rig:
         if number:
             until(lambda: all(map(self._may_move, trials)), "every lease has lapsed")
         nodes = [
-            Node(self._forks, self._order(self.mode.name, trial.case.shots[number], lines=lines or trial.case.lines))
+            Node(self._forks, self._order(trial.case.shots[number], lines=lines or trial.case.lines))
             for trial in trials
         ]
         for trial, node in zip(trials, nodes, strict=True):
@@ -212,7 +211,7 @@ class Rig:
         node.kill()
 
     def _undisturbed(self) -> Node:
-        return Node(self._forks, self._order(self.mode.name, Shot()))
+        return Node(self._forks, self._order(Shot()))
 
     def _settle(self, node: Node, trial: Trial, unsettled: frozenset[str] = _UNSETTLED) -> None:
         """Ask until the answer is more than a request to come again."""
@@ -227,17 +226,16 @@ class Rig:
     def _ask(self, node: Node, trial: Trial) -> Asked:
         return node.ask(Call(next(self._numbers), SCOPE, trial.key, 0, node=node.name), trial.content)
 
-    def _order(self, serves: str, shot: Shot, *, lines: bool = False) -> Order:
+    def _order(self, shot: Shot, *, lines: bool = False) -> Order:
         number = next(self._numbers)
         return Order(
-            serves=serves,
+            mode=self.mode.name,
             store=self._place.url,
             ledger=str(self._folder / "ledger.jsonl"),
             trace=str(self._folder / f"{number}.trace"),
             point=shot.point,
             action=shot.action,
-            lease_ms=LEASE_MS,
-            upstream="" if serves == "upstream" else self._upstream,
+            beside=self._beside,
             lines=lines,
         )
 
@@ -280,8 +278,12 @@ class Rig:
             body=body,
         )
 
-    def _effects(self) -> dict[str, list[Effect]]:
-        effects: dict[str, list[Effect]] = defaultdict(list)
-        for effect in read_lines([as_line(self.rules) + "\n", *self._ledger.news()]).effects:
-            effects[effect.key].append(effect)
-        return effects
+    def _entries(self) -> dict[str, list[Event]]:
+        """What was entered into the ledger since the last look, by key."""
+        news = read_lines([as_line(self.rules) + "\n", *self._ledger.news()])
+        entries: dict[str, list[Event]] = defaultdict(list)
+        for effect in news.effects:
+            entries[effect.key].append(effect)
+        for kept in news.kept:
+            entries[kept.key].append(kept)
+        return entries

@@ -13,7 +13,8 @@ from typing import Any
 
 import uvicorn
 
-from prove.kill.modes import MODES, Mode, orders
+from prove.kill.handlers import Surroundings
+from prove.kill.modes import MODES, Mode
 from prove.kill.orders import SECRET, Action, Order
 from retrysafe.asgi import IdempotencyMiddleware
 from retrysafe.gateway import app as gateway
@@ -35,23 +36,23 @@ def serve(order: Order, listener: socket.socket, control: socket.socket) -> None
         control: a byte goes out when a point is reached where this process is not to die, and one comes back when
             it may go on.
     """
+    mode = MODES[order.mode]
     points = Failpoints(_actor(order, control))
-    handler = orders(points, Ledger(Path(order.ledger)), whole=order.serves == "upstream")
-    if order.serves == "upstream":
-        _run(handler, listener, lifespan="off")
+    around = Surroundings(points, Ledger(Path(order.ledger)), order)
+    if mode.beside is not None and not order.beside:
+        _run(mode.beside(around), listener, lifespan="off")
         return
-    mode = MODES[order.serves]
     if order.lines:
         point_every_line(points)
     with pointed_driver(points):
-        if mode.gateway:
+        if mode.handler is None:
             _serve_gateway(order, mode, listener, points)
         else:
             door = IdempotencyMiddleware(
-                pointed(handler, points, "handler"),
+                pointed(mode.handler(around), points, "handler"),
                 store=PointedStore(open_store(order.store), points),
                 scope="header:X-Account",
-                policy=mode.policy(order.lease_ms),
+                policy=mode.policy,
                 secret=SECRET,
             )
             _run(pointed(door, points, "door"), listener, lifespan="on")
@@ -74,12 +75,12 @@ def _serve_gateway(order: Order, mode: Mode, listener: socket.socket, points: Fa
     parts.IdempotencyMiddleware = lambda upstream, **settings: door(pointed(upstream, points, "upstream"), **settings)
     gateway.serve(
         GatewayConfig(
-            upstream=order.upstream,
+            upstream=f"http://127.0.0.1:{order.beside}",
             store=order.store,
             scope="header:X-Account",
             listen=Address("127.0.0.1", 0),
             secret=SECRET.encode(),
-            policy=mode.policy(order.lease_ms),
+            policy=mode.policy,
         ),
         logging.getLogger("retrysafe").info,
     )
