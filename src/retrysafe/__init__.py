@@ -1,6 +1,7 @@
 """retrysafe: make any API safe to retry, and prove it."""
 
 from retrysafe.errors import (
+    ClaimLost,
     ConfigurationError,
     NoOperation,
     RetrysafeError,
@@ -14,6 +15,7 @@ from retrysafe.protocol.policy import Policy
 __version__ = "0.1.0"
 
 __all__ = [
+    "ClaimLost",
     "ConfigurationError",
     "NoOperation",
     "Operation",

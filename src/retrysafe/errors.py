@@ -51,12 +51,14 @@ class NoOperation(CallerError):
     """operation() was called outside a protected request: no idempotency key governs this code."""
 
 
+class ClaimLost(RetrysafeError):
+    """The claim of this operation was lost: another attempt has it, or an operator took it away. Let this raise, so
+    that the transaction is rolled back.
+    """
+
+
 class IncompleteResponse(RetrysafeError):
     """The application returned before it had sent a complete response."""
-
-
-class ClaimLost(RetrysafeError):
-    """The claim of this operation is lost: another attempt holds it, or it was settled. Do nothing further."""
 
 
 class StepUnknown(RetrysafeError):
@@ -69,3 +71,39 @@ class StepChanged(CallerError):
 
 class StepMisused(CallerError):
     """A step cannot be taken like this."""
+
+
+class Refused(RetrysafeError):
+    """A call under a key was not run, or its result cannot be given."""
+
+
+class OperationInProgress(Refused):
+    """The first call with this key is still running: call again later.
+
+    Args:
+        retry_after_s: when.
+    """
+
+    def __init__(self, retry_after_s: int = 1) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(f"The first call with this key is still running: call again in {retry_after_s} s.")
+
+
+class OutcomeUnknown(Refused):
+    """A call with this key was started and nobody knows how it ended: find out by other means; it is not run again."""
+
+
+class KeyReused(Refused):
+    """This key was first used with other arguments: a mistake of the calling code, which needs a key for each."""
+
+
+class KeyExpired(Refused):
+    """A call with this key was finished longer ago than its lifetime: find out what became of it before a new one."""
+
+
+class ResultUnavailable(Refused):
+    """The call was done, and its result was not kept, or cannot be read: it is not run again."""
+
+
+class EarlierFailure(Refused):
+    """The call with this key raised an exception that its function does not declare: it is not run again."""

@@ -85,17 +85,37 @@ class Observer(Protocol):
 class LogObserver:
     """Writes events to the logger `retrysafe`: what needs a person as a warning, the rest for debugging."""
 
+    def __init__(self) -> None:
+        self._warned: set[str] = set()
+
     def notice(self, event: Event) -> None:
         """Log one event."""
         if isinstance(event, Handled):
-            if event.ending == "classify-failed":
-                _log.warning(
-                    "policy.classify of %s raised, or said what it may not; the answer was recorded", event.route
-                )
+            if event.ending == "recorded-outside":
+                self._warn_once(event.route)
+            elif event.ending in _FAULTS_OF_HANDLERS:
+                _log.warning(_FAULTS_OF_HANDLERS[event.ending], event.route)
             elif _log.isEnabledFor(logging.DEBUG):
                 _log.debug("%s on %s", event.ending, event.route)
             return
         _log.warning("%s: %s", type(event).__name__, _WORDS[type(event)].format(event=event))
+
+    def _warn_once(self, route: str) -> None:
+        """It is as it is for every request of the route."""
+        if route not in self._warned:
+            self._warned.add(route)
+            _log.warning(
+                "%s is transactional, and its handler answered a success without operation().complete_within: "
+                "it is at least once, and not exactly one commit; said once for each route",
+                route,
+            )
+
+
+_FAULTS_OF_HANDLERS = {
+    "classify-failed": "policy.classify of %s raised, or said what it may not; the answer was recorded",
+    "rolled-back": "%s answered a success, and its transaction was rolled back; the client got a 500",
+    "commit-pending": "%s answered before its transaction had ended, or the store was away; the client got a 500",
+}
 
 
 _WORDS: dict[type, str] = {

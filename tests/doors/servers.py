@@ -17,11 +17,20 @@ from tests.doors.connections import Answer
 
 PATIENCE_S = 10
 SERVERS = ("uvicorn", "uvicorn with h11", "hypercorn", "granian")
+KEEP_NO_CONNECTIONS = ("gunicorn",)  # with workers of one thread: it closes each after its answer
+BLOCKING_SERVERS = ("gunicorn", "gunicorn with threads", "waitress")
 
 
-def command(server: str, port: int, application: str = "tests.doors.apps:application") -> Sequence[str]:
-    """How a server is started; each with one process that serves."""
+def command(server: str, port: int, application: str = "") -> Sequence[str]:
+    """How a server is started. Those for ASGI have one process that serves; gunicorn has four of one thread, or one."""
+    application = application or f"tests.doors.{'wsgi_apps' if server in BLOCKING_SERVERS else 'apps'}:application"
     match server:
+        case "gunicorn":
+            return ("gunicorn", application, "--bind", f"{HOST}:{port}", "--workers", "4", "--no-control-socket")
+        case "gunicorn with threads":
+            return (*command("gunicorn", port, application), "--workers", "1", "--threads", "32")
+        case "waitress":
+            return ("waitress", "--listen", f"{HOST}:{port}", "--threads", "32", application)
         case "uvicorn":
             return ("uvicorn", application, "--port", str(port), "--ws", "wsproto", "--timeout-graceful-shutdown", "1")
         case "uvicorn with h11":
@@ -174,6 +183,16 @@ class Wire:
         finally:
             self.socket.settimeout(PATIENCE_S)
         return False
+
+    def so_far(self) -> bytes:
+        """What came until it was silent for a moment."""
+        self.socket.settimeout(0.1)
+        seen = b""
+        with suppress(TimeoutError):
+            while piece := self.socket.recv(65_536):
+                seen += piece
+        self.socket.settimeout(PATIENCE_S)
+        return seen
 
     def answer(self, target: str = "POST /") -> Answer:
         """Read an answer, to its end if it has one."""

@@ -12,6 +12,7 @@ from tests.doors.servers import connect, request_bytes, serving, until
 LEASE = {"SHOP_LEASE": "400ms"}
 
 
+@pytest.mark.parametrize("server", ["uvicorn", "waitress"])
 @pytest.mark.parametrize(("moment", "effects", "retry"), [
     ("before-claim", 0, "runs"),
     ("after-claim", 0, "outcome-unknown"),
@@ -21,17 +22,20 @@ LEASE = {"SHOP_LEASE": "400ms"}
     ("after-record", 1, "replays"),
     ("before-answer", 1, "replays"),
 ])  # fmt: skip
-def test_the_process_dies(tmp_path, moment, effects, retry):
+def test_the_process_dies(tmp_path, server, moment, effects, retry):
     """At each moment of a request in turn; then a new process on the same file, and the retry past the lease."""
     name = uuid.uuid4().hex
-    with serving("uvicorn", tmp_path, **LEASE) as shop:
+    with serving(server, tmp_path, **LEASE) as shop:
         shop.shut(f"armed-{moment}")
-        lost = shop.ask(key=name, name=name)
+        lost = shop.ask(key=name, name=name, sized=True)
         assert (lost.status, lost.whole) == (0, False)
         assert shop.process.process.wait(10) == -9
         assert shop.ledger("effect", name) == effects
-    with serving("uvicorn", tmp_path, **LEASE) as shop:
-        answers = [shop.settled(key=name, name=name), *(shop.ask(key=name, name=name) for _ in range(2))]
+    with serving(server, tmp_path, **LEASE) as shop:
+        answers = [
+            shop.settled(key=name, name=name, sized=True),
+            *(shop.ask(key=name, name=name, sized=True) for _ in range(2)),
+        ]
         if retry == "outcome-unknown":
             assert [(answer.status, answer.code) for answer in answers] == [(409, retry)] * 3
         else:

@@ -38,7 +38,7 @@ async def _watched(test: Coroutine[Any, Any, None]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         await test
         await eventually(lambda: not others())
-    assert not complaints
+    assert not complaints, complaints
 
 
 def others() -> set[asyncio.Task[Any]]:

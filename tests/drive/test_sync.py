@@ -21,6 +21,7 @@ from retrysafe.protocol.effects import (
     Broken,
     Cancelled,
     ClaimIfAbsent,
+    CompletedWithin,
     CompleteIfHeld,
     Execute,
     Fate,
@@ -139,6 +140,35 @@ def test_each_outcome_and_its_retry(outcome, first, state, second):
     assert len(noted.of(Handled)) == 2
 
 
+def test_a_handler_that_completes_its_own_record():
+    """Not committed: nothing is sent as done, and a retry runs. Committed: what was recorded is the answer."""
+    store, within = MemoryStore(), CompletedWithin(Response(201, (), b"order 1"), answered(200))
+    assert code_of(drive(store, Blocking(within))) == "rolled-back"
+
+    def commit(effect):
+        policy = effect.policy
+        completion = CompleteIfHeld(effect.claim, b"sealed elsewhere", policy.keep_ms, policy.tombstone_ms)
+        assert store.perform(completion)
+
+    assert drive(store, Blocking(within, commit)) == Respond(within.response, "recorded")
+    assert states(store) == [State.COMPLETED]
+
+
+def test_renewal_may_be_stopped_from_anywhere():
+    """A handler that has its row locked is not renewed any further, and is not told of a lost claim."""
+    store, noted = TamperedStore(MemoryStore()), Noted()
+    store.open(SECRET)
+    driver = Driver(store, noted)
+
+    def work(effect):
+        driver.renewals.stop(effect)
+        driver.renewals.stop(effect)
+        assert driver.renewals._running == {}
+
+    driver.run(protect(HEAD, Terms(Policy(), "default", SECRET, os.urandom(16))), Blocking(answered(), work))
+    assert noted.of(ClaimLost) == []
+
+
 def test_what_never_comes_to_a_claim():
     """No key, a bad one, no account, too much content, a client that left: nothing runs, nothing is stored."""
     store = MemoryStore()
@@ -215,7 +245,7 @@ def test_several_handlers_are_renewed_by_one_thread():
     for thread in threads:
         thread.join(PATIENCE_S)
     assert len(renewed) == 3
-    assert driver._renewals._running == {}
+    assert driver.renewals._running == {}
 
 
 def test_a_handler_that_runs_too_long_is_not_renewed_for_ever():
@@ -353,7 +383,7 @@ def test_the_thread_ends_when_there_is_nothing_to_renew(monkeypatch):
         head = replace(HEAD, headers=((b"idempotency-key", key),))
         terms = Terms(Policy(lease="60ms"), "default", SECRET, os.urandom(16))
         driver.run(protect(head, terms), Blocking(answered(), lambda _: until(lambda: "RenewIfHeld" in store.done)))
-        until(lambda: not driver._renewals._works)
+        until(lambda: not driver.renewals._works)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -374,7 +404,7 @@ def test_renewals_go_on_in_a_child_of_a_fork(tmp_path):
         return driver.run(protect(head, terms), Blocking(answered(), outlive)) == Deliver("recorded")
 
     assert run(b"in-the-parent")
-    with driver._renewals._change:
+    with driver.renewals._change:
         child = os.fork()
         if child == 0:  # nothing may unwind the child's stack into the test runner
             signal.alarm(PATIENCE_S)

@@ -40,18 +40,18 @@ def test_the_thread_ends_when_it_has_nothing_to_do_and_comes_back(monkeypatch):
     """A process that stops handling requests keeps no thread; the next handler is renewed all the same."""
     monkeypatch.setattr(retrysafe.drive.sync, "IDLE_S", 0.01)
     others = renewing()
-    renewals = Driver(MemoryStore(), Noted())._renewals
+    renewals = Driver(MemoryStore(), Noted()).renewals
     for _ in range(2):
-        stop = renewals.start(EXECUTE)
+        renewals.start(EXECUTE)
         mine = renewing() - others
         assert len(mine) == 1
-        stop()
+        renewals.stop(EXECUTE)
         wait_until_ended(mine)  # it looks again when the claim would have been due
 
 
 def test_a_fork_frees_the_lock_of_the_child(monkeypatch):
     """Whoever held it in the parent is not in the child."""
-    renewals = Driver(MemoryStore(), Noted())._renewals
+    renewals = Driver(MemoryStore(), Noted()).renewals
     with renewals._change:
         retrysafe.drive.sync._after_fork()
         assert renewals._change.acquire(blocking=False)

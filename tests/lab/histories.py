@@ -158,7 +158,7 @@ BAD: Sequence[tuple[str, str, Evidence]] = [
     # --- I3
     ("I3", "given, then said to be in progress", case(
         *FIRST, ok(2, 2, 5, replayed=True), said(3, 3, 4, "in-progress"))),
-    ("I3", "given, then too old while it was young", case(*FIRST, said(2, 60, 61.5, "key-expired"))),
+    ("I3", "given, then too old while it was young", case(*FIRST, said(2, 58, 59.5, "key-expired"))),
     ("I3", "given, then withheld from somebody who may see it", case(*FIRST, said(2, 3, 4, "replay-forbidden"))),
     ("I3", "given, then released", case(*FIRST, _call(2, 3, 4, status=429, fingerprint="f"))),
     ("I3", "given, then lost in a failover of a durable store", case(
@@ -214,7 +214,7 @@ BAD: Sequence[tuple[str, str, Evidence]] = [
     ("I9", "unknown, then claimed", case(
         wrote(0, "CLAIM", "t1"), wrote(11, "ABANDON", "t1"), wrote(12, "CLAIM", "t2", before="unknown", attempt=2))),
     ("I9", "unknown, then forgotten too early", case(
-        wrote(0, "CLAIM", "t1"), wrote(11, "ABANDON", "t1"), wrote(110, "FORGET", "t1", before="unknown"))),
+        wrote(0, "CLAIM", "t1"), wrote(11, "ABANDON", "t1"), wrote(109, "FORGET", "t1", before="unknown"))),
     ("I9", "called unknown, then run for a later request", case(
         *CRASHED, said(2, 14, 15, "outcome-unknown"), did(17, 3), ok(3, 16, 18))),
     # --- I10

@@ -138,6 +138,25 @@ def test_a_handler_that_fails(outcome, verdict):
 
 
 @pytest.mark.parametrize(
+    ("outcome", "verdict"),
+    [
+        (Raised(Fate.RAN), Verdict.RELEASE),
+        (Cancelled(Fate.RAN), Verdict.RELEASE),
+        (Broken(), Verdict.RELEASE),
+        (answered(500), Verdict.RELEASE),
+        (answered(503), Verdict.RELEASE),
+        (answered(200), Verdict.RECORD),
+        (answered(404), Verdict.RECORD),
+        (answered(500, fate=Fate.UNKNOWN), Verdict.UNKNOWN),
+        (Raised(Fate.UNKNOWN), Verdict.UNKNOWN),
+    ],
+)
+def test_a_transactional_handler_that_completed_no_record(outcome, verdict):
+    """What fails has had no effect, unless the handler says otherwise; what succeeds or refuses is recorded (R42)."""
+    assert judge(outcome, REQUEST, Policy(transactional=True)) is verdict
+
+
+@pytest.mark.parametrize(
     ("status", "location", "verdict"),
     [
         (307, b"/orders/", Verdict.DISCARD),

@@ -8,7 +8,7 @@ from retrysafe.errors import StoreUnavailable
 from retrysafe.model import BytesBody, Claim, Found, Head, Record, Request, Response, State
 from retrysafe.protocol import effects, flow, history
 from retrysafe.protocol.effects import Answered, Fate, Settled, Unread
-from retrysafe.protocol.flow import Deliver, Respond, Terms, protect
+from retrysafe.protocol.flow import BreakOff, Deliver, Respond, Terms, protect
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.snapshot import seal, take_snapshot
 
@@ -336,8 +336,16 @@ def test_an_owner_whose_claim_was_lost_sends_the_stored_outcome():
     run = lost(Run())
     other = Answered(Response(200, (), b"theirs"), whole=True, size=6, digest=b"", fate=Fate.RAN)
     stored = seal(take_snapshot(other, run.head), run.step.record_id, SECRET)
-    answer = reread(run, State.COMPLETED, OTHER, stored)
+    assert reread(run, State.COMPLETED, OTHER, stored) == effects.Authorize()
+    answer = run.answer(True).step
     assert (answer.ending, answer.response.body) == ("claim-lost", b"theirs")
+
+
+def test_an_owner_whose_claim_was_lost_may_not_see_what_its_caller_may_not():
+    """The outcome of another attempt is a replay (contract R60)."""
+    reread(lost(run := Run()), State.COMPLETED, OTHER, b"theirs")
+    answer = run.answer(False).step
+    assert (answer.ending, code_of(answer)) == ("claim-lost", "replay-forbidden")
 
 
 @pytest.mark.parametrize("state", [State.IN_PROGRESS, State.RETRYABLE, State.UNKNOWN])
@@ -461,3 +469,114 @@ def test_the_policy_says_what_is_kept():
     run = Run(store_body="none")
     assert b"made" not in completed(run, ANSWER)
     assert run.answer(Settled.DONE).step == Deliver("recorded")
+
+
+# --- a handler that completes its own record ------------------------------------------------------
+
+RECORDED = Response(201, ((b"location", b"/orders/1"),), b"recorded")
+FAILED = Answered(Response(409, (), b"no"), whole=True, size=2, digest=b"", fate=Fate.RAN)
+
+
+def within(ended=ANSWER, **options):
+    """Up to the look at the record, after a handler that completed it itself and ended like this."""
+    run = Run(transactional=True, **options).executing()
+    claim = run.step.claim
+    run.answer(effects.CompletedWithin(RECORDED, ended))
+    assert run.step == effects.Read(claim.record_id)
+    return run
+
+
+def a_record(state=State.IN_PROGRESS, token=TOKEN, response=None):
+    record = Record(state, token, 1, b"f", 0, 0, 60_000, None, 90_000, 100_000, response)
+    return Found(record, now_ms=1_000)
+
+
+@pytest.mark.parametrize("ended", [ANSWER, FAILED, effects.Raised(Fate.RAN), effects.Cancelled(Fate.RAN)])
+def test_what_was_committed_is_sent(ended):
+    """One look and no other effect; whatever the handler did after its commit (R42)."""
+    assert within(ended).answer(a_record(State.COMPLETED)).step == Respond(RECORDED, "recorded")
+
+
+@pytest.mark.parametrize(
+    ("ended", "code"),
+    [
+        (ANSWER, "rolled-back"),
+        (effects.Raised(Fate.RAN), "handler-failed"),
+        (effects.Cancelled(Fate.RAN), "handler-failed"),
+    ],
+)
+@pytest.mark.parametrize("state", [State.IN_PROGRESS, State.UNKNOWN])
+def test_what_was_rolled_back_is_released(ended, code, state):
+    """In progress, or given up on by somebody else: to release it is possible, so nothing was committed."""
+    run = within(ended).answer(a_record(state))
+    assert isinstance(run.step, effects.ReleaseIfHeld)
+    answer = run.answer(True).step
+    assert (answer.response.status, code_of(answer), json.loads(answer.response.body)["retryable"]) == (500, code, True)
+
+
+def test_an_error_that_was_rolled_back_goes_out_as_it_is():
+    """The handler says itself that it did nothing."""
+    assert within(FAILED).answer(a_record()).answer(True).step == Deliver("released")
+
+
+def test_a_commit_that_came_while_it_was_released():
+    """The release waited for the row, and was refused: the second look finds the record completed."""
+    run = within().answer(a_record()).answer(False)
+    assert isinstance(run.step, effects.Read)
+    assert run.answer(a_record(State.COMPLETED)).step == Respond(RECORDED, "recorded")
+
+
+def test_a_transaction_that_is_open_still():
+    """The row is locked for longer than the store waits: nothing is settled, and nothing sent as done."""
+    answer = within().answer(a_record()).fail().step
+    assert (answer.response.status, code_of(answer)) == (500, "commit-pending")
+
+
+def test_a_store_that_cannot_be_asked():
+    """One look more, on a connection that may have to be made anew; then it is open."""
+    run = within().fail()
+    assert isinstance(run.step, effects.Read)
+    assert run.answer(a_record(State.COMPLETED)).step == Respond(RECORDED, "recorded")
+    assert code_of(within().fail().fail().step) == "commit-pending"
+
+
+@pytest.mark.parametrize(
+    ("found", "ending"),
+    [
+        (None, "claim-lost"),
+        (a_record(token=OTHER), "claim-lost"),
+        (a_record(State.RETRYABLE), "claim-lost"),
+        (a_record(State.COMPLETED, OTHER, b"x" * 40), "claim-lost"),
+    ],
+)
+def test_a_claim_that_was_lost_before_the_commit(found, ending):
+    """It was rolled back, and another has the record by now: the client gets the other's answer, or none."""
+    run = within().answer(found)
+    if isinstance(run.step, effects.Authorize):
+        run.answer(True)
+    assert (run.step.ending, run.step.response.status) == (ending, 409)
+
+
+@pytest.mark.parametrize(
+    ("found", "released", "ending"),
+    [
+        (a_record(State.COMPLETED), None, "recorded"),
+        (a_record(), True, "released"),
+        (a_record(), None, "commit-pending"),
+    ],
+)
+def test_a_response_that_was_begun_before_it_was_recorded(found, released, ending):
+    """What was sent cannot be taken back, and what is missing would not be what was recorded: it is broken off."""
+    run = within(effects.Broken()).answer(found)
+    if isinstance(run.step, effects.ReleaseIfHeld):
+        run = run.answer(True) if released else run.fail()
+    assert run.step == BreakOff(ending)
+
+
+@pytest.mark.parametrize(("status", "ending"), [(201, "recorded-outside"), (404, "recorded")])
+def test_a_transactional_handler_that_completes_nothing(status, ending):
+    """Its success is recorded as any other, and told."""
+    ended = Answered(Response(status, (), b""), whole=True, size=0, digest=b"", fate=Fate.RAN)
+    run = Run(transactional=True).executing().answer(ended)
+    assert isinstance(run.step.transition, effects.CompleteIfHeld)
+    assert run.answer(Settled.DONE).step == Deliver(ending)

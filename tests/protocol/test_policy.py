@@ -26,6 +26,7 @@ def test_the_defaults_are_the_documented_ones():
 FAULTS = [
     ("required", "yes"),
     ("required", 1),
+    ("transactional", "yes"),
     ("methods", ()),
     ("methods", "POST"),
     ("methods", ("post",)),
@@ -131,6 +132,12 @@ def test_lists_of_a_configuration_file():
 def test_without_tombstones_a_record_is_kept_a_little_longer(options, keep_ms):
     """A retry that was sent just inside the lifetime finds the record."""
     assert Policy(**options).keep_ms == keep_ms
+
+
+def test_what_commits_with_its_record_may_run_again():
+    """The owner is gone, and with it everything that it had not committed (R44)."""
+    assert Policy(transactional=True).recovery == "rerun"
+    assert Policy(transactional=True, recovery="manual") == Policy(transactional=True)
 
 
 def test_a_policy_is_a_value():

@@ -133,7 +133,7 @@ class Mariadb:
     def _answers(self, plain):
         try:
             self.connect(ssl_disabled=plain).close()
-        except pymysql.err.OperationalError:
+        except pymysql.OperationalError:
             return False
         return True
 

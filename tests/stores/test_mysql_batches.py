@@ -111,7 +111,7 @@ def end_connections(address):
     while cursor.execute(idle, [address.database]):
         assert time.monotonic() < give_up_s
         for (text,) in cursor.fetchall():
-            with suppress(pymysql.err.OperationalError):  # it has ended by now
+            with suppress(pymysql.OperationalError):  # it has ended by now
                 cursor.execute(text)
     other.close()
 

@@ -59,7 +59,7 @@ class Renewals:
             self._wake_at(running.due_s, loop)
 
     def stop(self, effect: Execute) -> None:
-        """Its outcome is settled, or nobody can settle it."""
+        """Renew it no further; on any thread, and safe to repeat."""
         self._running.pop(effect.claim.token, None)
 
     def _wake_at(self, when_s: float, loop: asyncio.AbstractEventLoop) -> None:

@@ -52,7 +52,7 @@ class Driver:
     def __init__(self, store: Store, observer: Observer) -> None:
         self._store = store
         self._observer = observer
-        self._renewals = _Renewals(store, observer)
+        self.renewals = Renewals(store, observer)
         self.waiting = BlockingWaiting(store, observer)
 
     def run(self, flow: Flow[Answer], exchange: Exchange) -> Answer:
@@ -62,7 +62,8 @@ class Driver:
             while isinstance(step, Effect):
                 if isinstance(step, Execute):
                     held.callback(self.waiting.wake, step.claim.record_id)
-                    held.callback(self._renewals.start(step))
+                    self.renewals.start(step)
+                    held.callback(self.renewals.stop, step)
                 step = self._advance(flow, step, exchange)
         self._observer.notice(Handled(step.ending, exchange.route))
         return step
@@ -146,7 +147,7 @@ def settle_until(store: Store, observer: Observer, transition: Transition[bool],
 
 IDLE_S = 5.0
 
-_ALL: weakref.WeakSet[_Renewals] = weakref.WeakSet()
+_ALL: weakref.WeakSet[Renewals] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
@@ -157,7 +158,7 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-class _Renewals:
+class Renewals:
     """One thread that renews the claims of all running handlers.
 
     It starts with the first handler, ends when there was none for a while, and starts anew in a child of a
@@ -172,25 +173,23 @@ class _Renewals:
 
     def forget(self) -> None:
         """Begin anew, without the thread, the handlers, and a lock that one of them may have held in a fork."""
-        self._running: dict[int, _Running] = {}
+        self._running: dict[bytes, _Running] = {}
         self._change = threading.Condition()
         self._works = False
 
-    def start(self, effect: Execute) -> Callable[[], None]:
-        """Renew this claim from now on; call what is returned to stop."""
-        running = _Running(effect)
+    def start(self, effect: Execute) -> None:
+        """Renew this claim from now on."""
         with self._change:
             if not self._works:
                 self._works = True
                 threading.Thread(target=self._work, name="retrysafe renewals", daemon=True).start()
-            self._running[id(running)] = running
+            self._running[effect.claim.token] = _Running(effect)
             self._change.notify()
 
-        def stop() -> None:
-            with self._change:
-                self._running.pop(id(running), None)
-
-        return stop
+    def stop(self, effect: Execute) -> None:
+        """Renew it no further; on any thread, and safe to repeat."""
+        with self._change:
+            self._running.pop(effect.claim.token, None)
 
     def _work(self) -> None:
         while True:
@@ -204,7 +203,7 @@ class _Renewals:
             for running in due:
                 if not self._renew(running):
                     with self._change:
-                        self._running.pop(id(running), None)
+                        self._running.pop(running.renewal.claim.token, None)
 
     def _wait(self) -> bool:
         """Wait until a claim is due, or there is a change; false when there was nothing to do for a while."""
@@ -224,7 +223,7 @@ class _Renewals:
             self._observer.notice(StoreFailed("RenewIfHeld", str(error)))
             return True
         with self._change:
-            ended = id(running) not in self._running  # its own settlement is no loss
+            ended = running.renewal.claim.token not in self._running  # its own settlement is no loss
         if not ended:
             self._observer.notice(ClaimLost(name_of(running.renewal.claim.record_id)))
         return False

@@ -22,7 +22,7 @@ from retrysafe.protocol.flow import Ending
 from retrysafe.stores.contract import Store
 
 EVERY_S = 10.0
-_PLACES: dict[str, int] = {Ending.RECORDED: 0, Ending.MISJUDGED: 0, Ending.REPLAYED: 1}
+_PLACES: dict[str, int] = {Ending.RECORDED: 0, Ending.RECORDED_OUTSIDE: 0, Ending.MISJUDGED: 0, Ending.REPLAYED: 1}
 
 
 class _Counts:

@@ -37,7 +37,7 @@ class _Place:
     __slots__ = ("delay_s", "poll", "waiters")
 
     def __init__(self) -> None:
-        self.waiters: set[asyncio.Future[WaitEnd]] = set()
+        self.waiters: dict[asyncio.Future[WaitEnd], None] = {}  # in the order in which they came
         self.poll: asyncio.Task[None] | None = None
         self.delay_s = POLL_FIRST_S
 
@@ -111,13 +111,13 @@ class Waiting:
 
     def _enter(self, loop: asyncio.AbstractEventLoop, record_id: bytes, waiter: asyncio.Future[WaitEnd]) -> None:
         place = self._places.setdefault((loop, record_id), _Place())
-        place.waiters.add(waiter)
+        place.waiters[waiter] = None
         if place.poll is None:
             place.poll = loop.create_task(self._poll(record_id, place))
 
     def _leave(self, loop: asyncio.AbstractEventLoop, record_id: bytes, waiter: asyncio.Future[WaitEnd]) -> None:
         place = self._places[loop, record_id]
-        place.waiters.discard(waiter)
+        place.waiters.pop(waiter, None)
         if not place.waiters and place.poll is not None:
             place.poll.cancel()
             del self._places[loop, record_id]

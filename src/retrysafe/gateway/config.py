@@ -27,8 +27,9 @@ from retrysafe.stores.url import without_password
 
 DEFAULT = "default"
 
-# `classify` is a function: it has no spelling in a file.
-POLICY_OPTIONS = tuple(name for name in OPTIONS if name != "classify")
+# `classify` is a function: it has no spelling in a file. And of a handler behind a gateway nobody here knows what it
+# commits together.
+POLICY_OPTIONS = tuple(name for name in OPTIONS if name not in ("classify", "transactional"))
 _POLICY_DEFAULT = Policy()
 _SECRET_BYTES_MIN = 16
 _HOST_CHARACTERS_MAX = 254  # with a dot at the end (RFC 1035 3.1)
@@ -334,6 +335,11 @@ def _from_text(name: str, text: str) -> Any:
 
 
 def _unknown(kind: str, name: str, known: tuple[str, ...]) -> str:
+    if name == "transactional":
+        return (
+            f"{name} is for handlers that call operation().complete_within, and a gateway has no handler: use the "
+            "middleware in the application, or leave it out"
+        )
     close = get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
     return f"{name} is no {kind}; {hint}"

@@ -52,6 +52,16 @@ def _by_key(events: Iterable[K]) -> dict[Place, list[K]]:
     return places
 
 
+class Views:
+    """The evidence by key."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.calls = _by_key(evidence.calls)
+        self.effects = _by_key(evidence.effects)
+        self.executions = _by_key(evidence.executions)
+        self.writes = _by_key(write for write in evidence.writes if write.took_effect)
+
+
 # --- effects and outcomes -------------------------------------------------------------------------
 
 
@@ -77,7 +87,7 @@ def _effects(evidence: Evidence) -> Iterator[Violation]:
 
 def _lives(effects: Sequence[Effect], evidence: Evidence) -> list[list[Effect]]:
     """The effects of one key, apart where the key was old enough to be forgotten; or was forgotten by hand."""
-    lives = [[effects[0]]]
+    lives: list[list[Effect]] = [[effect] for effect in effects[:1]]
     for effect in effects[1:]:
         began_ns = lives[-1][0].at_ns
         by_hand = any(
@@ -92,8 +102,21 @@ def _lives(effects: Sequence[Effect], evidence: Evidence) -> list[list[Effect]]:
     return lives
 
 
-def _births_ns(effects: Sequence[Effect], evidence: Evidence) -> list[int]:
-    return [life[0].at_ns for life in _lives(effects, evidence)[1:]] if effects else []
+def births_ns(place: Place, evidence: Evidence, views: Views) -> list[int]:
+    """When a key that was old enough to be forgotten ran again, or was claimed, or had an outcome of its own."""
+    lives = _lives(views.effects[place], evidence)
+    signs = {
+        *(life[0].at_ns for life in lives),
+        *(call.invoked_ns for call in views.calls[place] if is_outcome(call) and not call.replayed),
+        *(execution.began_ns for execution in views.executions[place]),
+        *(write.at_ns for write in views.writes[place] if write.action == "CLAIM" and write.before is None),
+    }
+    by_hand = {life[0].at_ns for life in lives[1:]}
+    births: list[int] = []
+    for sign_ns in sorted(signs):
+        if not births or sign_ns - births[-1] >= evidence.rules.life_ms * NS or sign_ns in by_hand:
+            births.append(sign_ns)
+    return births[1:]
 
 
 def _acknowledged(evidence: Evidence) -> Iterator[Violation]:
@@ -112,25 +135,25 @@ def _acknowledged(evidence: Evidence) -> Iterator[Violation]:
 
 def _outcomes(evidence: Evidence) -> Iterator[Violation]:
     """I2, I3, I4, I6 and I9, as far as the clients can tell."""
-    effects = _by_key(evidence.effects)
-    for place, calls in _by_key(evidence.calls).items():
-        yield from linear.check(evidence, calls, _births_ns(effects[place], evidence))
+    views = Views(evidence)
+    for place in list(views.calls):
+        births = births_ns(place, evidence, views)
+        yield from linear.check(evidence, views.calls[place], births)
+        ran = {effect.fingerprint: effect for effect in views.effects[place]}
+        for call in views.calls[place]:
+            is_one_life = ran and not births and not losses(evidence)
+            if is_one_life and call.fingerprint and is_outcome(call) and call.fingerprint not in ran:
+                sentence = f"a request that did not run got an answer under {named(call)}"
+                yield Violation("I4", sentence, (call, *ran.values()))
 
 
 def _other_requests(evidence: Evidence) -> Iterator[Violation]:
     """I4: what ran."""
-    calls = _by_key(evidence.calls)
-    for place, effects in _by_key(evidence.effects).items():
+    for effects in _by_key(evidence.effects).values():
         for life in _lives(effects, evidence):
             firsts = {effect.fingerprint: effect for effect in life}
             if len(firsts) > 1 + len(losses(evidence)):
                 yield Violation("I4", f"different requests ran under {named(life[0])}", tuple(firsts.values()))
-        ran = {effect.fingerprint for effect in effects}
-        for call in calls[place]:
-            if ran and call.fingerprint and is_outcome(call) and call.fingerprint not in ran:
-                yield Violation(
-                    "I4", f"a request that did not run got an answer under {named(call)}", (call, effects[0])
-                )
 
 
 def _canaries(evidence: Evidence) -> Iterator[Violation]:
@@ -153,10 +176,11 @@ def _forbidden(evidence: Evidence) -> Iterator[Violation]:
 def _stuck(evidence: Evidence) -> Iterator[Violation]:
     """I6: a record that is in progress at the end though somebody asked for it after its lease."""
     calls = _by_key(evidence.calls)
+    lost_ns = max((fault.at_ns for fault in losses(evidence)), default=0)
     for stored in evidence.stored:
         if stored.state != "in_progress":
             continue
-        lapsed_ns = stored.at_ns - (stored.now_ms - stored.lease_until_ms) * NS
+        lapsed_ns = max(lost_ns, stored.at_ns - (stored.now_ms - stored.lease_until_ms) * NS)
         late = [call for call in calls[stored.scope, stored.key] if _would_move(call, stored, lapsed_ns, evidence)]
         if late:
             yield Violation("I6", f"the record of {named(stored)} stayed in progress after its lease", (stored, *late))
@@ -179,7 +203,8 @@ def _writes(evidence: Evidence) -> Iterator[Violation]:
     for writes in _by_key(write for write in evidence.writes if write.took_effect).values():
         holder: Write | None = None
         held: set[str] = set()
-        entered_ns: int | None = None  # when it became unknown
+        entered_ns: int | None = None  # since when it is unknown: given up, or its lease over
+        lapses_ns = 0
         seen_ns = writes[0].at_ns
         for write in writes:
             if any(seen_ns <= at_ns <= write.at_ns for at_ns in lost_ns):
@@ -192,9 +217,12 @@ def _writes(evidence: Evidence) -> Iterator[Violation]:
             elif write.action in _OWN and holder is not None and write.token != _token(holder):
                 yield Violation("I7", f"{write.action} by an owner before changed {named(write)}", (holder, write))
             yield from _unknown(write, entered_ns, evidence)
-            entered_ns = write.at_ns if write.after == "unknown" and write.before != "unknown" else entered_ns
+            if write.action in _CLAIMS or write.action == "RENEW":
+                lapses_ns = write.at_ns + evidence.rules.lease_ms * NS
+            if write.after == "unknown" and write.before != "unknown":
+                entered_ns = lapses_ns if write.action == "ABANDON" else write.at_ns
             if write.after is None:
-                holder = None
+                holder, held = None, set()  # a claim that was taken back may still arrive once more
 
 
 def _token(write: Write) -> str:
@@ -213,7 +241,7 @@ def _unknown(write: Write, entered_ns: int | None, evidence: Evidence) -> Iterat
         yield Violation("I9", f"the record of {named(write)} was completed and became unknown", (write,))
     if write.before != "unknown" or write.after == "unknown":
         return
-    early = entered_ns is not None and write.at_ns - entered_ns < evidence.rules.life_ms * NS
+    early = entered_ns is not None and not losses(evidence) and write.at_ns - entered_ns < evidence.rules.life_ms * NS
     if write.action in _CLAIMS or (write.action == "FORGET" and early):
         yield Violation(
             "I9", f"the record of {named(write)} was unknown and became {write.after or 'absent'}", (write,)

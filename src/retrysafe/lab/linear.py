@@ -47,6 +47,7 @@ def check(evidence: Evidence, calls: Sequence[Call], births_ns: Sequence[int]) -
     for begin_ns, end_ns in pairwise(bounds_ns):
         life = [call for call in calls if begin_ns <= call.invoked_ns and (call.returned_ns or end_ns) <= end_ns]
         yield from _one_life(evidence, life)
+    yield from _mismatches(calls, evidence)
     yield from _in_progress(evidence, calls)
 
 
@@ -70,8 +71,7 @@ def _one_life(evidence: Evidence, calls: Sequence[Call]) -> Iterator[Violation]:
     if known and allowed == 1:
         first = min(known, key=lambda call: call.returned_ns or 0)
         for call in calls:
-            yield from _after(first, call, evidence)
-    yield from _mismatches(calls)
+            yield from _after(first, call, evidence, min(call.invoked_ns for call in calls))
 
 
 def _losses_within(evidence: Evidence, calls: Sequence[Call]) -> int:
@@ -79,8 +79,8 @@ def _losses_within(evidence: Evidence, calls: Sequence[Call]) -> int:
     return sum(fault.at_ns >= begin_ns for fault in losses(evidence))
 
 
-def _after(first: Call, call: Call, evidence: Evidence) -> Iterator[Violation]:
-    """What a call may have been answered that was made when the outcome was known."""
+def _after(first: Call, call: Call, evidence: Evidence, begin_ns: int) -> Iterator[Violation]:
+    """What a call may have been answered that was made when the outcome was known; the key is as old as `begin_ns`."""
     first_ns = first.returned_ns or 0
     if call.returned_ns is None or call.invoked_ns <= first_ns or is_outcome(call) or call.code in _SAYS_NOTHING:
         return
@@ -88,7 +88,8 @@ def _after(first: Call, call: Call, evidence: Evidence) -> Iterator[Violation]:
         return
     if call.code == "replay-forbidden" and not call.authorized:
         return
-    if call.returned_ns >= first_ns + evidence.rules.lifetime_ms * NS and call.code == "key-expired":
+    age_ms = (call.returned_ns - begin_ns) // NS
+    if age_ms >= evidence.rules.life_ms or (age_ms >= evidence.rules.lifetime_ms and call.code == "key-expired"):
         return
     if call.fingerprint != first.fingerprint:
         yield Violation("I4", f"a different request under {named(call)} was not told so", (first, call))
@@ -98,16 +99,20 @@ def _after(first: Call, call: Call, evidence: Evidence) -> Iterator[Violation]:
         yield Violation("I3", f"the outcome of {named(call)} was given and then withheld", (first, call))
 
 
-def _mismatches(calls: Sequence[Call]) -> Iterator[Violation]:
+def _mismatches(calls: Sequence[Call], evidence: Evidence) -> Iterator[Violation]:
     """Who was told that its request differs from the first must differ from one that was made before."""
     for call in calls:
         if call.code != "key-reused" or call.returned_ns is None:
             continue
         others = [other for other in calls if other.invoked_ns <= call.returned_ns and other is not call]
         same = [other for other in others if other.fingerprint == call.fingerprint and is_outcome(other)]
-        if all(other.fingerprint == call.fingerprint for other in others) or same:
+        known = [other for other in same if (other.returned_ns or 0) < call.invoked_ns]
+        ages_ns = [call.returned_ns - other.invoked_ns for other in others]
+        if losses(evidence) or max(ages_ns, default=0) >= evidence.rules.life_ms * NS:
+            known = []  # it may have been forgotten, and the key taken by the other request
+        if known or all(other.fingerprint == call.fingerprint for other in others):
             yield Violation(
-                "I4", f"the request under {named(call)} was told that it differs from itself", (call, *same)
+                "I4", f"the request under {named(call)} was told that it differs from itself", (call, *known)
             )
 
 

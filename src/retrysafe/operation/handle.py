@@ -7,12 +7,14 @@ from contextvars import ContextVar
 from typing import Any, TypeVar, Unpack, overload
 
 from retrysafe.errors import NoOperation
-from retrysafe.model import Claim
+from retrysafe.model import Claim, Response
 from retrysafe.operation.step import StepCall, StepOptions, Steps, make_step
+from retrysafe.operation.transaction import Keeper, begin_completion
 from retrysafe.protocol import key
-from retrysafe.protocol.effects import Execute, Fate
+from retrysafe.protocol.effects import CompletedWithin, Ended, Execute, Fate, Outcome
 from retrysafe.protocol.flow import Terms
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 MakeSteps = Callable[[Claim, Terms], Steps]
@@ -25,15 +27,20 @@ class Operation:
         key: the idempotency key as the client means it, without quotes. Treat it like personal data.
         scope: the account that the key belongs to.
         attempt: 1 for the first execution; higher after a release or a takeover.
+        recorded: the answer that `complete_within` recorded; None if it was not called.
     """
 
-    __slots__ = ("_claim", "_fate", "_make_steps", "_steps", "_terms", "attempt", "key", "scope")
+    __slots__ = (
+        "_execute", "_fate", "_keeper", "_make_steps", "_steps", "_terms", "attempt", "key", "recorded", "scope",
+    )  # fmt: skip
 
-    def __init__(self, execute: Execute, terms: Terms, make_steps: MakeSteps) -> None:
+    def __init__(self, execute: Execute, terms: Terms, make_steps: MakeSteps, keeper: Keeper | None = None) -> None:
         self.key = execute.key.text
         self.scope = execute.scope
         self.attempt = execute.claim.attempt
-        self._claim = execute.claim
+        self.recorded: Response | None = None
+        self._execute = execute
+        self._keeper = keeper
         self._terms = terms
         self._make_steps = make_steps
         self._steps: Steps | None = None
@@ -52,7 +59,7 @@ class Operation:
         Returns:
             36 characters in the form of a UUID.
         """
-        return key.child_key(self._terms.secret, self._claim.record_id, name, target)
+        return key.child_key(self._terms.secret, self._execute.claim.record_id, name, target)
 
     @overload
     def step(
@@ -98,7 +105,7 @@ class Operation:
         step = make_step(name, call, options)
         self.begin_effects()
         if self._steps is None:
-            self._steps = self._make_steps(self._claim, self._terms)
+            self._steps = self._make_steps(self._execute.claim, self._terms)
         return self._steps.take(step)
 
     def begin_effects(self) -> None:
@@ -110,6 +117,33 @@ class Operation:
         """
         if self._fate is Fate.NOT_BEGUN:
             self._fate = Fate.RAN
+
+    def complete_within(self, connection: Any, response: R, *, status: int = 200) -> Awaitable[R]:
+        """Record the answer on this connection, in its open transaction: one commit for the effect and its record.
+
+        Commit afterwards. If the transaction is rolled back instead, nothing is recorded, and a retry runs again.
+        From here on the claim is not renewed: commit within what is left of the lease. Once it is committed, the client
+        gets what was recorded, whatever the handler goes on to answer (contract R42).
+
+        It may be called again in a new transaction if the one before was rolled back, and only then.
+
+        Args:
+            connection: with an open transaction, to the database in which the records are: of psycopg, asyncpg,
+                sqlite3, aiosqlite, PyMySQL or asyncmy, a connection or session of SQLAlchemy, or a connection of
+                Django.
+            response: what the client is to get: a response of Starlette, FastAPI, Django, Flask or werkzeug, a
+                `retrysafe.Response`, or what can be written as JSON.
+            status: of an answer that is given as JSON.
+
+        Returns:
+            The response. With a connection for asyncio it is done when it is awaited; with a blocking one it is done at
+            once, and need not be awaited.
+
+        Raises:
+            ClaimLost: the claim does not hold any more. Let it raise, so that the transaction is rolled back.
+            CallerError: the connection, its transaction, the store or the response cannot be used for this.
+        """
+        return begin_completion(self, self._keeper, self._execute, self._terms.secret, connection, response, status)
 
     def no_effect(self) -> None:
         """State that this attempt changed nothing: its answer is not recorded, and a retry runs again.
@@ -126,6 +160,10 @@ class Operation:
         """State that nobody can tell whether this attempt took effect: it is not run again until that is settled."""
         self._fate = Fate.UNKNOWN
 
+    def outcome(self, ended: Ended) -> Outcome:
+        """For doors: what an end of the handler means, by what was recorded before."""
+        return ended if self.recorded is None else CompletedWithin(self.recorded, ended)
+
     @property
     def fate(self) -> Fate:
         """What was stated; else what its steps came to; RAN if there is nothing to be said."""
@@ -133,6 +171,9 @@ class Operation:
             return self._fate
         return self._steps.fate()
 
+
+Begin = Callable[[Execute, Terms], Operation]
+"""`begin`, with what belongs to one door."""
 
 _current: ContextVar[Operation | None] = ContextVar("retrysafe_operation", default=None)
 
@@ -163,14 +204,15 @@ def begin_without() -> None:
         _current.set(None)
 
 
-def begin(execute: Execute, terms: Terms, make_steps: MakeSteps) -> Operation:
+def begin(execute: Execute, terms: Terms, make_steps: MakeSteps, keeper: Keeper | None = None) -> Operation:
     """For doors: make the operation of a handler that is about to run, current in this context.
 
     Args:
         execute: what runs.
         terms: of its request.
         make_steps: makes what takes its steps, if it has any.
+        keeper: for operations that complete their own record; None refuses that.
     """
-    begun = Operation(execute, terms, make_steps)
+    begun = Operation(execute, terms, make_steps, keeper)
     _current.set(begun)
     return begun

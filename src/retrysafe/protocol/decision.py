@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from retrysafe.model import Found, Record, Request, State
 from retrysafe.protocol.duration import iso8601
-from retrysafe.protocol.effects import Answered, Broken, Cancelled, Fate, Outcome, Raised
+from retrysafe.protocol.effects import Answered, Broken, Cancelled, Ended, Fate, Raised
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.problem import Problem, retry_after
 from retrysafe.value import value
@@ -188,10 +188,11 @@ _VERDICT_OF_FAILURE = {
 _CLASSES = {"record": Verdict.RECORD, "release": Verdict.RELEASE, "unknown": Verdict.UNKNOWN}
 
 
-def judge(outcome: Outcome, request: Request, policy: Policy) -> Verdict:
+def judge(outcome: Ended, request: Request, policy: Policy) -> Verdict:
     """Judge what a handler answered (contract part E, R51, R52).
 
-    What the handler says of its own operation goes first, then the policy's `classify`, then the table.
+    What the handler says of its own operation goes first, then the policy's `classify`, then the table. Where the
+    handler's work is committed together with its record, a failure that completed no record has had no effect (R42).
 
     Raises:
         Exception: `classify` raised, or returned another word than it may.
@@ -204,15 +205,15 @@ def judge(outcome: Outcome, request: Request, policy: Policy) -> Verdict:
         case Answered(fate=fate, response=response) if fate not in _VERDICT_OF_FATE:
             if policy.classify is not None and (said := policy.classify(response)) is not None:
                 return _CLASSES[said]
-            if response.status in RELEASED_STATUSES:
+            if response.status in RELEASED_STATUSES or (policy.transactional and response.status >= 500):
                 return Verdict.RELEASE
             return Verdict.DISCARD if _is_router_redirect(outcome, request) else Verdict.RECORD
         case Answered(fate=fate) | Cancelled(fate=fate) if fate is not Fate.RAN:
             return _VERDICT_OF_FATE[fate]
         case Raised(fate=fate):
-            return _VERDICT_OF_FATE.get(fate, Verdict.RECORD)
+            return _VERDICT_OF_FATE.get(fate, Verdict.RELEASE if policy.transactional else Verdict.RECORD)
         case Broken() | Cancelled():
-            return Verdict.UNKNOWN
+            return Verdict.RELEASE if policy.transactional else Verdict.UNKNOWN
     raise AssertionError(f"an outcome that nobody judged: {type(outcome).__name__}")
 
 

@@ -648,7 +648,24 @@ class Cancelled:
     fate: Fate
 
 
-Outcome = Answered | Raised | Broken | Cancelled
+Ended = Answered | Raised | Broken | Cancelled
+"""How a handler ended."""
+
+
+@value
+class CompletedWithin:
+    """The handler completed the record itself, in a transaction of its own; whether that was committed is not known.
+
+    Attributes:
+        response: what it recorded.
+        ended: how it ended.
+    """
+
+    response: Response
+    ended: Ended
+
+
+Outcome = Ended | CompletedWithin
 
 
 @value

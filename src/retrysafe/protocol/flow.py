@@ -17,13 +17,13 @@ from typing import assert_never
 
 from retrysafe.errors import StoreError
 from retrysafe.model import BytesBody, Claim, Found, Head, Record, Request, Response, State
-from retrysafe.protocol import decision, effects, history, states
+from retrysafe.protocol import decision, effects, history, refusals, states
 from retrysafe.protocol.decision import Verdict
-from retrysafe.protocol.effects import Answered, Flow, Outcome, Settled, Unread, Waited, WaitEnd, perform
+from retrysafe.protocol.effects import Answered, Ended, Flow, Settled, Unread, Waited, WaitEnd, perform
 from retrysafe.protocol.fingerprint import fingerprint_of, matches
-from retrysafe.protocol.key import Absent, Key, Malformed, as_uuid, is_128_bit, parse_key, record_id
+from retrysafe.protocol.key import Absent, Key, as_uuid, is_128_bit, parse_key, record_id
 from retrysafe.protocol.policy import Policy
-from retrysafe.protocol.problem import Problem, retry_after
+from retrysafe.protocol.problem import Problem
 from retrysafe.protocol.snapshot import Encryption, Unreadable, receipt, replay, seal, take_snapshot, unseal
 from retrysafe.protocol.stored_request import StoredRequest, fits, seal_request, without_credentials
 from retrysafe.value import value
@@ -73,6 +73,7 @@ class Ending(StrEnum):
     CLIENT_GONE = "client-gone"
     REPLAYED = "replayed"
     RECORDED = "recorded"
+    RECORDED_OUTSIDE = "recorded-outside"
     MISJUDGED = "classify-failed"
     RELEASED = "released"
     RESUMABLE = "resumable"
@@ -132,15 +133,15 @@ def protect(head: Head, terms: Terms) -> Flow[Answer]:
     if isinstance(key, Absent) and not policy.required:
         return Bypass()
     if not isinstance(key, Key):
-        return _refuse(key_problem(key, policy), terms)
+        return _refuse(refusals.key_problem(key, policy), terms)
     scope = yield from perform(effects.ResolveScope())
     if scope is None:
-        return _refuse(SCOPE_MISSING, terms)
+        return _refuse(refusals.SCOPE_MISSING, terms)
     if terms.anonymous and not is_128_bit(key):
-        return _refuse(KEY_GUESSABLE, terms)
+        return _refuse(refusals.KEY_GUESSABLE, terms)
     request = yield from perform(effects.ReadRequest(policy.request_bytes_max))
     if isinstance(request, Unread):
-        return Vanish() if request is Unread.CLIENT_GONE else _refuse(_body_too_large(policy), terms)
+        return Vanish() if request is Unread.CLIENT_GONE else _refuse(refusals.body_too_large(policy), terms)
     if _is_quick_to_hash(request):
         fingerprint = fingerprint_of(request, policy, terms.secret)
     else:  # left to the driver, which may have a loop to look after
@@ -153,7 +154,7 @@ def protect(head: Head, terms: Terms) -> Flow[Answer]:
         return claimed
 
     outcome = yield from perform(effects.Execute(claimed, key, scope, request, policy))
-    return (yield from _record(claimed, outcome, request, terms))
+    return (yield from _conclude(claimed, outcome, request, terms))
 
 
 def resume(stored: StoredRequest, record: Record, claiming: effects.TakeOverIfLapsed, terms: Terms) -> Flow[Answer]:
@@ -174,13 +175,13 @@ def resume(stored: StoredRequest, record: Record, claiming: effects.TakeOverIfLa
     try:
         took = yield from perform(claiming)
     except StoreError:
-        return Vanish(STORE_UNAVAILABLE.code)  # the driver takes back a claim whose reply was lost
+        return Vanish(refusals.STORE_UNAVAILABLE.code)  # the driver takes back a claim whose reply was lost
     if not took:
         return Vanish(Ending.OVERTAKEN)
     claim = Claim(claiming.record_id, claiming.token, record.attempt + 1)
     request = Request(stored.head, BytesBody(stored.body))
     outcome = yield from perform(effects.Execute(claim, Key(stored.key), scope, request, terms.policy))
-    return (yield from _record(claim, outcome, request, terms))
+    return (yield from _conclude(claim, outcome, request, terms))
 
 
 def _stored_request(identity: bytes, key: Key, scope: str, request: Request, terms: Terms) -> bytes | None:
@@ -200,7 +201,9 @@ def refuse_unready(head: Head, terms: Terms) -> Flow[Answer]:
     if isinstance(key, Absent) and not terms.policy.required:
         return Bypass()
     yield from ()
-    return _refuse(STORE_UNAVAILABLE if isinstance(key, Key) else key_problem(key, terms.policy), terms)
+    return _refuse(
+        refusals.STORE_UNAVAILABLE if isinstance(key, Key) else refusals.key_problem(key, terms.policy), terms
+    )
 
 
 def _is_quick_to_hash(request: Request) -> bool:
@@ -234,8 +237,8 @@ def _claim(
                 return claimed
             rounds += 1
     except StoreError:
-        return _refuse(STORE_UNAVAILABLE, terms)  # the driver takes back a claim whose reply was lost
-    return _refuse(CONTENDED, terms)
+        return _refuse(refusals.STORE_UNAVAILABLE, terms)  # the driver takes back a claim whose reply was lost
+    return _refuse(refusals.CONTENDED, terms)
 
 
 def _claim_once(
@@ -301,10 +304,10 @@ def _is_same(stored: bytes, fingerprint: bytes, request: Request, terms: Terms) 
     return matches(stored, request, terms.policy, terms.secret)
 
 
-def _replay(identity: bytes, record: Record, head: Head, terms: Terms) -> Flow[Answer]:
+def _replay(identity: bytes, record: Record, head: Head, terms: Terms) -> Flow[Respond]:
     """The stored answer, if the caller may see it and it can be read."""
     if not (yield from perform(effects.Authorize())):
-        return _refuse(REPLAY_FORBIDDEN, terms)
+        return _refuse(refusals.REPLAY_FORBIDDEN, terms)
     return _stored_answer(identity, record, head, terms)
 
 
@@ -312,18 +315,25 @@ def _stored_answer(identity: bytes, record: Record, head: Head, terms: Terms) ->
     try:
         snapshot = unseal(record.response or b"", identity, terms.secret, terms.encryption)
     except Unreadable:
-        return _refuse(REPLAY_UNREADABLE, terms)
+        return _refuse(refusals.REPLAY_UNREADABLE, terms)
     if snapshot.whole:
         return Respond(replay(snapshot, head, terms.policy), Ending.REPLAYED)
     if terms.policy.on_receipt == "receipt":
         return Respond(receipt(snapshot, terms.policy), Ending.REPLAYED)
-    return _refuse(_replay_unavailable(snapshot.response), terms)
+    return _refuse(refusals.replay_unavailable(snapshot.response), terms)
 
 
 # --- record and respond ---------------------------------------------------------------------------
 
 
-def _record(claim: Claim, outcome: Outcome, request: Request, terms: Terms) -> Flow[Answer]:
+def _conclude(claim: Claim, outcome: effects.Outcome, request: Request, terms: Terms) -> Flow[Answer]:
+    """Make the outcome durable, or learn whether the handler did."""
+    if isinstance(outcome, effects.CompletedWithin):
+        return (yield from _learn(claim, outcome, request, terms))
+    return (yield from _record(claim, outcome, request, terms))
+
+
+def _record(claim: Claim, outcome: Ended, request: Request, terms: Terms) -> Flow[Answer]:
     """Make the outcome durable, then say what to send. Nothing is sent that the record contradicts."""
     policy = terms.policy
     try:
@@ -339,13 +349,15 @@ def _record(claim: Claim, outcome: Outcome, request: Request, terms: Terms) -> F
     settlement, event, ending = _settlement(claim, verdict, stored, policy)
     if misjudged:
         ending = Ending.MISJUDGED
+    elif verdict is Verdict.RECORD and policy.transactional and answered.response.status < 400:
+        ending = Ending.RECORDED_OUTSIDE  # a success, and not committed with its record
     settled: Settled | Respond = yield from perform(effects.Settle(settlement, policy.lease_ms))
     if settled is Settled.REFUSED:
         settled = yield from _look_again(claim, states.target(event), request.head, terms)
     if isinstance(settled, Respond):
         return BreakOff(Ending.CLAIM_LOST) if isinstance(outcome, effects.Broken) else settled
     if isinstance(outcome, effects.Broken):
-        return BreakOff()
+        return BreakOff(ending)
     recorded = settled is not Settled.OPEN
     if substitute is None:
         return Deliver(ending if recorded else Ending.UNRECORDED, recorded)
@@ -375,13 +387,13 @@ def _settlement(
             assert_never(verdict)
 
 
-def _answer_of(outcome: Outcome, verdict: Verdict, terms: Terms) -> tuple[Answered, Response | None]:
+def _answer_of(outcome: Ended, verdict: Verdict, terms: Terms) -> tuple[Answered, Response | None]:
     """What goes into the record, and what to send if that is not what the handler has ready."""
     match outcome:
         case Answered():
             return outcome, None
         case effects.Broken():
-            response = problem_response(HANDLER_FAILED, terms)
+            response = problem_response(refusals.HANDLER_FAILED, terms)
         case effects.Raised() | effects.Cancelled():
             response = problem_response(_failure(verdict), terms)
         case _:
@@ -393,13 +405,13 @@ def _failure(verdict: Verdict) -> Problem:
     """What a handler that gave no answer is answered with."""
     match verdict:
         case Verdict.RELEASE | Verdict.DISCARD:
-            return HANDLER_FAILED_WITHOUT_EFFECT
+            return refusals.HANDLER_FAILED_WITHOUT_EFFECT
         case Verdict.RESUME:
-            return HANDLER_INTERRUPTED
+            return refusals.HANDLER_INTERRUPTED
         case Verdict.UNKNOWN:
             return decision.OUTCOME_UNKNOWN
         case Verdict.RECORD:
-            return HANDLER_FAILED
+            return refusals.HANDLER_FAILED
         case _:
             assert_never(verdict)
 
@@ -414,12 +426,19 @@ def _look_again(claim: Claim, intended: State | None, head: Head, terms: Terms) 
         found: Found | None = yield from perform(effects.Read(claim.record_id))
     except StoreError:
         return Settled.OPEN
+    return (yield from _settled_in(found, claim, intended, head, terms))
+
+
+def _settled_in(
+    found: Found | None, claim: Claim, intended: State | None, head: Head, terms: Terms
+) -> Flow[Settled | Respond]:
+    """Whether the record stands as this claim intended it; if not, what to send instead."""
     if found is None:
         return Settled.DONE if intended is None else _refuse(decision.OUTCOME_UNKNOWN, terms, Ending.CLAIM_LOST)
     if found.record.token == claim.token and found.record.state is intended:
         return Settled.DONE
-    if found.record.state is State.COMPLETED:
-        stored = _stored_answer(claim.record_id, found.record, head, terms)
+    if found.record.state is State.COMPLETED:  # by another, whose caller may have been let in where this one is not
+        stored = yield from _replay(claim.record_id, found.record, head, terms)
         return Respond(stored.response, Ending.CLAIM_LOST)
     return _refuse(decision.OUTCOME_UNKNOWN, terms, Ending.CLAIM_LOST)
 
@@ -428,97 +447,63 @@ def _unrecorded(response: Response) -> Response:
     return Response(response.status, (*response.headers, UNRECORDED_STATUS), response.body)
 
 
-# --- refusals -------------------------------------------------------------------------------------
+# --- what the handler recorded itself -------------------------------------------------------------
+
+
+def _learn(claim: Claim, outcome: effects.CompletedWithin, request: Request, terms: Terms) -> Flow[Answer]:
+    """Learn whether the transaction was committed in which the handler completed its record (contract R42).
+
+    A record that is still in progress was rolled back, or is locked by a transaction that is open still. To release
+    it waits for the end of that: refused, it was committed after all.
+    """
+    try:
+        found = yield from _read(claim.record_id)
+        if _is_unsettled(found, claim):
+            if (yield from perform(effects.ReleaseIfHeld(claim, terms.policy.lifetime_ms))):
+                return _rolled_back(outcome.ended, terms)
+            found = yield from _read(claim.record_id)
+    except StoreError:  # its row is locked, or the store is away: the record will say it in time
+        return _instead(outcome.ended, _refuse(refusals.COMMIT_PENDING, terms))
+    settled = yield from _settled_in(found, claim, State.COMPLETED, request.head, terms)
+    if isinstance(settled, Respond):
+        return _instead(outcome.ended, settled)
+    return _instead(outcome.ended, Respond(outcome.response, Ending.RECORDED))
+
+
+def _read(record_id: bytes) -> Flow[Found | None]:
+    """The record; a connection that was cut meanwhile is made anew."""
+    try:
+        return (yield from perform(effects.Read(record_id)))
+    except StoreError:
+        return (yield from perform(effects.Read(record_id)))
+
+
+def _is_unsettled(found: Found | None, claim: Claim) -> bool:
+    """The record is this claim's, and nothing was made of it that can be seen."""
+    if found is None or found.record.token != claim.token:
+        return False
+    return found.record.state in states.sources(states.Event.RELEASE)
+
+
+def _rolled_back(ended: Ended, terms: Terms) -> Answer:
+    """Nothing happened, and the key is free again: a success cannot be sent, and a failure is no lie."""
+    match ended:
+        case Answered(response=response) if response.status < 400:
+            return _refuse(refusals.ROLLED_BACK, terms)
+        case Answered():
+            return Deliver(Ending.RELEASED)
+        case effects.Raised() | effects.Cancelled() | effects.Broken():
+            return _instead(ended, _refuse(refusals.HANDLER_FAILED_WITHOUT_EFFECT, terms, Ending.RELEASED))
+        case _:
+            assert_never(ended)
+
+
+def _instead(ended: Ended, answer: Respond) -> Answer:
+    """Send this, if nothing was sent before."""
+    return BreakOff(answer.ending) if isinstance(ended, effects.Broken) else answer
+
 
 UNRECORDED_STATUS = (b"idempotency-status", b"unrecorded")
-
-SCOPE_MISSING = Problem(
-    "scope-missing",
-    "Idempotency keys belong to an account, and this request names none. Send it with what identifies the account.",
-    headers=((b"www-authenticate", b'Account realm="idempotency"'),),
-)
-KEY_GUESSABLE = Problem(
-    "key-invalid",
-    "Without an account a key must be unguessable: send a UUID, or 128 random bits as hexadecimal or base64url.",
-    members=(("reason", "fewer than 128 bits"),),
-)
-STORE_UNAVAILABLE = Problem(
-    "store-unavailable",
-    "The store of idempotency records cannot be reached. Nothing was run. Send the same request again.",
-    members=(("retry_after", 1),),
-    headers=retry_after(1),
-)
-CONTENDED = Problem(
-    "in-progress",
-    "Many requests with this key are being handled at once. Send the same request again.",
-    members=(("retry_after", 1),),
-    headers=retry_after(1),
-)
-REPLAY_FORBIDDEN = Problem(
-    "replay-forbidden",
-    "A request with this key was done, and this caller may not see its answer now.",
-)
-REPLAY_UNREADABLE = Problem(
-    "replay-unavailable",
-    "A request with this key was done, and its stored answer cannot be read. It is not run again.",
-)
-HANDLER_FAILED = Problem(
-    "handler-failed",
-    "The application failed while it handled the request; it may or may not have taken effect. "
-    "It is not run again under this key.",
-)
-
-
-HANDLER_FAILED_WITHOUT_EFFECT = Problem(
-    "handler-failed",
-    "The application failed and states that the request did not take effect. Send the same request again.",
-    members=(("retryable", True),),
-)
-
-
-HANDLER_INTERRUPTED = Problem(
-    "handler-failed",
-    "The application failed in the middle of the request. What it had done is kept, and the next attempt goes on from "
-    "there. Send the same request again.",
-    members=(("retryable", True), ("retry_after", 1)),
-    headers=retry_after(1),
-)
-
-
-def key_problem(key: Absent | Malformed, policy: Policy) -> Problem:
-    """What is wrong with a request that has no key, or none that can be read."""
-    if isinstance(key, Absent):
-        return Problem(
-            "key-missing",
-            f"This operation needs the header {policy.header}, with a new key for each intent and the same key "
-            "for each attempt.",
-            members=(("header", policy.header),),
-        )
-    return Problem(
-        "key-invalid",
-        f"{key.reason} Nothing was run.",
-        members=(("reason", key.reason), ("max_length", policy.key_length_max)),
-    )
-
-
-def _body_too_large(policy: Policy) -> Problem:
-    return Problem(
-        "body-too-large",
-        f"A request with an idempotency key may carry at most {policy.request_bytes_max} bytes. Nothing was run.",
-        members=(("max_bytes", policy.request_bytes_max),),
-    )
-
-
-def _replay_unavailable(response: Response) -> Problem:
-    location = response.value(b"location")
-    members: tuple[tuple[str, object], ...] = (("original_status", response.status),)
-    if location is not None:
-        members += (("location", location.decode("latin-1")),)
-    return Problem(
-        "replay-unavailable",
-        "A request with this key was done; its answer was not kept. It is not run again.",
-        members=members,
-    )
 
 
 def _refuse(problem: Problem, terms: Terms, ending: str | None = None) -> Respond:

@@ -87,6 +87,9 @@ class Policy:
             settles it: at most once; `rerun`: the handler is declared safe to repeat: at least once (R44).
         effects: `assumed`: from its first line on a handler may have taken effect; `declared`: not before it
             calls `operation().begin_effects()` or takes a step, and if it fails until then, the next attempt runs.
+        transactional: the handler commits its work together with its record, by `complete_within`: exactly one
+            commit (R42). So `recovery` is `rerun`, and a handler that fails without having completed its record
+            has done nothing: its key is free for the next attempt.
         in_flight: what a duplicate of a request in flight gets: `refuse` (409 in-progress, at once), or
             `wait`: it waits for the outcome and replays it, and takes the turn if the first attempt is
             known to have done nothing (R46, R47).
@@ -132,6 +135,7 @@ class Policy:
     unknown_retention: Duration = "30d"
     recovery: str = "manual"
     effects: str = "assumed"
+    transactional: bool = False
     in_flight: str = "refuse"
     wait: Duration = "10s"
     request_bytes_max: int = 16 << 20
@@ -160,6 +164,8 @@ class Policy:
         faults = [fault for check in (_choices, _integers, _names, _pairs, _durations) for fault in check(self)]
         if faults:
             raise ConfigurationError(faults)
+        if self.transactional:
+            object.__setattr__(self, "recovery", "rerun")
         object.__setattr__(self, "header_field", self.header.lower().encode())
         object.__setattr__(self, "replay_field", self.replay_marker.lower().encode())
 
@@ -196,9 +202,12 @@ def _integers(policy: Policy) -> list[str]:
 
 
 def _names(policy: Policy) -> list[str]:
-    faults = []
-    if not isinstance(policy.required, bool):
-        faults.append(f"policy.required is {policy.required!r}; it must be true or false")
+    faults: list[str] = []
+    faults.extend(
+        f"policy.{name} is {getattr(policy, name)!r}; it must be true or false"
+        for name in ("required", "transactional")
+        if not isinstance(getattr(policy, name), bool)
+    )
     if not _is_strings(policy.methods) or not policy.methods:
         faults.append(f"policy.methods is {policy.methods!r}; it must be a list of methods")
     else:

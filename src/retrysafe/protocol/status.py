@@ -11,19 +11,10 @@ from collections.abc import Callable
 
 from retrysafe.errors import StoreError
 from retrysafe.model import Found, Head, Response, State
-from retrysafe.protocol import decision, effects
+from retrysafe.protocol import decision, effects, refusals
 from retrysafe.protocol.duration import rfc3339
 from retrysafe.protocol.effects import Flow, perform
-from retrysafe.protocol.flow import (
-    REPLAY_FORBIDDEN,
-    SCOPE_MISSING,
-    STORE_UNAVAILABLE,
-    Ending,
-    Respond,
-    Terms,
-    key_problem,
-    problem_response,
-)
+from retrysafe.protocol.flow import Ending, Respond, Terms, problem_response
 from retrysafe.protocol.key import Key, parse_key, record_id
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.problem import Problem, retry_after
@@ -46,17 +37,17 @@ def inquire(head: Head, terms: Terms, policy_of: Callable[[str], Policy]) -> Flo
     """
     key = parse_key(head, terms.policy)
     if not isinstance(key, Key):
-        return _refuse(key_problem(key, terms.policy), terms)
+        return _refuse(refusals.key_problem(key, terms.policy), terms)
     scope = yield from perform(effects.ResolveScope())
     if scope is None:
-        return _refuse(SCOPE_MISSING, terms)
+        return _refuse(refusals.SCOPE_MISSING, terms)
     if not (yield from perform(effects.Authorize())):  # before the look, so that it tells nothing of what is there
-        return _refuse(REPLAY_FORBIDDEN, terms)
+        return _refuse(refusals.REPLAY_FORBIDDEN, terms)
     identity = record_id(terms.secret, terms.namespace, scope, key)
     try:
         found = yield from perform(effects.Read(identity))
     except StoreError:
-        return _refuse(STORE_UNAVAILABLE, terms)
+        return _refuse(refusals.STORE_UNAVAILABLE, terms)
     if found is None or _is_over(found):
         return _refuse(KEY_UNKNOWN, terms)
     snapshot = _snapshot(found, identity, terms)

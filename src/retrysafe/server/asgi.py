@@ -13,10 +13,11 @@ from retrysafe.drive.tally import Tally
 from retrysafe.errors import CallerError, ConfigurationError, StoreError
 from retrysafe.model import Head
 from retrysafe.observe import LogObserver, Observer, StoreFailed
-from retrysafe.operation.handle import begin_without
+from retrysafe.operation.handle import begin, begin_without
 from retrysafe.operation.notebook import Notebook
 from retrysafe.operation.recovery import Means, Reconcile, Report
-from retrysafe.protocol.duration import Duration, milliseconds
+from retrysafe.operation.transaction import Keeper
+from retrysafe.protocol.duration import Duration
 from retrysafe.protocol.effects import Flow
 from retrysafe.protocol.flow import Answer, Terms, protect, refuse_unready
 from retrysafe.protocol.policy import Policy
@@ -29,6 +30,7 @@ from retrysafe.server.lifespan import Lifespan
 from retrysafe.server.redrive import Reauthenticate, Recovery, Redrive
 from retrysafe.server.routes import Route, Routes
 from retrysafe.server.scope import ANONYMOUS, Connection, Resolver, resolver
+from retrysafe.server.settings import Faults, check_completes_within, encryption_of, seconds
 from retrysafe.stores.contract import Store
 from retrysafe.stores.location import open_store
 
@@ -93,18 +95,19 @@ class IdempotencyMiddleware:
         drain: Duration = "30s",
         observer: Observer | None = None,
     ) -> None:
-        faults = _Faults()
+        faults = Faults()
         self.app = app
         self._owns_store = isinstance(store, str)
         self._store: Store = faults.collect(lambda: open_store(store) if isinstance(store, str) else store)
         self._routes: Routes = faults.collect(lambda: Routes(policy or Policy(), routes or {}))
         self._resolver: Resolver = faults.collect(lambda: resolver(scope))
-        self._drain_s: float = faults.collect(lambda: _seconds("drain", drain))
-        self._encryption: Encryption | None = faults.collect(lambda: _encryption(encryption_keys))
+        self._drain_s: float = faults.collect(lambda: seconds("drain", drain))
+        self._encryption: Encryption | None = faults.collect(lambda: encryption_of(encryption_keys))
         self._status: Route | None = faults.collect(lambda: status_route(status_path, policy or Policy()))
         self._every_s: float | None = faults.collect(lambda: _every_s(complete_abandoned))
         faults.collect(lambda: _check_recovery(scope, reauthenticate, reconcile, encryption_keys, complete_abandoned))
         faults.raise_any()
+        check_completes_within(self._routes, self._store)
         self._anonymous = scope == ANONYMOUS
         self._namespace = namespace
         self._given_secret = secret.encode() if isinstance(secret, str) else secret
@@ -112,7 +115,11 @@ class IdempotencyMiddleware:
         self._authorizer = authorize
         self._observer = Tally(observer or LogObserver(), self._store)
         self._driver = Driver(self._store, self._observer)
-        self._make_steps = partial(Notebook, self._store, self._observer)
+        self._begin = partial(
+            begin,
+            make_steps=partial(Notebook, self._store, self._observer),
+            keeper=Keeper(self._store, self._driver.renewals.stop, self._encryption),
+        )
         self._reauthenticate = reauthenticate
         self._reconcile = reconcile
         self._surroundings: dict[str, Any] = {}
@@ -149,9 +156,7 @@ class IdempotencyMiddleware:
             self._reauthenticate is not None,
             (scope.get("scheme", "http"), scope.get("root_path", "")),
         )
-        exchange = Exchange(
-            self.app, scope, receive, send, route, terms, self._make_steps, self._resolver, self._authorizer
-        )
+        exchange = Exchange(self.app, scope, receive, send, route, terms, self._begin, self._resolver, self._authorizer)
         await self._driver.run(self._flow(route, exchange.head, terms, ready=ready), exchange)
 
     def _flow(self, route: Route, head: Head, terms: Terms, *, ready: bool) -> Flow[Answer]:
@@ -224,7 +229,7 @@ class IdempotencyMiddleware:
     def _make_recovery(self, secret: bytes) -> Recovery:
         means = Means(self._store, self._namespace, secret, self._encryption)
         redrive = Redrive(
-            self.app, self._routes, self._resolver, self._driver, self._make_steps, self._reauthenticate, means
+            self.app, self._routes, self._resolver, self._driver, self._begin, self._reauthenticate, means
         )
         redrive.connection = self._surroundings
         return Recovery(redrive, means, self._reconcile, self._observer)
@@ -241,23 +246,6 @@ class IdempotencyMiddleware:
             self._recovering.cancel()
             await asyncio.wait({self._recovering})
             self._recovering = None
-
-
-class _Faults:
-    """Collects what is wrong, so that all of it is told at once."""
-
-    def __init__(self) -> None:
-        self._faults: list[str] = []
-
-    def collect(self, make: Callable[[], Any]) -> Any:
-        try:
-            return make()
-        except ConfigurationError as error:
-            self._faults.extend(error.faults)
-
-    def raise_any(self) -> None:
-        if self._faults:
-            raise ConfigurationError(self._faults)
 
 
 def _check_recovery(
@@ -289,24 +277,9 @@ def _check_recovery(
 def _every_s(complete_abandoned: Duration | None) -> float | None:
     if complete_abandoned is None:
         return None
-    every_s = _seconds("complete_abandoned", complete_abandoned)
+    every_s = seconds("complete_abandoned", complete_abandoned)
     if every_s < _EVERY_S_MIN:
         raise ConfigurationError(
             [f"complete_abandoned is {complete_abandoned!r}; it must be at least {_EVERY_S_MIN} s"]
         )
     return every_s
-
-
-def _encryption(keys: str | bytes | Sequence[str | bytes] | None) -> Encryption | None:
-    if keys is None:
-        return None
-    from retrysafe.encryption import key_ring  # noqa: PLC0415 - needs an extra
-
-    return key_ring(keys)
-
-
-def _seconds(setting: str, duration: Duration) -> float:
-    try:
-        return milliseconds(duration) / 1_000
-    except (ValueError, AttributeError) as error:
-        raise ConfigurationError([f"{setting}: {error}"]) from None

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from retrysafe.drive.aio import Conclude
 from retrysafe.errors import CallerError
 from retrysafe.model import BytesBody, Head, Request
-from retrysafe.operation.handle import MakeSteps, begin
+from retrysafe.operation.handle import Begin
 from retrysafe.protocol import flow
 from retrysafe.protocol.effects import Execute, Unread
 from retrysafe.protocol.flow import Terms
@@ -38,13 +38,13 @@ class Exchange:
         send: the server's.
         route: the entry of the routes table that matched.
         terms: what holds for this request.
-        make_steps: makes what takes the steps of its operation.
+        begin: makes its operation.
         resolver: finds the account.
         authorizer: asked before a replay; None allows every replay.
     """
 
     __slots__ = (
-        "_application", "_authorizer", "_connection", "_gone", "_handling", "_make_steps", "_resolver", "_route",
+        "_application", "_authorizer", "_begin", "_connection", "_gone", "_handling", "_resolver", "_route",
         "_server_connection", "_server_receive", "_server_send", "_terms", "head", "route",
     )  # fmt: skip
 
@@ -56,7 +56,7 @@ class Exchange:
         send: Send,
         route: Route,
         terms: Terms,
-        make_steps: MakeSteps,
+        begin: Begin,
         resolver: Resolver,
         authorizer: Authorizer | None,
     ) -> None:
@@ -70,7 +70,7 @@ class Exchange:
         self._server_send = send
         self._route = route
         self._terms = terms
-        self._make_steps = make_steps
+        self._begin = begin
         self._resolver = resolver
         self._authorizer = authorizer
         self._handling: Handling | None = None
@@ -131,7 +131,7 @@ class Exchange:
 
     async def execute(self, effect: Execute, conclude: Conclude) -> None:
         """Run the handler to its end; conclude at the message that completes its response."""
-        operation = begin(effect, self._terms, self._make_steps)
+        operation = self._begin(effect, self._terms)
         capture = Capture(self._route.policy.response_bytes_max, self._route.withheld)
         self._handling = Handling(effect.request.body, self._server_send, operation, capture, conclude)
         if self._gone:

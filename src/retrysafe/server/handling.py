@@ -16,7 +16,7 @@ from retrysafe.errors import IncompleteResponse
 from retrysafe.model import Body, BytesBody, Response
 from retrysafe.operation.handle import Operation
 from retrysafe.protocol import effects, flow
-from retrysafe.protocol.effects import Outcome
+from retrysafe.protocol.effects import Ended
 from retrysafe.server.capture import Capture, Message
 from retrysafe.server.scope import Connection
 
@@ -72,10 +72,11 @@ class Handling:
         if self._broken_off:
             raise IncompleteResponse("the response was broken off: the outcome of the operation is unknown")
 
-    async def _conclude_early(self, outcome: Outcome) -> None:
+    async def _conclude_early(self, ended: Ended) -> None:
         """The handler is over without a complete response. What was sent cannot be taken back."""
         if self._conclude is not None:
-            await self._take_conclude()(effects.Broken() if self._capture.sent else outcome)
+            ended = effects.Broken() if self._capture.sent else ended
+            await self._take_conclude()(self._operation.outcome(ended))
 
     def _take_conclude(self) -> Conclude:
         """To be called once; then let go of, because it refers back to this, and content may be held by this."""
@@ -108,8 +109,8 @@ class Handling:
             await self._forward((message,))
         elif self._capture.piece(message):
             answered = self._capture.answered(self._operation.fate)  # may raise, and then nothing is concluded yet
-            await self._take_conclude()(answered)
-        else:
+            await self._take_conclude()(self._operation.outcome(answered))
+        elif self._operation.recorded is None:  # else what was recorded is sent, and nothing of this
             await self._forward(self._capture.release())
 
     # --- what goes out ----------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from retrysafe.drive.aio import Driver
 from retrysafe.errors import CallerError, StoreError
 from retrysafe.model import Headers
 from retrysafe.observe import Observer, StoreFailed, name_of
-from retrysafe.operation.handle import MakeSteps
+from retrysafe.operation.handle import Begin
 from retrysafe.operation.recovery import Completer, Counts, Fared, Means, Reconcile, Reconciler, Report, reap
 from retrysafe.protocol.effects import Listed, TakeOverIfLapsed
 from retrysafe.protocol.flow import Answer, Ending, Terms, resume
@@ -57,7 +57,7 @@ class Redrive:
         routes: of the door.
         resolver: of the door's scope.
         driver: of the door.
-        make_steps: as for requests of clients.
+        begin: as for requests of clients.
         reauthenticate: from an account to an identity.
         means: of the door.
     """
@@ -68,7 +68,7 @@ class Redrive:
         routes: Routes,
         resolver: Resolver,
         driver: Driver,
-        make_steps: MakeSteps,
+        begin: Begin,
         reauthenticate: Reauthenticate | None,
         means: Means,
     ) -> None:
@@ -76,7 +76,7 @@ class Redrive:
         self._routes = routes
         self._resolver = resolver
         self._driver = driver
-        self._make_steps = make_steps
+        self._begin = begin
         self._reauthenticate = reauthenticate
         self._means = means
         self.connection: dict[str, Any] = {}
@@ -120,7 +120,7 @@ class Redrive:
         connection = {**self.connection, **_connection(stored, identity)}
         if "state" in connection:  # each request has a copy of what the lifespan left
             connection["state"] = dict(connection["state"])
-        return _Unheard(self._application, connection, route, terms, self._make_steps, self._resolver)
+        return _Unheard(self._application, connection, route, terms, self._begin, self._resolver)
 
     async def _drive(self, listed: Listed, stored: StoredRequest, exchange: _Unheard) -> Fared:
         terms, record = exchange.terms, listed.record
@@ -167,10 +167,10 @@ class _Unheard(Exchange):
         connection: Connection,
         route: Route,
         terms: Terms,
-        make_steps: MakeSteps,
+        begin: Begin,
         resolver: Resolver,
     ) -> None:
-        super().__init__(application, connection, _never, _into_the_void, route, terms, make_steps, resolver, None)
+        super().__init__(application, connection, _never, _into_the_void, route, terms, begin, resolver, None)
         self.terms = terms
         self.ending = ""
 

@@ -45,6 +45,10 @@ class Routes:
 
     Raises:
         ConfigurationError: with every faulty entry.
+
+    Attributes:
+        methods: that any route has.
+        transactional: the entries whose handlers complete their own records.
     """
 
     def __init__(self, default: Policy, table: Mapping[str, Policy | None]) -> None:
@@ -77,6 +81,11 @@ class Routes:
         self.methods = frozenset(
             {*self._default, *(method for method, _ in self._exact), *(method for method, _, _ in self._patterns)}
         )
+
+        policies = {ANY: default, **table}
+        self.transactional = [
+            entry for entry, policy in policies.items() if policy is not None and policy.transactional
+        ]
 
     def find(self, method: str, path: str) -> Route | None:
         """The route of a request; None if it is not enrolled.

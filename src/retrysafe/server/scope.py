@@ -37,11 +37,17 @@ def resolver(scope: str | Resolver) -> Resolver:
         return _user
     if scope == ANONYMOUS:
         return lambda _: ANONYMOUS
-    if isinstance(scope, str) and (named := _HEADER.fullmatch(scope)):
-        return _header(named[1].lower().encode())
+    if isinstance(scope, str) and (name := named_header(scope)):
+        return _header(name.encode())
     raise ConfigurationError(
         [f'scope is {scope!r}; it must be "header:NAME", "authorization", "user", "anonymous" or a function']
     )
+
+
+def named_header(scope: str) -> str | None:
+    """The field that `"header:NAME"` names, in lower case; None if the setting is something else."""
+    named = _HEADER.fullmatch(scope)
+    return named[1].lower() if named else None
 
 
 def _header(name: bytes) -> Resolver:

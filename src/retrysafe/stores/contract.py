@@ -50,6 +50,10 @@ counted; each record is counted as it once was. Counts that a reply was lost of 
 **Schema.** A store with tables keeps `HasSchema`: migrations before a deployment only add, so that the last
 release runs on; `open` goes through them. Those after it are an operator's.
 
+**Completing within.** A store in a database that an application may have its own tables in keeps
+`CompletesWithin`. Until the application's transaction ends, a transition on the record waits for it, with a bound; a
+claim or a read does not, and sees the record as it was.
+
 **The secret** of stored key digests belongs to the records: other secret, other digests, and every key
 would look new. So the store keeps it, or, when the operator gives one, a digest of it, and refuses
 another (`StoreUnusable`).
@@ -60,7 +64,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
 from retrysafe.errors import StoreError, StoreUnusable
@@ -151,6 +156,38 @@ class NeedsNoSchema(Protocol):
         Raises:
             StoreError: as `Store.open`.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """How `CompleteIfHeld` is done on a connection that is not the store's own, in a transaction that is open there.
+
+    In its statements `:name` stands for a value: of the transition's attributes and its claim's, or `:now_ms`. They
+    name their tables in full, and change nothing but these.
+
+    Attributes:
+        engine: `postgresql`, `mysql` or `sqlite`.
+        complete: changes one row, or the claim does not hold.
+        look: the state and the token of the record, as the transaction sees it.
+        whose: the digest of the store's secret.
+        now_ms: the latest time that this process knows of.
+        before: to be done first.
+    """
+
+    engine: str
+    complete: str
+    look: str
+    whose: str
+    now_ms: Callable[[], int]
+    before: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class CompletesWithin(Protocol):
+    """A store in a database that an application may have its own tables in, and commit both together (R42)."""
+
+    def completion(self) -> Completion:
+        """How a record is completed on a connection of the application."""
 
 
 def failure_of_your_own(failure: StoreError) -> StoreError:

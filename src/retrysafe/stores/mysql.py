@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from retrysafe.errors import StoreUnavailable
 from retrysafe.protocol.effects import Transition
-from retrysafe.stores.contract import Pending
+from retrysafe.stores.contract import Completion, Pending
 from retrysafe.stores.lanes import Lanes, finished
 from retrysafe.stores.migrations import Migration, due, migrations_of
 from retrysafe.stores.mysql_server import (
@@ -30,6 +30,7 @@ from retrysafe.stores.mysql_server import (
 from retrysafe.stores.mysql_session import MysqlSession, Terms, Wire
 from retrysafe.stores.mysql_sql import CLOCK
 from retrysafe.stores.url import StoreUrl, lacking
+from retrysafe.stores.within import on_mysql
 
 try:
     from retrysafe.stores import mysql_asyncmy, mysql_pymysql
@@ -66,7 +67,8 @@ class MysqlStore:
         self._migrations = migrations_of("mysql") if migrations is None else migrations
         self._lock_wait_s = lock_wait_s
         self._dial = partial(mysql_pymysql.dial, address, reply_s)
-        terms = Terms(self._name, clock_sql, lock_wait_s, len(self._migrations))
+        self._database = address.database
+        self._terms = terms = Terms(self._name, clock_sql, lock_wait_s, len(self._migrations))
         self._begin = partial(
             Lanes,
             self._name,
@@ -109,6 +111,10 @@ class MysqlStore:
         """Go through every migration, those after a deployment too; answered by those that were missing."""
         last = len(self._migrations)
         return self._visit(lambda wire, _: bring_up_to_date(self._name, wire, self._migrations, last))
+
+    def completion(self) -> Completion:
+        """How a record is completed on a connection of the application to the same server."""
+        return on_mysql(self._database, self._terms.clock_sql, lambda: self._terms.told.now_ms)
 
     def close(self) -> None:
         """Finish what was handed over and close every connection."""

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import pymysql
 from pymysql.constants import CLIENT
+from pymysql.err import MySQLError  # by name: Django, with this for its driver, exchanges the module in `pymysql.err`
 
 from retrysafe.stores.mysql_server import CONNECT_S, Address, ServerError
 from retrysafe.stores.mysql_sql import Result
@@ -42,17 +43,17 @@ class BlockingWire:
                 results.append(cursor.rowcount if cursor.description is None else cursor.fetchall())
                 if not cursor.nextset():
                     return results
-        except (pymysql.err.MySQLError, OSError) as error:
+        except (MySQLError, OSError) as error:
             raise _said(error) from None  # what the server quotes may be a part of a stored answer
 
     async def leave(self) -> None:
         """Say goodbye and let go."""
-        with suppress(pymysql.err.MySQLError, OSError):
+        with suppress(MySQLError, OSError):
             self._connection.close()
 
     def drop(self) -> None:
         """Let go at once; a goodbye is no wait, and what comes of it does not matter."""
-        with suppress(pymysql.err.MySQLError, OSError):
+        with suppress(MySQLError, OSError):
             self._connection.close()
 
 
@@ -82,10 +83,10 @@ async def dial(address: Address, reply_s: float) -> BlockingWire:
                 ssl_disabled=not address.tls,
             )
         )
-    except (pymysql.err.MySQLError, OSError) as error:
+    except (MySQLError, OSError) as error:
         raise _said(error) from None
 
 
 def _said(error: Exception) -> ServerError:
-    code, said = (*error.args, "", "")[:2] if isinstance(error, pymysql.err.MySQLError) else (_LOST, repr(error))
+    code, said = (*error.args, "", "")[:2] if isinstance(error, MySQLError) else (_LOST, repr(error))
     return ServerError(code if isinstance(code, int) and code else _LOST, str(said))

@@ -13,13 +13,14 @@ from typing import TypeVar
 
 from retrysafe.errors import ConfigurationError, StoreUnavailable
 from retrysafe.protocol.effects import Transition
-from retrysafe.stores.contract import Pending
+from retrysafe.stores.contract import Completion, Pending
 from retrysafe.stores.lanes import CONFLICTS_MAX, Lanes, Then, finished
 from retrysafe.stores.migrations import Migration, due, migrations_of
 from retrysafe.stores.postgres_schema import agree, bring_up_to_date, missing
 from retrysafe.stores.postgres_session import Place, PostgresSession
 from retrysafe.stores.postgres_sql import SERVER_CLOCK, Statements
 from retrysafe.stores.url import StoreUrl, lacking
+from retrysafe.stores.within import on_postgres
 
 try:
     import psycopg
@@ -105,6 +106,11 @@ class PostgresStore:
     def migrate(self) -> tuple[Migration, ...]:
         """Go through every migration, those after a deployment too; answered by those that were missing."""
         return self._visit(lambda session: bring_up_to_date(session, self._migrations, len(self._migrations)))
+
+    def completion(self) -> Completion:
+        """How a record is completed on a connection of the application to the same database."""
+        statements = self._place.statements
+        return on_postgres(statements.schema, statements.clock, lambda: self._place.told.now_ms)
 
     def close(self) -> None:
         """Finish what was submitted and let go of every connection."""

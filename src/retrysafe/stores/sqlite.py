@@ -28,12 +28,13 @@ from typing import Any, NamedTuple, TypeVar
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
 from retrysafe.protocol.effects import Transition
 from retrysafe.stores.clock import Clock, host_clock
-from retrysafe.stores.contract import Pending
+from retrysafe.stores.contract import Completion, Pending
 from retrysafe.stores.migrations import Migration
 from retrysafe.stores.plan import AgreeOnSecret
-from retrysafe.stores.sqlite_file import Identity, SqliteFile, migrations
+from retrysafe.stores.sqlite_file import CHECKPOINTS_SAFE_SINCE, Identity, SqliteFile, migrations
 from retrysafe.stores.sqlite_session import Session, refused
 from retrysafe.stores.url import StoreUrl
+from retrysafe.stores.within import on_sqlite
 
 _LOG = logging.getLogger("retrysafe.stores.sqlite")
 
@@ -118,6 +119,12 @@ class SqliteStore:
             return action()
         except (sqlite3.Error, OSError) as error:
             raise refused(self._file.path, error) from error
+
+    def completion(self) -> Completion:
+        """How a record is completed on a connection of the application to the same file."""
+        # Nor may it begin the log anew under the store's checkpoints, which are the only ones in these releases.
+        unsafe = sqlite3.sqlite_version_info < CHECKPOINTS_SAFE_SINCE
+        return on_sqlite(self._clock, ("PRAGMA wal_autocheckpoint = 0",) if unsafe else ())
 
     def close(self) -> None:
         """Finish what was handed over, end the thread and close the file."""

@@ -1,0 +1,9 @@
+"""Transports for clients of httpx2 and httpx: one key for each operation, kept over every attempt."""
+
+from retrysafe.client.attempt import Schedule
+from retrysafe.client.budget import RetryBudget
+from retrysafe.client.httpx import AsyncIdempotencyTransport, IdempotencyTransport
+from retrysafe.client.intent import intent
+from retrysafe.client.profile import Profile
+
+__all__ = ["AsyncIdempotencyTransport", "IdempotencyTransport", "Profile", "RetryBudget", "Schedule", "intent"]

@@ -1,0 +1,67 @@
+"""The settings of a door: all that is wrong with them is told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from retrysafe.errors import ConfigurationError
+from retrysafe.protocol.duration import Duration, milliseconds
+from retrysafe.protocol.snapshot import Encryption
+from retrysafe.server.routes import Routes
+from retrysafe.stores.contract import CompletesWithin, Store
+
+
+class Faults:
+    """Collects what is wrong."""
+
+    def __init__(self) -> None:
+        self._faults: list[str] = []
+
+    def collect(self, make: Callable[[], Any]) -> Any:
+        """What is made; None and a fault noted if it cannot be."""
+        try:
+            return make()
+        except ConfigurationError as error:
+            self._faults.extend(error.faults)
+
+    def raise_any(self) -> None:
+        """Tell all of it.
+
+        Raises:
+            ConfigurationError: something was wrong.
+        """
+        if self._faults:
+            raise ConfigurationError(self._faults)
+
+
+def encryption_of(keys: str | bytes | Sequence[str | bytes] | None) -> Encryption | None:
+    """The ring of these keys; None if there are none."""
+    if keys is None:
+        return None
+    from retrysafe.encryption import key_ring  # noqa: PLC0415 - needs an extra
+
+    return key_ring(keys)
+
+
+def seconds(setting: str, duration: Duration) -> float:
+    """A duration that a setting of this name was given."""
+    try:
+        return milliseconds(duration) / 1_000
+    except (ValueError, AttributeError) as error:
+        raise ConfigurationError([f"{setting}: {error}"]) from None
+
+
+def check_completes_within(routes: Routes, store: Store) -> None:
+    """Routes that commit their record together with their work need a store that can.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    if routes.transactional and not isinstance(store, CompletesWithin):
+        fault = (
+            f"transactional=True is set for {', '.join(routes.transactional)}, and {store.name} cannot commit a "
+            "record together with the work of a handler: name the application's own database in store= "
+            "(postgresql://, mysql:// or sqlite:///)"
+        )
+        raise ConfigurationError([fault])
