@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from prove.kill.cases import SITUATIONS
+from prove.kill.cases import situations
 from prove.kill.modes import MODES, Mode
 from prove.kill.orders import Case
 from prove.kill.places import PLACES, place
@@ -46,7 +46,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _show_points(store: str, mode: Mode, folder: Path) -> None:
     with place(store, folder) as where, Rig(mode, where, folder) as rig:
-        for (name, before), points in zip(SITUATIONS.items(), rig.points(list(SITUATIONS.values())), strict=True):
+        known = situations(mode)
+        for (name, before), points in zip(known.items(), rig.points(list(known.values())), strict=True):
             print(f"{name}: {before or 'a new key'}")
             print(*(f"    {point}" for point in points), sep="\n")
 

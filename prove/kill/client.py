@@ -115,10 +115,14 @@ def _with_answer(call: Call, content: bytes) -> Call:
 
 
 def _said(response: http.client.HTTPResponse, body: bytes) -> tuple[str, tuple[str, ...]]:
-    """The code of a problem, and the accounts whose data is in the content."""
+    """The code of a problem, and the accounts whose data is in the content.
+
+    A failure of the handler that says that nothing was done is no outcome: it is told apart.
+    """
     document = json.loads(body) if body.startswith(b"{") else {}
     if response.getheader("Content-Type") == "application/problem+json":
-        return str(document["code"]), ()
+        code = str(document["code"])
+        return f"{code}, without effect" if code == "handler-failed" and document.get("retryable") else code, ()
     return "", (str(document["scope"]),) if "scope" in document else ()
 
 

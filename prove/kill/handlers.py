@@ -7,16 +7,20 @@ import hashlib
 import http.client
 import json
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from prove.kill import tables
 from prove.kill.orders import Order
-from retrysafe.lab.evidence import Effect, StepKept
+from retrysafe.lab.evidence import Effect, Row, StepKept
 from retrysafe.lab.failpoints import Failpoints
 from retrysafe.lab.ledger import Ledger
+from retrysafe.model import Response
 from retrysafe.operation import StepCall, current_operation, operation
 from retrysafe.server.handling import Application, Receive, Send
 from retrysafe.server.scope import Connection
@@ -206,3 +210,32 @@ def reached(around: Surroundings) -> Application:
         await send({"type": "http.response.body", "body": body})
 
     return serve
+
+
+# --- a row and the record in one transaction ------------------------------------------------------
+
+
+def committing(around: Surroundings) -> Application:
+    """Writes a row and completes its record with it, on a thread, as frameworks run blocking handlers."""
+
+    async def order(connection: Connection, receive: Receive, send: Send) -> None:
+        wish = await wish_of(connection, receive)
+        headers, body = _order(wish, {})
+        await asyncio.to_thread(_commit, around, wish, Response(201, tuple(headers), body))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"not what was recorded"})
+
+    return order
+
+
+def _commit(around: Surroundings, wish: Wish, response: Response) -> None:
+    with closing(tables.connect(around.order.store)) as database:
+        around.points.reach("before the row")
+        tables.insert(database, Row(wish.scope, wish.key, operation().attempt))
+        around.points.reach("after the row")
+        if wish.slow:
+            threading.Event().wait(SLOW_S)
+        operation().complete_within(database, response)
+        around.points.reach("before the commit")
+        database.commit()
+        around.points.reach("after the commit")

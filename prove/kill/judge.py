@@ -9,6 +9,7 @@ from prove.kill.rig import Trial
 from retrysafe.lab.auditor import audit
 from retrysafe.lab.evidence import Call, Mode
 
+_RECORDED = frozenset({"after CompleteIfHeld", "after the commit"})
 _CLAIMED = ("after ClaimIfAbsent", "after TakeOverIfLapsed", "after ClaimIfRetryable")
 
 
@@ -32,7 +33,7 @@ def _of_retries(trial: Trial, mode: Mode) -> Iterator[str]:
     then = "is told that the outcome is unknown" if expected == "is told that the outcome is unknown" else "is replayed"
     if _kind(second) != then:
         yield f"the second retry {_kind(second)}; it had to be one that {then}"
-    effects = len(trial.evidence.effects)
+    effects = len(trial.evidence.effects) + len(trial.evidence.rows or ())
     least = 0 if then != "is replayed" else 1
     if effects < least:
         yield f"there were {effects} effects, and an answer that says that there was one"
@@ -40,7 +41,7 @@ def _of_retries(trial: Trial, mode: Mode) -> Iterator[str]:
 
 def _expected(trial: Trial, mode: Mode) -> str:
     passed = [point.partition(" #")[0] for trace in trial.traces for point in trace]
-    if "after CompleteIfHeld" in passed:
+    if not _RECORDED.isdisjoint(passed):
         return "is replayed"
     if mode is Mode.MANUAL and any(claimed in passed for claimed in _CLAIMED):
         return "is told that the outcome is unknown"

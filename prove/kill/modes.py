@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from prove.kill.handlers import LEASE_MS, MakeHandler, calling, ordering, ordering_whole, reached
+from prove.kill import tables
+from prove.kill.handlers import LEASE_MS, MakeHandler, calling, committing, ordering, ordering_whole, reached
 from retrysafe import Policy
 from retrysafe.lab import evidence
 
@@ -22,6 +23,8 @@ class Mode:
         beside: what runs in another process, and is never hurt: the upstream of the gateway, or the other side of
             the handler's calls.
         options: of its policy.
+        lost: the point at which an owner dies whose effect is there, or as good as there, and whose record is not.
+        stores: in which it is to be had; empty is all.
     """
 
     name: str
@@ -29,6 +32,8 @@ class Mode:
     handler: MakeHandler | None = ordering
     beside: MakeHandler | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    lost: str = "before CompleteIfHeld #1"
+    stores: tuple[str, ...] = ()
 
     @property
     def policy(self) -> Policy:
@@ -41,6 +46,14 @@ PROVED = (
     Mode("rerun", evidence.Mode.RERUN, options={"recovery": "rerun"}),
     Mode("gateway", evidence.Mode.MANUAL, handler=None, beside=ordering_whole),
     Mode("steps", evidence.Mode.STEPS, handler=calling, beside=reached, options={"recovery": "rerun"}),
+    Mode(
+        "transactional",
+        evidence.Mode.TRANSACTIONAL,
+        handler=committing,
+        options={"transactional": True},
+        lost="before the commit #1",
+        stores=tables.STORES,
+    ),
 )
 BROKEN = Mode("broken", evidence.Mode.MANUAL, options={"recovery": "rerun"})
 """Promises at most one effect and runs again: whoever proves that has proved nothing."""

@@ -8,13 +8,14 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from prove.kill import tables
 from prove.kill.client import Asked
 from prove.kill.forks import Forks
 from prove.kill.handlers import LEASE_MS, digest
@@ -29,6 +30,7 @@ from retrysafe.lab.evidence import (
     Evidence,
     Fault,
     Kind,
+    Row,
     Rules,
     Stored,
     as_line,
@@ -96,6 +98,8 @@ class Rig:
             self._records = open_store(self._place.url)
             opening.callback(self._records.close)
             self._secret = self._records.open(SECRET.encode())
+            if self.mode.stores:
+                tables.prepare(self._place.url)
             if self.mode.beside is not None:
                 beside = Node(self._forks, self._order(Shot()))
                 opening.callback(beside.kill)
@@ -124,7 +128,7 @@ class Rig:
         self._retry(trials)
         entries = self._entries()
         for trial in trials:
-            found = [*trial.seen, *entries[trial.key], *self._stored(trial)]
+            found = [*trial.seen, *entries[trial.key], *self._rows(trial), *self._stored(trial)]
             trial.evidence = gathered(self.rules, found)
         return trials
 
@@ -277,6 +281,12 @@ class Rig:
             status=status,
             body=body,
         )
+
+    def _rows(self, trial: Trial) -> list[Row]:
+        if not self.mode.stores:
+            return []
+        with closing(tables.connect(self._place.url)) as database:
+            return tables.rows(database, trial.key)
 
     def _entries(self) -> dict[str, list[Event]]:
         """What was entered into the ledger since the last look, by key."""

@@ -19,7 +19,7 @@ from prove.kill.orders import SECRET, Action, Order
 from retrysafe.asgi import IdempotencyMiddleware
 from retrysafe.gateway import app as gateway
 from retrysafe.gateway.config import Address, GatewayConfig
-from retrysafe.lab.failpoints import Failpoints, PointedStore, point_every_line, pointed, pointed_driver
+from retrysafe.lab.failpoints import Failpoints, point_every_line, pointed, pointed_driver, pointed_store
 from retrysafe.lab.ledger import Ledger
 from retrysafe.server.handling import Application
 from retrysafe.stores.location import open_store
@@ -50,7 +50,7 @@ def serve(order: Order, listener: socket.socket, control: socket.socket) -> None
         else:
             door = IdempotencyMiddleware(
                 pointed(mode.handler(around), points, "handler"),
-                store=PointedStore(open_store(order.store), points),
+                store=pointed_store(open_store(order.store), points),
                 scope="header:X-Account",
                 policy=mode.policy,
                 secret=SECRET,
@@ -69,7 +69,7 @@ def _serve_gateway(order: Order, mode: Mode, listener: socket.socket, points: Fa
     """The gateway as it is, its parts exchanged for the same with failpoints."""
     parts: Any = gateway
     front, door = parts.Front, parts.IdempotencyMiddleware
-    parts.open_store = lambda url: PointedStore(open_store(url), points)
+    parts.open_store = lambda url: pointed_store(open_store(url), points)
     parts._bind = lambda *_: listener
     parts.Front = lambda *settings: pointed(front(*settings), points, "door")
     parts.IdempotencyMiddleware = lambda upstream, **settings: door(pointed(upstream, points, "upstream"), **settings)

@@ -10,9 +10,11 @@ import pytest
 
 from retrysafe.drive import aio, step
 from retrysafe.errors import StoreUnavailable
-from retrysafe.lab.failpoints import Failpoints, PointedStore, point_every_line, pointed, pointed_driver
+from retrysafe.lab.failpoints import Failpoints, point_every_line, pointed, pointed_driver, pointed_store
 from retrysafe.protocol.effects import ClaimIfAbsent, Read
+from retrysafe.stores.contract import CompletesWithin
 from retrysafe.stores.memory import MemoryStore
+from retrysafe.stores.sqlite import SqliteStore
 from tests.doors.connections import ask, protected
 
 CLAIM = ClaimIfAbsent(bytes(32), bytes(16), b"f", 1_000, 1_000)
@@ -53,7 +55,7 @@ def test_a_point_is_a_name_and_a_number(points, passed):
 def test_the_store_answers_between_its_points(points, passed):
     """In both colours: before it is sent nothing is stored, after it everything is, and the answer is the store's."""
     inner = MemoryStore()
-    store = PointedStore(inner, points)
+    store = pointed_store(inner, points)
     there = []
 
     def look(point):
@@ -76,12 +78,21 @@ def test_the_store_answers_between_its_points(points, passed):
     assert there == [False, False, False, True, True, True]
 
 
+def test_a_store_can_what_it_can(points, tmp_path):
+    """One that a handler may complete its record in still is one; another is not."""
+    store = SqliteStore(tmp_path / "records.db")
+    wrapped = pointed_store(store, points)
+    assert isinstance(wrapped, CompletesWithin)
+    assert wrapped.completion() == store.completion()
+    assert not isinstance(pointed_store(MemoryStore(), points), CompletesWithin)
+
+
 def test_a_failure_has_a_point_of_its_own(points, passed):
     """What the store could not do is told to the caller after the point that says so."""
 
     async def submit():
         with pytest.raises(StoreUnavailable):
-            await PointedStore(Failing(), points).submit(CLAIM)
+            await pointed_store(Failing(), points).submit(CLAIM)
 
     asyncio.run(submit())
     assert passed == ["before ClaimIfAbsent #1", "failed ClaimIfAbsent #1"]
@@ -89,7 +100,7 @@ def test_a_failure_has_a_point_of_its_own(points, passed):
 
 def test_a_request_passes_everything_once(points, passed):
     """Door, flow, store and handler, in this order; the record is there before the last message goes out."""
-    door = protected(pointed(order, points, "handler"), PointedStore(MemoryStore(), points))
+    door = protected(pointed(order, points, "handler"), pointed_store(MemoryStore(), points))
     with pointed_driver(points):
         answer = asyncio.run(ask(pointed(door, points, "door")))
     assert (answer.status, answer.body) == (201, b"done")

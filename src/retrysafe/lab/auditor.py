@@ -19,7 +19,19 @@ from typing import Protocol, TypeVar
 
 from retrysafe.errors import CallerError
 from retrysafe.lab import linear
-from retrysafe.lab.evidence import Call, Effect, Evidence, Execution, Fault, Kind, Mode, Stored, Write, read_lines
+from retrysafe.lab.evidence import (
+    Call,
+    Effect,
+    Evidence,
+    Execution,
+    Fault,
+    Kind,
+    Mode,
+    StepKept,
+    Stored,
+    Write,
+    read_lines,
+)
 from retrysafe.lab.linear import NS, is_outcome, losses
 from retrysafe.lab.verdict import Violation, named
 
@@ -345,9 +357,21 @@ def _steps(evidence: Evidence) -> Iterator[Violation]:
             if len({getattr(effect, what) for effect in sent}) > 1:
                 yield Violation("I11", f"step {sent[0].step!r} of {named(sent[0])} changed its {what}", tuple(sent))
     for kept in evidence.kept:
-        again = [e for e in calls[kept.scope, kept.key, kept.step] if e.at_ns > kept.at_ns]
+        later = [e for e in calls[kept.scope, kept.key, kept.step] if e.at_ns > kept.at_ns]
+        again = [effect for effect in later if effect.applied or not _stood_still(effect, kept, evidence)]
         if again and not losses(evidence):
             yield Violation("I11", f"step {kept.step!r} of {named(kept)} was done again", (kept, *again))
+
+
+def _stood_still(effect: Effect, kept: StepKept, evidence: Evidence) -> bool:
+    """Whether the sender was paused when the result was kept: it was about to send, and nothing can hold it back."""
+    return any(
+        fault.kind is Kind.PAUSE
+        and fault.node == effect.node
+        and fault.at_ns <= kept.at_ns
+        and (fault.until_ns is None or kept.at_ns <= fault.until_ns)
+        for fault in evidence.faults
+    )
 
 
 # --- the run as a whole ---------------------------------------------------------------------------

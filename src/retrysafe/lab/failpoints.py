@@ -24,7 +24,7 @@ from retrysafe.protocol.effects import Effect, Transition
 from retrysafe.server.capture import Message
 from retrysafe.server.handling import Application, Receive, Send
 from retrysafe.server.scope import Connection
-from retrysafe.stores.contract import Pending, Store
+from retrysafe.stores.contract import CompletesWithin, Completion, Pending, Store
 
 T = TypeVar("T")
 
@@ -99,6 +99,25 @@ class PointedStore:
             answer.set_result(done.result())
         else:
             answer.set_exception(error)
+
+
+class _CompletingStore(PointedStore):
+    """The same for a store that a handler may complete its own record in."""
+
+    def __init__(self, inner: Store, points: Failpoints, completing: CompletesWithin) -> None:
+        super().__init__(inner, points)
+        self._completing = completing
+
+    def completion(self) -> Completion:
+        """As the inner store: the statements run on a connection of the handler's."""
+        return self._completing.completion()
+
+
+def pointed_store(inner: Store, points: Failpoints) -> PointedStore:
+    """The store with its points; it can do what the inner one can."""
+    if isinstance(inner, CompletesWithin):
+        return _CompletingStore(inner, points, inner)
+    return PointedStore(inner, points)
 
 
 def pointed(application: Application, points: Failpoints, where: str) -> Application:
