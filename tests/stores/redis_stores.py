@@ -20,7 +20,15 @@ from typing import Any
 import pytest
 import redis
 
-from retrysafe.protocol.effects import CountAnswers, ListResponses, Purge, TakeStats, Transition
+from retrysafe.protocol.effects import (
+    CountAnswers,
+    ListAbandoned,
+    ListRecords,
+    ListResponses,
+    Purge,
+    TakeStats,
+    Transition,
+)
 from retrysafe.stores.plan import AgreeOnSecret
 from retrysafe.stores.redis import RedisStore
 from retrysafe.stores.redis_client import BlockingClient
@@ -137,8 +145,8 @@ class TimedStore(RedisStore):
         if isinstance(transition, AgreeOnSecret):
             return
         with self._writing:
-            if isinstance(transition, Purge | ListResponses):
-                tags = [tag for prefix, tag in self._written if prefix == self._prefix]
+            if isinstance(transition, Purge | ListResponses | ListRecords | ListAbandoned):
+                tags = ["answers", *(tag for prefix, tag in self._written if prefix == self._prefix)]
             elif isinstance(transition, CountAnswers | TakeStats):
                 tags = ["answers"]
             else:

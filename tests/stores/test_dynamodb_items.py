@@ -12,11 +12,21 @@ from retrysafe.model import Record, State
 from retrysafe.protocol import effects
 from retrysafe.protocol.states import Event, sources, target
 from retrysafe.stores import dynamodb, dynamodb_items, dynamodb_table
-from retrysafe.stores.dynamodb_items import CHANGES, COMPLETE_IN_PARTS, PURGE, RESEALS
+from retrysafe.stores.dynamodb_items import BESIDE, CHANGES, CONTENTS, IN_PARTS, PURGE, RESEALS, names_of_parts
 
-EVERY = [*CHANGES.values(), COMPLETE_IN_PARTS, *RESEALS.values(), *PURGE]
-OWN = {"write_id", "dated_at_ms", "forget_at_s", "parts", "parts_id", "response_bytes", "response_head"}
-MANY = {effects.Purge, effects.ListResponses, effects.CountAnswers, effects.TakeStats}
+EVERY = [*CHANGES.values(), *IN_PARTS.values(), *RESEALS.values(), *PURGE]
+OWN = {"write_id", "dated_at_ms", "forget_at_s", "response_bytes", "response_head", *BESIDE} | {
+    name for of in CONTENTS for name in names_of_parts(of)
+}
+MANY = {
+    effects.Purge,
+    effects.ListAbandoned,
+    effects.ListRecords,
+    effects.ListResponses,
+    effects.CountAnswers,
+    effects.TakeStats,
+}
+OF_ONE = {effects.AddHistory, effects.ClaimIfAbsent, effects.Read, effects.ReadDetails}
 
 
 @pytest.mark.parametrize("change", EVERY, ids=lambda change: change.event)
@@ -46,7 +56,7 @@ def test_every_event_has_its_change():
     assert {change.event for change in EVERY} == set(Event) - {Event.CLAIM}
     kinds = [kind for kind in vars(effects).values() if isinstance(kind, type) and is_dataclass(kind)]
     transitions = {kind for kind in kinds if issubclass(kind, effects.Transition)}
-    assert {*CHANGES, *MANY, effects.ClaimIfAbsent, effects.Read} == transitions
+    assert {*CHANGES, *MANY, *OF_ONE} == transitions
 
 
 def test_attributes_are_those_of_a_record():

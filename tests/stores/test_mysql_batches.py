@@ -36,6 +36,10 @@ from tests.stores.cable import Cable
 from tests.stores.mariadb import ManualMysqlStore, address_of, server
 
 MANY = 64
+INSERTED = (
+    "record_id, state, token, attempt, fingerprint, created_at_ms, claimed_at_ms, lease_until_ms, settled_at_ms,"
+    " expires_at_ms, forget_at_ms, route"
+)
 
 
 @pytest.fixture
@@ -356,7 +360,7 @@ def test_a_claim_waits_for_a_claim_that_is_not_committed(store, address):
     claim = claiming()
     other = server().connect(address.database, autocommit=False)
     insert = (
-        "INSERT INTO retrysafe_records VALUES (%s, 'in_progress', %s, 1, '', 0, 0, 0, NULL, NULL, 0, '', NULL, DEFAULT)"
+        f"INSERT INTO retrysafe_records ({INSERTED}) VALUES (%s, 'in_progress', %s, 1, '', 0, 0, 0, NULL, NULL, 0, '')"
     )
     other.cursor().execute(insert, [claim.record_id, bytes(16)])
     with pytest.raises(StoreUnavailable, match="1205"):
@@ -392,7 +396,7 @@ def test_a_deadlock_is_tried_again(store, holding, address):
     async def main():
         await together(store, claims)
         other = holding(claims[1].record_id)
-        insert = "INSERT INTO retrysafe_records VALUES (%s, '', '', 1, '', 0, 0, 0, NULL, NULL, 0, '', NULL, DEFAULT)"
+        insert = f"INSERT INTO retrysafe_records ({INSERTED}) VALUES (%s, '', '', 1, '', 0, 0, 0, NULL, NULL, 0, '')"
         other.cursor().executemany(insert, [(secrets.token_bytes(32),) for _ in range(50)])
         settling = asyncio.ensure_future(together(store, map(completing, claims)))  # noqa: TID251 - held on to
         await until(lambda: counted(waiting) != counts)
@@ -487,7 +491,7 @@ def test_responses_are_exchanged_together(store, size_bytes):
         ReplaceResponseIfSame(
             claim.record_id,
             claim.token,
-            seen[claim.record_id][:-1] + b"?" if number % 2 else seen[claim.record_id],
+            seen[claim.record_id][:-1] + bytes([seen[claim.record_id][-1] ^ number % 2]),
             b"new" * size_bytes,
         )
         for number, claim in enumerate(claims)

@@ -205,7 +205,7 @@ GIVEN = {
     "after_ms": "0",
     "batch_max": "200",
     "now_ms": "9000000000000",
-    "portion": "200",
+    "skipped": "200",
 }
 
 

@@ -12,13 +12,18 @@ from retrysafe.model import State
 from retrysafe.protocol.effects import (
     ClaimIfRetryable,
     CompleteIfHeld,
+    CompleteIfUnknown,
     DiscardIfHeld,
     ForgetIfOver,
+    ForgetIfSeen,
+    KeepJournalIfHeld,
     MarkUnknownIfHeld,
     MarkUnknownIfLapsed,
     ReleaseIfHeld,
+    ReleaseIfUnknown,
     RenewIfHeld,
     ReplaceResponseIfSame,
+    RevokeIfSeen,
     TakeOverIfLapsed,
 )
 from retrysafe.protocol.states import Event, sources, target
@@ -36,11 +41,16 @@ SCRIPTS = {
     Event.TAKE_OVER: CHANGES[TakeOverIfLapsed],
     Event.RECLAIM: CHANGES[ClaimIfRetryable],
     Event.RENEW: CHANGES[RenewIfHeld],
+    Event.JOURNAL: CHANGES[KeepJournalIfHeld],
     Event.COMPLETE: CHANGES[CompleteIfHeld],
     Event.RELEASE: CHANGES[ReleaseIfHeld],
     Event.DISCARD: CHANGES[DiscardIfHeld],
     Event.GIVE_UP: CHANGES[MarkUnknownIfHeld],
     Event.ABANDON: CHANGES[MarkUnknownIfLapsed],
+    Event.RESOLVE: CHANGES[CompleteIfUnknown],
+    Event.RULE_OUT: CHANGES[ReleaseIfUnknown],
+    Event.REVOKE: CHANGES[RevokeIfSeen],
+    Event.ERASE: CHANGES[ForgetIfSeen],
     Event.RESEAL: CHANGES[ReplaceResponseIfSame],
     Event.FORGET: CHANGES[ForgetIfOver],
 }
@@ -55,7 +65,7 @@ def test_script_has_the_states_of_its_event(event):
     after = target(event)
     written = re.findall(r"record\.state = '(\w)'", text)
     assert written == ([] if after is None else [LETTERS[after]])
-    assert ("'DEL'" in text) is (after is None)
+    assert ("'DEL', KEYS[1]" in text) is (after is None)
 
 
 def test_every_event_has_its_script():

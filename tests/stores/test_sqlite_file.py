@@ -159,7 +159,7 @@ def test_newer_file_is_left_alone(stores, path):
     """A file of a newer release is refused, with both versions and what to do; it is not touched."""
     stores(schema=[*migrations(), LAST_WORD]).migrate()
     content = path.read_bytes()
-    with pytest.raises(StoreUnusable, match=r"records.db has schema version 3, .* up to 2: upgrade retrysafe"):
+    with pytest.raises(StoreUnusable, match=r"records.db has schema version 4, .* up to 3: upgrade retrysafe"):
         stores().open()
     assert path.read_bytes() == content
     assert plain(path, "SELECT count(*) FROM pragma_table_info('records') WHERE name = 'note'") == [(1,)]
@@ -319,7 +319,7 @@ def test_upgrade_keeps_the_records(stores, path):
 def test_migration_after_the_deployment_waits_for_an_operator(stores, path):
     """Opening leaves it; migrating goes through it, tells which it was, and then the older release is refused."""
     newer = stores(schema=[*migrations(), LAST_WORD])
-    assert [migration.number for migration in newer.missing_migrations()] == [1, 2, 3]
+    assert [migration.number for migration in newer.missing_migrations()] == [1, 2, 3, 4]
     assert not path.exists()
     newer.open()
     assert newer.missing_migrations() == newer.missing_migrations()

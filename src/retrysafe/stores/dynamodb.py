@@ -4,9 +4,8 @@ A claim is one request: a put on the condition that there is no record, which an
 there is. Every other transition is a conditional update or delete. The driver is blocking: blocking callers
 use it on their own threads, event loops through a few threads of the store.
 
-A response that is too large for its item is put into items of its own *before* the record refers to them,
-and is removed after the record no longer does; who reads in between looks again. So no record refers to what
-is not there yet; what no record refers to is deleted by the service in time.
+What is too large for the item of a record is in items of its own (`dynamodb_parts`); a history is an item as well
+(`dynamodb_history`).
 
 Conditions of the service know no time, so writers say what time it is, by the service's clock
 (`dynamodb_clock`); a write that would be dated before the last one is refused and said again with its date.
@@ -19,7 +18,7 @@ import os
 import secrets
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -29,14 +28,20 @@ from retrysafe.model import Found, State
 from retrysafe.protocol.effects import (
     ANSWER_DAYS_KEPT,
     DAY_MS,
+    AddHistory,
     AnswerCount,
     ClaimIfAbsent,
-    CompleteIfHeld,
     CountAnswers,
+    Details,
+    ListAbandoned,
+    Listed,
+    ListRecords,
     ListResponses,
     Purge,
     Purged,
     Read,
+    ReadDetails,
+    RecordsPage,
     ReplaceResponseIfSame,
     ResponsesPage,
     Stats,
@@ -45,17 +50,22 @@ from retrysafe.protocol.effects import (
     Transition,
 )
 from retrysafe.protocol.states import Event
+from retrysafe.stores import dynamodb_history
 from retrysafe.stores.census import Census
 from retrysafe.stores.clock import Clock
 from retrysafe.stores.contract import Pending
 from retrysafe.stores.dynamodb_clock import ServiceClock
 from retrysafe.stores.dynamodb_items import (
+    ABANDONED,
+    BESIDE,
     CENSUS,
     CHANGES,
-    COMPLETE_IN_PARTS,
+    CONTENTS,
     COUNT,
     DUE,
+    FORGET,
     HEADS,
+    IN_PARTS,
     INLINE_BYTES_MAX,
     KEY,
     META,
@@ -67,12 +77,10 @@ from retrysafe.stores.dynamodb_items import (
     answers_key,
     bytes_of,
     count_of,
-    cut,
     dated_at_ms,
     first_item,
     id_of,
-    kept_until,
-    keys_of,
+    listed,
     marshalled,
     mentioned,
     number,
@@ -80,6 +88,7 @@ from retrysafe.stores.dynamodb_items import (
     record_of,
     values_of,
 )
+from retrysafe.stores.dynamodb_parts import LOOKS_MAX, Parts
 from retrysafe.stores.dynamodb_table import Refused, Session, Table
 from retrysafe.stores.memory import allowed
 from retrysafe.stores.migrations import Migration
@@ -89,8 +98,6 @@ T = TypeVar("T")
 
 THREADS_MAX = 16
 DATED_MAX = 8  # times that a write is said again, because the record was dated later meanwhile
-LOOKS_MAX = 3  # times that a record is read again, because its parts went meanwhile
-PART_GRACE_MS = 86_400_000  # how long parts outlive their response, so that nobody who reads it late misses them
 PAGES_MAX = 16  # of the table that one batch of purging looks at
 
 
@@ -125,6 +132,7 @@ class DynamoStore:
             clock = self._service_clock = ServiceClock()
         self._clock = clock
         self._table = Table(table, session=session, region=region, endpoint_url=endpoint_url, clock=self._service_clock)
+        self._parts = Parts(self._table)
         self._create = create
         self._now_ms = 0
         self._lock = threading.Lock()
@@ -219,12 +227,27 @@ class DynamoStore:
                 return self._claim(transition)
             case Read(record_id):
                 return self._found(record_id, self._table.read(record_id), self._now())
-            case CompleteIfHeld(response=response) if len(response) > INLINE_BYTES_MAX:
-                return self._complete_in_parts(transition)
+            case ReadDetails(record_id):
+                return self._details(record_id)
+            case AddHistory():
+                return dynamodb_history.add(self._table, transition, self._now())
             case ReplaceResponseIfSame():
                 return self._replace(transition)
+            case _ if type(transition) in CHANGES:
+                return self._change(transition)
+            case _:
+                return self._do_to_many(transition)
+
+    def _do_to_many(self, transition: Transition[Any]) -> Any:
+        match transition:
             case Purge(batch_max):
                 return self._purge(batch_max)
+            case ListRecords():
+                values: dict[str, Value] = {} if transition.route is None else {"route": transition.route}
+                return self._list(transition, mentioned(values, **listed(transition)), self._now())
+            case ListAbandoned():
+                now_ms = self._now()
+                return self._list(transition, mentioned({"now_ms": now_ms}, **ABANDONED), now_ms)
             case ListResponses():
                 return self._list_responses(transition)
             case CountAnswers(counts):
@@ -232,43 +255,67 @@ class DynamoStore:
             case TakeStats(days):
                 return self._take_stats(days)
             case _:
-                change = CHANGES[type(transition)]
-                return self._move(change, id_of(transition), lambda now_ms: values_of(transition, now_ms))
+                raise AssertionError(f"nothing does {type(transition).__name__}")
 
     def _claim(self, claim: ClaimIfAbsent) -> Found:
-        """One request; a second one only where somebody deletes the record in the same moment."""
+        """One request; a second one only where somebody deletes the record in the same moment.
+
+        A large request is put into parts first; so before that, whether the record is there.
+        """
         now_ms = self._now()
+        request: dict[str, Value] = {"request": claim.request}
+        if claim.request is not None and len(claim.request) > INLINE_BYTES_MAX:
+            if (standing := self._found(claim.record_id, self._table.read(claim.record_id), now_ms)) is not None:
+                return standing
+            end_ms = now_ms + claim.lease_ms + claim.forget_after_ms
+            request = self._parts.put(claim.request, "request", end_ms)
         for _ in range(LOOKS_MAX):
             record, attributes = first_item(claim, now_ms)
-            refused = self._table.insert(attributes)
+            refused = self._table.insert(attributes | request)
             if refused is None:
                 return Found(record, now_ms)
             if (found := self._found(claim.record_id, refused.item, now_ms)) is not None:
+                if part_keys(refused.item or {}, "request") != part_keys(marshalled(request), "request"):
+                    self._parts.remove(marshalled(request), ("request",))
                 return found
+        self._parts.remove(marshalled(request), ("request",))
         raise StoreUnavailable(f"{self.name}: a record comes and goes faster than it can be read; try again")
 
     def _found(self, record_id: bytes, item: Item | None, now_ms: int) -> Found | None:
         """An item as a record, with its parts, and the time: never before it was written."""
-        whole = self._whole(record_id, item)
+        whole = self._parts.whole(record_id, item, ("response",))
         if whole is None:
             return None
-        item, response = whole
-        return Found(record_of(item, response), max(now_ms, dated_at_ms(item)))
+        item, contents = whole
+        return Found(record_of(item, contents["response"]), max(now_ms, dated_at_ms(item)))
 
-    def _whole(self, record_id: bytes, item: Item | None) -> tuple[Item, bytes | None] | None:
-        """An item, or what has become of it meanwhile, and what its parts have; None if it has none."""
-        for _ in range(LOOKS_MAX):
-            if item is None:
-                return None
-            pieces = [self._table.read(key) for key in part_keys(item)]
-            if None not in pieces:
-                break
-            before, item = item, self._table.read(record_id)
-            if item is not None and part_keys(item) == part_keys(before):
-                break  # somebody deleted what is ours: what is left is no response that anybody would take for one
-        if item is None:
-            return None
-        return item, b"".join(bytes_of(piece, "response") or b"" for piece in pieces if piece) if pieces else None
+    def _details(self, record_id: bytes) -> Details:
+        """The history is an item of its own."""
+        whole = self._parts.whole(record_id, self._table.read(record_id), CONTENTS)
+        now_ms = self._now()
+        history = dynamodb_history.read(self._table, record_id, now_ms)
+        if whole is None:
+            return Details(None, None, None, history)
+        item, contents = whole
+        found = Found(record_of(item, contents["response"]), max(now_ms, dated_at_ms(item)))
+        return Details(found, contents["request"], contents["journal"], history)
+
+    def _change(self, transition: Transition[bool]) -> bool:
+        """One conditional write; with what is too large for the record in parts."""
+        content = next((name for name in ("response", "journal") if hasattr(transition, name)), "")
+        if len(getattr(transition, content, b"")) > INLINE_BYTES_MAX:
+            return self._change_in_parts(transition, content)
+        change = CHANGES[type(transition)]
+        return self._move(change, id_of(transition), lambda now_ms: values_of(transition, now_ms))
+
+    def _change_in_parts(self, transition: Transition[bool], content: str) -> bool:
+        """The parts first, then the record that refers to them; never one that refers to what is not there."""
+        end_ms = self._now() + getattr(transition, "lifetime_ms", 0)
+        if content in BESIDE:  # these live as long as the record
+            item = self._table.read(id_of(transition))
+            end_ms = (number(item, "forget_at_ms") if item else None) or end_ms
+        parts = self._parts.put(getattr(transition, content), content, end_ms)
+        return self._refer_to(parts, content, IN_PARTS[type(transition)], transition, {})
 
     def _move(self, change: Change, record_id: bytes, values: Callable[[int], dict[str, Value]]) -> bool:
         """Write what an event writes if it may happen; did it?
@@ -281,17 +328,12 @@ class DynamoStore:
         write_id = secrets.token_bytes(16)
         now_ms = self._now()
         for _ in range(DATED_MAX):
-            wanted = mentioned(
-                values(now_ms) | {"write_id": write_id},
-                ConditionExpression=change.condition,
-                UpdateExpression=change.update,
-            )
-            if change.update:
-                answer: Refused | Item | None = self._table.update(record_id, wanted)
-            else:
-                answer = self._table.delete(record_id, wanted)
+            its_values = values(now_ms) | {"write_id": write_id}
+            wanted = mentioned(its_values, ConditionExpression=change.condition, UpdateExpression=change.update)
+            write = self._table.update if change.update else self._table.delete
+            answer = write(record_id, wanted)
             if not isinstance(answer, Refused):
-                self._remove(part_keys(answer or {}))
+                self._tend_parts(change, answer, its_values)
                 return True
             if answer.item is None or bytes_of(answer.item, "write_id") == write_id:
                 return answer.item is not None
@@ -300,50 +342,37 @@ class DynamoStore:
             now_ms = dated_at_ms(answer.item)
         raise StoreUnavailable(f"{self.name}: a record is written faster than this host can; it was not applied")
 
-    def _complete_in_parts(self, complete: CompleteIfHeld) -> bool:
-        """The parts first, then the record that refers to them; never one that refers to what is not there."""
-        parts = self._put_parts(complete.response, self._now() + complete.lifetime_ms)
-        return self._refer_to(parts, COMPLETE_IN_PARTS, complete, {})
-
-    def _put_parts(self, response: bytes, end_ms: int) -> dict[str, Value]:
-        """A response in items of its own, until so long after its end; how a record refers to them."""
-        parts_id = secrets.token_bytes(16)
-        pieces = cut(response)
-        for key, piece in zip(keys_of(parts_id, len(pieces)), pieces, strict=True):
-            self._table.put(kept_until(end_ms + PART_GRACE_MS) | {KEY: key, "response": piece})
-        return {"parts_id": parts_id, "parts": len(pieces)}
+    def _tend_parts(self, change: Change, before: Item, values: Mapping[str, Value]) -> None:
+        """Remove the parts that a record had and no longer refers to; those that it still does live on with it."""
+        self._parts.remove(before, change.drops)
+        until_ms, was_until_ms = values.get("forget_at_ms"), number(before, "forget_at_ms")
+        if ":forget_at_ms" in change.update and isinstance(until_ms, int) and was_until_ms is not None:
+            going_on = [name for name in BESIDE if name not in change.drops]
+            self._parts.keep_on(before, going_on, was_until_ms, until_ms)
 
     def _refer_to(
-        self, parts: dict[str, Value], change: Change, transition: Transition[bool], seen: dict[str, Value]
+        self, parts: dict[str, Value], of: str, change: Change, transition: Transition[bool], seen: dict[str, Value]
     ) -> bool:
         """Let a record refer to parts that are there; if it does not come to that, they go."""
         kept = self._move(change, id_of(transition), lambda now_ms: values_of(transition, now_ms) | parts | seen)
         if not kept and parts:
-            self._remove(part_keys(marshalled(parts)))
+            self._parts.remove(marshalled(parts), (of,))
         return kept
 
     def _replace(self, replace: ReplaceResponseIfSame) -> bool:
         """Exchange what was seen for other bytes: where either is in parts, by the name of these."""
-        item = self._table.read(replace.record_id)
-        whole = self._whole(replace.record_id, item)
+        whole = self._parts.whole(replace.record_id, self._table.read(replace.record_id), ("response",))
         if whole is None:
             return False
-        item, in_parts = whole
-        if replace.seen_response != (bytes_of(item, "response") if in_parts is None else in_parts):
+        item, contents = whole
+        if replace.seen_response != contents["response"]:
             return False
+        seen_parts_id = bytes_of(item, "parts_id")
         large = len(replace.response) > INLINE_BYTES_MAX
-        parts = self._put_parts(replace.response, number(item, "expires_at_ms") or 0) if large else {}
-        seen: dict[str, Value] = {} if in_parts is None else {"seen_parts_id": bytes_of(item, "parts_id")}
-        kept = self._refer_to(parts, RESEALS[in_parts is not None, large], replace, seen)
-        if kept:
-            self._remove(part_keys(item))
-        return kept
-
-    def _remove(self, keys: Sequence[bytes]) -> None:
-        """Delete parts that no record refers to; where that fails, the service does it in time."""
-        for key in keys:
-            with suppress(StoreError):
-                self._table.remove(key)
+        end_ms = number(item, "expires_at_ms") or 0
+        parts = self._parts.put(replace.response, "response", end_ms) if large else {}
+        seen: dict[str, Value] = {} if seen_parts_id is None else {"seen_parts_id": seen_parts_id}
+        return self._refer_to(parts, "response", RESEALS[seen_parts_id is not None, large], replace, seen)
 
     # --- purging ----------------------------------------------------------------------------------
 
@@ -369,15 +398,16 @@ class DynamoStore:
     def _purge_one(self, item: Item, now_ms: int) -> Event | None:
         """Do to an item what is due; what that was, None if nothing was or somebody else did it."""
         key = bytes(item[KEY]["B"])
+        if "entries" in item:
+            dynamodb_history.purge(self._table, key, item, now_ms)
+            return None
         if "state" not in item:  # a part that nobody refers to any more, or the answers of a day long over
-            self._remove([key])
+            self._table.delete(key, mentioned({"now_ms": now_ms}, **FORGET))
             return None
         record = record_of(item, None)
         for change in PURGE:
             if allowed(record, change.event, record.token, now_ms):
                 happened = self._move(change, key, lambda now_ms: {"now_ms": now_ms, "seen_token": record.token})
-                if happened and change.update:  # a delete has removed them itself
-                    self._remove(part_keys(item))
                 return change.event if happened else None
         return None
 
@@ -391,6 +421,13 @@ class DynamoStore:
         found = ((bytes_of(item, KEY), bytes_of(item, "response_head")) for item in items)
         responses = tuple(StoredHead(record_id, head) for record_id, head in found if record_id and head is not None)
         return ResponsesPage(responses, bytes_of(following, KEY) if following else None)
+
+    def _list(self, wish: ListRecords | ListAbandoned, wanted: dict[str, Any], now_ms: int) -> RecordsPage:
+        """As many items as records are wanted are looked at, of which some may not be listed."""
+        start = marshalled({KEY: wish.after}) if wish.after else None
+        items, following = self._table.page(wanted | {"Limit": wish.batch_max}, start)
+        records = tuple(Listed(bytes(item[KEY]["B"]), record_of(item, None)) for item in items)
+        return RecordsPage(records, now_ms, bytes_of(following, KEY) if following else None)
 
     def _count_answers(self, counts: Sequence[AnswerCount]) -> bool:
         """One request for each route; when one fails, those before it have counted."""

@@ -127,10 +127,11 @@ class Table:
         """Put an item, whatever is under its key."""
         self._call("put_item", SENT_MAX, Item=marshalled(attributes))
 
-    def update(self, key: bytes, arguments: dict[str, Any]) -> Refused | None:
-        """Change an item on a condition; what it writes has to say by which request."""
-        answer = self._conditional("update_item", SENT_MAX, key, Key=marshalled({KEY: key}), **arguments)
-        return answer if isinstance(answer, Refused) else None
+    def update(self, key: bytes, arguments: dict[str, Any]) -> Refused | Item:
+        """Change an item on a condition; the item as it was. What it writes has to say by which request."""
+        wanted = {"Key": marshalled({KEY: key}), "ReturnValues": "ALL_OLD", **arguments}
+        answer = self._conditional("update_item", SENT_MAX, key, **wanted)
+        return answer if isinstance(answer, Refused) else answer.get("Attributes", {})
 
     def add(self, key: bytes, arguments: dict[str, Any]) -> None:
         """Add to the numbers of an item, which is made if there is none. Sent once: it would not recognise itself."""

@@ -233,7 +233,7 @@ async def make_ready(name: str, conversation: Conversation, said: Mapping[str, s
         _LOG.warning("%s: %s", name, loss)
     engines = await conversation.ask(
         "SELECT table_name, engine FROM information_schema.tables WHERE table_schema = DATABASE()"
-        " AND table_name IN ('retrysafe_meta', 'retrysafe_records', 'retrysafe_answers')"
+        " AND table_name IN ('retrysafe_meta', 'retrysafe_records', 'retrysafe_answers', 'retrysafe_history')"
     )
     for table, engine in cast(Rows, engines[0]):
         if str(engine).lower() != "innodb":
@@ -298,7 +298,7 @@ _ADVICE: Mapping[int, tuple[type[StoreError], str]] = {
     1040: (StoreUnavailable, "it has too many connections; raise max_connections"),
     1203: (StoreUnavailable, "the account has too many connections; raise max_user_connections"),
     1226: (StoreUnavailable, "the account has used up a limit of its own; raise it"),
-    1153: (StoreUnavailable, "a response is larger than the server takes; raise max_allowed_packet"),
+    1153: (StoreUnavailable, "a response or a request is larger than the server takes; raise max_allowed_packet"),
     1290: (StoreUnavailable, "it takes no writes now, as a replica; name the server where writes go"),
     1792: (StoreUnavailable, "it takes no writes now, as a replica; name the server where writes go"),
     1836: (StoreUnavailable, "it takes no writes now, as a replica; name the server where writes go"),
@@ -306,7 +306,10 @@ _ADVICE: Mapping[int, tuple[type[StoreError], str]] = {
     1045: (StoreUnusable, "the account or its password is wrong"),
     1698: (StoreUnusable, "the account or its password is wrong"),
     1049: (StoreUnusable, "there is no such database; create it"),
-    1142: (StoreUnusable, "the account lacks a right; GRANT it SELECT, INSERT, UPDATE, DELETE, and CREATE to upgrade"),
+    1142: (
+        StoreUnusable,
+        "the account lacks a right; GRANT it SELECT, INSERT, UPDATE, DELETE; and CREATE, ALTER, INDEX to upgrade",
+    ),
     _NO_SUCH_TABLE: (
         StoreUnusable,
         "its tables are gone, and with them what they recorded; restore them, or open the store anew",

@@ -144,7 +144,7 @@ class MysqlSession:
                 if len(text) > self._text_bytes_max:
                     raise StoreError(
                         f"{self._name} takes {self._text_bytes_max} bytes at once, and this is {len(text)}: raise its "
-                        "max_allowed_packet to more than four times response_bytes_max"
+                        "max_allowed_packet to more than four times response_bytes_max, or body_bytes_max"
                     )
                 text = plan.send(await wire.ask(text))
         except StopIteration as end:

@@ -35,20 +35,33 @@ from retrysafe.model import Found, Record, State
 from retrysafe.protocol.effects import (
     ANSWER_DAYS_KEPT,
     DAY_MS,
+    AddHistory,
     AnswerCount,
     ClaimIfAbsent,
     CountAnswers,
+    Details,
+    ListAbandoned,
+    ListRecords,
     ListResponses,
     Purge,
     Purged,
     Read,
+    ReadDetails,
     TakeStats,
     Transition,
 )
 from retrysafe.protocol.states import Event, target
 from retrysafe.stores import sql
 from retrysafe.stores.lanes import record_of
-from retrysafe.stores.plan import page_of, stats_of, summed
+from retrysafe.stores.plan import (
+    abandoned_page_of,
+    abandoned_values,
+    page_of,
+    records_page_of,
+    records_values,
+    stats_of,
+    summed,
+)
 
 # ruff: noqa: S608 - texts are made of constants of this package and of `literal`
 
@@ -160,9 +173,29 @@ _CLAIM = (
 
 _RECORDS = f"SELECT record_id, {_NOW_OF_RECORD}, {sql.COLUMNS} FROM retrysafe_records WHERE record_id IN ({{}})"
 
+_DETAILS = _RECORDS.replace(" FROM", ", request, journal FROM")
+_HISTORIES = (
+    f"SELECT record_id, entry FROM retrysafe_history WHERE record_id IN ({{}}) AND forget_at_ms > {_NOW} ORDER BY place"
+)
+_ADD_HISTORY = (
+    f"INSERT INTO retrysafe_history ({', '.join(sql.ADDED)})"
+    f" SELECT {_of_given(', '.join(sql.ADDED.values()), _NOW)} FROM ({{given}}) AS given"
+)
+
 COUNTED_AT_ONCE = 5_000  # records
 
 _RESPONSES = _placed(sql.RESPONSES)
+_PORTION_END = _placed(sql.PORTION_END)
+_LISTED = _placed(sql.RECORDS)
+
+
+def _abandoned() -> str:
+    """These servers index no part of a table: what was abandoned has a column of its own, with the end of its lease."""
+    columns, where, conditions = _placed(_timed(sql.ABANDONED, _NOW)).partition(" WHERE ")
+    return columns + where + conditions.replace("lease_until_ms", "abandoned_from_ms")
+
+
+_ABANDONED = _abandoned()
 _RECORD_COUNTS = (
     "SELECT route, state, COUNT(*), SUM(size_bytes), MIN(claimed_at_ms), MAX(record_id)"
     " FROM (SELECT record_id, route, state, COALESCE(LENGTH(response), 0) AS size_bytes, claimed_at_ms"
@@ -181,6 +214,10 @@ _COUNT_ANSWERS = (
 _DUE = f"FROM retrysafe_records WHERE due_at_ms <= {_NOW}"
 _PURGE_TAKE = f"SELECT record_id {_DUE} ORDER BY due_at_ms LIMIT {{}} FOR UPDATE SKIP LOCKED"
 _PURGE_MORE = f"SELECT 1 {_DUE} LIMIT 1 FOR UPDATE SKIP LOCKED"
+_ENTRIES_DUE = f"FROM retrysafe_history WHERE forget_at_ms <= {_NOW}"
+_ENTRIES_TAKE = f"SELECT place {_ENTRIES_DUE} ORDER BY forget_at_ms LIMIT {{}} FOR UPDATE SKIP LOCKED"
+_ENTRIES_MORE = f"SELECT 1 {_ENTRIES_DUE} LIMIT 1 FOR UPDATE SKIP LOCKED"
+_ENTRIES_PURGE = "DELETE FROM retrysafe_history WHERE place IN ({})"
 
 
 def _purging(event: Event, writes: str) -> str:
@@ -209,8 +246,24 @@ def plan_of(transitions: Sequence[Transition[Any]], clock_sql: str, told_ms: int
     match transitions[0]:
         case ClaimIfAbsent() | Read():
             return _claim_or_read(cast(Sequence[ClaimIfAbsent | Read], transitions), time)
+        case ReadDetails():
+            return _read_details(cast(Sequence[ReadDetails], transitions), time)
+        case AddHistory():
+            return _add_history(transitions, time)
+        case first if type(first) in _CHANGES:
+            return _change(transitions, time)
+        case first:
+            return _plan_of_many(first, time)
+
+
+def _plan_of_many(transition: Transition[Any], time: str) -> Plan[list[Any]]:
+    match transition:
         case Purge(batch_max):
             return _purge(batch_max, time)
+        case ListRecords():
+            return _list_records(transition, time)
+        case ListAbandoned():
+            return _list_abandoned(transition, time)
         case ListResponses(after, batch_max):
             return _list_responses(after, batch_max)
         case CountAnswers(counts):
@@ -218,27 +271,61 @@ def plan_of(transitions: Sequence[Transition[Any]], clock_sql: str, told_ms: int
         case TakeStats(days):
             return _take_stats(days, time)
         case _:
-            return _change(transitions, time)
+            raise AssertionError(f"no plan for {type(transition).__name__}")
 
 
 def _claim_or_read(transitions: Sequence[ClaimIfAbsent | Read], time: str) -> Plan[list[Any]]:
     record_ids = [transition.record_id for transition in transitions]
-    statements = [time, _RECORDS.format(", ".join(map(literal, record_ids)))]
     claiming = isinstance(transitions[0], ClaimIfAbsent)
-    if claiming:
-        values = [*map(_values, transitions)]
-        statements.insert(1, _CLAIM.format(given=_given(values[0], values)))
-    results = yield "; ".join(statements)
+    claims = _inserts(_CLAIM, [*map(_values, transitions)]) if claiming else []
+    results = yield "; ".join([time, *claims, _RECORDS.format(_literals(record_ids))])
     found = {row[0]: _found(row) for row in cast(Rows, results[-1])}
     if claiming and len(found) < len(transitions):
         raise Vanished
     return [found.get(record_id) for record_id in record_ids]
 
 
+def _inserts(text: str, values: Sequence[Mapping[str, str]]) -> list[str]:
+    """Statements that insert all of these."""
+    small, large = _by_size(values)
+    groups = [small] * bool(small) + [[one] for one in large]
+    return [text.format(given=_given(group[0], group)) for group in groups]
+
+
+def _literals(values: Iterable[bytes]) -> str:
+    return ", ".join(map(literal, values))
+
+
 def _found(row: Sequence[Any]) -> Found:
-    """A row of `_RECORDS`: the id, the time, the record, of which the route is the last."""
-    attributes = [*row[3:-1], row[-1].decode()]
-    return Found(Record(State(row[2]), *attributes), int(row[1]))
+    """A row of `_RECORDS`: the id, the time, the record."""
+    return Found(Record(State(row[2]), *_decoded(row[3:])), int(row[1]))
+
+
+def _decoded(row: Sequence[Any]) -> Sequence[Any]:
+    """The columns of a record, of which the route is the last."""
+    return [*row[:-1], row[-1].decode()]
+
+
+def _read_details(reads: Sequence[ReadDetails], time: str) -> Plan[list[Any]]:
+    record_ids = _literals(read.record_id for read in reads)
+    _, rows, entries = yield "; ".join([time, _DETAILS.format(record_ids), _HISTORIES.format(record_ids)])
+    kept = {row[0]: row for row in cast(Rows, rows)}
+    histories: dict[bytes, list[bytes]] = {}
+    for record_id, entry in cast(Rows, entries):
+        histories.setdefault(record_id, []).append(entry)
+    return [_details(kept.get(read.record_id), histories.get(read.record_id, ())) for read in reads]
+
+
+def _details(row: Sequence[Any] | None, history: Sequence[bytes]) -> Details:
+    """A row of `_DETAILS`, if there is one, with the entries of the history."""
+    if row is None:
+        return Details(None, None, None, tuple(history))
+    return Details(_found(row[:-2]), row[-2], row[-1], tuple(history))
+
+
+def _add_history(additions: Sequence[Transition[Any]], time: str) -> Plan[list[Any]]:
+    yield "; ".join([time, *_inserts(_ADD_HISTORY, [*map(_values, additions)])])
+    return [True] * len(additions)
 
 
 def _change(transitions: Sequence[Transition[Any]], time: str) -> Plan[list[Any]]:
@@ -276,16 +363,34 @@ def _size(values: Mapping[str, str], names: Iterable[str]) -> int:
 
 def _purge(batch_max: int, time: str) -> Plan[list[Any]]:
     """What is locked is in somebody's hands, perhaps another purge's: it is left out, and not waited for."""
-    take = _PURGE_TAKE.format(int(batch_max))
-    _, _, due = yield f"START TRANSACTION; {time}; {take}"
-    if not due:
+    take = _PURGE_TAKE.format(int(batch_max)), _ENTRIES_TAKE.format(int(batch_max))
+    _, _, due, over = yield "; ".join(["START TRANSACTION", time, *take])
+    if not due and not over:
         yield "COMMIT"
         return [Purged(expired=0, forgotten=0, more=False)]
-    record_ids = ", ".join(literal(record_id) for (record_id,) in cast(Rows, due))
-    statements = [statement.format(record_ids=record_ids) for statement in _PURGES.values()]
-    *counts, _, more = yield "; ".join([*statements, "COMMIT", _PURGE_MORE])
-    count = dict(zip(_PURGES, cast(Sequence[int], counts), strict=True))
-    return [Purged(expired=count[Event.EXPIRE], forgotten=count[Event.FORGET], more=bool(more))]
+    record_ids = _literals(record_id for (record_id,) in cast(Rows, due))
+    statements = [statement.format(record_ids=record_ids) for statement in _PURGES.values()] if due else []
+    places = ", ".join(str(place) for (place,) in cast(Rows, over))
+    entries = [_ENTRIES_PURGE.format(places)] if over else []
+    *counts, more, more_entries = yield "; ".join([*statements, *entries, "COMMIT", _PURGE_MORE, _ENTRIES_MORE])
+    count = dict.fromkeys(_PURGES, 0) | dict(zip(_PURGES if due else (), cast(Sequence[int], counts), strict=False))
+    more = bool(more) or bool(more_entries)
+    return [Purged(expired=count[Event.EXPIRE], forgotten=count[Event.FORGET], more=more)]
+
+
+def _list_records(wish: ListRecords, time: str) -> Plan[list[Any]]:
+    portion_end = _PORTION_END.format(after=literal(wish.after), skipped=sql.PORTION - 1)
+    _, now, ends = yield f"{time}; SELECT {_NOW}; {portion_end}"
+    values = {name: literal(value) for name, value in records_values(wish, cast(Rows, ends)).items()}
+    (rows,) = yield _LISTED.format(**values)
+    now_ms = int(cast(Rows, now)[0][0])
+    return [records_page_of([*map(_decoded, cast(Rows, rows))], now_ms, wish.batch_max, cast(Rows, ends))]
+
+
+def _list_abandoned(wish: ListAbandoned, time: str) -> Plan[list[Any]]:
+    values = {name: literal(value) for name, value in abandoned_values(wish).items()}
+    _, now, rows = yield f"{time}; SELECT {_NOW}; {_ABANDONED.format(**values)}"
+    return [abandoned_page_of([*map(_decoded, cast(Rows, rows))], int(cast(Rows, now)[0][0]), wish.batch_max)]
 
 
 def _list_responses(after: bytes, batch_max: int) -> Plan[list[Any]]:
@@ -328,4 +433,5 @@ def _values(transition: Any) -> dict[str, str]:
     return {name: literal(one) for name, one in values.items()}
 
 
-_ATTRIBUTES = {kind: tuple(field.name for field in fields(cast(Any, kind))) for kind in (ClaimIfAbsent, *sql.MOVES)}
+_KINDS: tuple[type[Transition[Any]], ...] = (ClaimIfAbsent, AddHistory, *sql.MOVES)
+_ATTRIBUTES = {kind: tuple(field.name for field in fields(cast(Any, kind))) for kind in _KINDS}

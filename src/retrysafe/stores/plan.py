@@ -188,7 +188,7 @@ def _is_due(now_ms: int) -> Plan[bool]:
 
 def _list_records(wish: ListRecords) -> Plan[RecordsPage]:
     now_ms = yield Now.TO_READ
-    ends = yield Look(sql.PORTION_END, {"after": wish.after, "portion": sql.PORTION})
+    ends = yield Look(sql.PORTION_END, {"after": wish.after, "skipped": sql.PORTION - 1})
     rows = yield Look(sql.RECORDS, records_values(wish, ends))
     return records_page_of(rows, now_ms, wish.batch_max, ends)
 

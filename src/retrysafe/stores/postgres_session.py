@@ -286,7 +286,7 @@ class PostgresSession(ABC):
 
     async def _list_records(self, wish: ListRecords) -> RecordsPage:
         now_ms = await self._now()
-        ends = await self._ask(self.place.statements.portion_end, {"after": wish.after, "portion": PORTION})
+        ends = await self._ask(self.place.statements.portion_end, {"after": wish.after, "skipped": PORTION - 1})
         rows = await self._ask(self.place.statements.listed, records_values(wish, ends))
         return records_page_of(rows, now_ms, wish.batch_max, ends)
 

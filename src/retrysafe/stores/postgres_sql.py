@@ -98,8 +98,8 @@ _GIVEN = {
     "last": "bytea",
     "last_day": "bigint",
     "now_ms": "bigint",
-    "portion": "bigint",
     "route": "text",
+    "skipped": "bigint",
     "states": "text",
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import binascii
 import struct
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,13 +20,20 @@ from retrysafe.protocol.effects import (
     ANSWER_DAYS_KEPT,
     DAY_MS,
     STORED_HEAD_BYTES,
+    AddHistory,
     ClaimIfAbsent,
     ClaimIfRetryable,
     CountAnswers,
+    Details,
+    ListAbandoned,
+    Listed,
+    ListRecords,
     ListResponses,
     Purge,
     Purged,
     Read,
+    ReadDetails,
+    RecordsPage,
     ResponsesPage,
     Stats,
     StoredHead,
@@ -34,9 +41,11 @@ from retrysafe.protocol.effects import (
     TakeStats,
     Transition,
 )
+from retrysafe.protocol.states import Event
 from retrysafe.stores.census import Census
 from retrysafe.stores.clock import Told
 from retrysafe.stores.contract import agree_on_secret
+from retrysafe.stores.memory import allowed
 from retrysafe.stores.plan import AgreeOnSecret
 from retrysafe.stores.redis_errors import StoreFull
 from retrysafe.stores.redis_scripts import IDENTITY_BYTES, LAYOUT, LETTERS, Script, Scripts, arguments
@@ -44,6 +53,7 @@ from retrysafe.stores.redis_scripts import IDENTITY_BYTES, LAYOUT, LETTERS, Scri
 T = TypeVar("T")
 
 RECORDS_A_PAGE = 500
+PAGES_MAX = 10  # of the server's, that a page of a list is made of
 
 Cursor = tuple[int, int]
 """Which of the primaries, and where on it."""
@@ -148,6 +158,11 @@ class Layout:
         key = f"{self.prefix}:{{{digits[: 2 * _TAG_BYTES]}}}{digits[2 * _TAG_BYTES :]}".encode()
         return key, key + _RESPONSE
 
+    def every_key(self, record_id: bytes) -> tuple[bytes, bytes, bytes, bytes, bytes]:
+        """The keys of a record, its response, its request, its journal and its history."""
+        key, response = self.keys(record_id)
+        return key, response, key + _REQUEST, key + _JOURNAL, key + _HISTORY
+
     def record_id(self, key: bytes) -> bytes | None:
         """The id of the record that has this key; None if it is the key of something else."""
         digits = key.removeprefix(f"{self.prefix}:{{".encode()).replace(b"}", b"", 1)
@@ -182,8 +197,13 @@ class Layout:
         """What matches the key of every response."""
         return self.pattern + _RESPONSE
 
+    @property
+    def requests_pattern(self) -> bytes:
+        """What matches the key of every request."""
+        return self.pattern + _REQUEST
 
-_RESPONSE = b":response"
+
+_RESPONSE, _REQUEST, _JOURNAL, _HISTORY = b":response", b":request", b":journal", b":history"
 _ANSWERS = b"answers "  # in the place of a record's identity: what is asked is about none
 _RECORDED, _REPLAYED = b"recorded ", b"replayed "  # and then the route
 _KINDS = {_RECORDED: "recorded", _REPLAYED: "replayed"}
@@ -201,25 +221,42 @@ def plan_of(transition: Transition[Any], layout: Layout) -> Plan[Any]:
             return _read(record_id, layout)
         case TakeOverIfLapsed() | ClaimIfRetryable():
             return _claim_again(transition, layout)
+        case ReadDetails(record_id):
+            return _read_details(record_id, layout)
+        case AddHistory():
+            return _add_history(transition, layout)
+        case AgreeOnSecret():
+            return _agree(transition, layout)
+        case _ if type(transition) in layout.scripts.changes:
+            return _compare_and_set(transition, layout)
+        case _:
+            return _plan_of_many(transition, layout)
+
+
+def _plan_of_many(transition: Transition[Any], layout: Layout) -> Plan[Any]:
+    match transition:
         case Purge():
             return _purge(transition, layout)
+        case ListRecords():
+            return _list_records(transition, layout)
+        case ListAbandoned():
+            return _list_abandoned(transition, layout)
         case ListResponses():
             return _list_responses(transition, layout)
         case CountAnswers():
             return _count_answers(transition, layout)
         case TakeStats():
             return _take_stats(transition, layout)
-        case AgreeOnSecret():
-            return _agree(transition, layout)
         case _:
-            return _compare_and_set(transition, layout)
+            raise AssertionError(f"no plan for {type(transition).__name__}")
 
 
 def _claim(claim: ClaimIfAbsent, layout: Layout) -> Plan[Found]:
     """A server whose memory is full takes no claim, and replays all the same."""
     record_id, values = _values(claim, layout)
+    keys = layout.every_key(record_id)[: 2 if claim.request is None else 3]
     try:
-        answer = yield Call(layout.scripts.claim, layout.keys(record_id), values)
+        answer = yield Call(layout.scripts.claim, keys, values)
     except StoreFull as full:
         standing = yield from _read(record_id, layout)
         if standing is None:
@@ -236,6 +273,21 @@ def _read(record_id: bytes, layout: Layout) -> Plan[Found | None]:
     return _found(answer, record_id, layout) if len(_own(answer, record_id)) > 2 else None
 
 
+def _read_details(record_id: bytes, layout: Layout) -> Plan[Details]:
+    answer = yield Call(layout.scripts.details, layout.every_key(record_id), layout.about(record_id))
+    *found, request, journal, history = _own(answer, record_id)
+    entries = tuple(history)
+    return Details(_found(found, record_id, layout) if found[2] else None, request, journal, entries)
+
+
+def _add_history(addition: AddHistory, layout: Layout) -> Plan[bool]:
+    record_id = addition.record_id
+    *_, history = layout.every_key(record_id)
+    given = (*layout.about(record_id), addition.entry, addition.keep_ms)
+    answer = yield Call(layout.scripts.add_history, (layout.keys(record_id)[0], history), given)
+    return _done(answer, record_id) == b"1"
+
+
 def _claim_again(claim: TakeOverIfLapsed | ClaimIfRetryable, layout: Layout) -> Plan[bool]:
     claimed = yield from _compare_and_set(claim, layout)
     if layout.replicas and claimed:
@@ -246,10 +298,8 @@ def _claim_again(claim: TakeOverIfLapsed | ClaimIfRetryable, layout: Layout) -> 
 def _compare_and_set(transition: Transition[bool], layout: Layout) -> Plan[bool]:
     """All conditions stand in the one script: it says whether it took effect."""
     record_id, values = _values(transition, layout)
-    answer = yield Call(layout.scripts.changes[type(transition)], layout.keys(record_id), values)
-    if isinstance(answer, bytes) and answer[:-1] == values[0]:
-        return answer[-1:] == b"1"
-    raise _astray(answer)
+    answer = yield Call(layout.scripts.changes[type(transition)], layout.every_key(record_id)[:4], values)
+    return _done(answer, record_id) == b"1"
 
 
 def _replicated(layout: Layout) -> Plan[None]:
@@ -264,19 +314,12 @@ def _replicated(layout: Layout) -> Plan[None]:
 
 def _purge(purge: Purge, layout: Layout) -> Plan[Purged]:
     """Do what is due. A server does that by itself, so there is hardly ever anything left to do."""
-    cursor, counts, more = None, {b"f": 0, b"e": 0, b"a": 0, b"": 0}, False
+    cursor, counts, more = None, {b"f": 0, b"e": 0, b"a": 0, b"h": 0, b"": 0}, False
     while True:
         page: Keys = yield Page(layout.pattern, cursor)
         for key in page.keys:
-            record_id = layout.record_id(key)
-            if record_id is None:
-                continue
-            acting = max(counts[b"f"], counts[b"e"]) < purge.batch_max
-            given = (*layout.about(record_id), b"1" if acting else b"0")
-            answer = yield Call(layout.scripts.purge, layout.keys(record_id), given)
-            if not isinstance(answer, bytes) or answer[:IDENTITY_BYTES] != record_id[:IDENTITY_BYTES]:
-                raise _astray(answer)
-            due = answer[IDENTITY_BYTES:]
+            acting = max(counts[b"f"], counts[b"e"], counts[b"h"]) < purge.batch_max
+            due = yield from _purge_one(key, layout, acting=acting)
             more |= due == b"a"  # abandoned now, forgotten next time
             if due and not acting:
                 return Purged(counts[b"e"], counts[b"f"], more=True)
@@ -284,6 +327,21 @@ def _purge(purge: Purge, layout: Layout) -> Plan[Purged]:
         cursor = page.cursor
         if cursor is None:
             return Purged(counts[b"e"], counts[b"f"], more=more)
+
+
+def _purge_one(key: bytes, layout: Layout, *, acting: bool) -> Plan[bytes]:
+    """Do what is due to a record or a history; the letter of that, and nothing if nothing is, or it is another key."""
+    of_history = key.endswith(_HISTORY)
+    record_id = layout.record_id(key.removesuffix(_HISTORY))
+    if record_id is None:
+        return b""
+    given = (*layout.about(record_id), b"1" if acting else b"0")
+    record, *_, history = keys = layout.every_key(record_id)
+    if of_history:
+        answer = yield Call(layout.scripts.purge_history, (record, history), given)
+    else:
+        answer = yield Call(layout.scripts.purge, keys[:4], given)
+    return _done(answer, record_id)
 
 
 # --- many records ---------------------------------------------------------------------------------
@@ -305,6 +363,53 @@ def _list_responses(wish: ListResponses, layout: Layout) -> Plan[ResponsesPage]:
         if cursor is None:
             return ResponsesPage(tuple(responses), None)
     return ResponsesPage(tuple(responses), _CURSOR.pack(*cursor) if cursor else None)
+
+
+def _list_records(wish: ListRecords, layout: Layout) -> Plan[RecordsPage]:
+    """As `_list_responses`; of those that are looked for there may be few, so it goes on for so many pages at most."""
+    return _list(
+        wish,
+        layout,
+        layout.pattern,
+        b"",
+        lambda record, _: record.state in wish.states and wish.route in (None, record.route),
+    )
+
+
+def _list_abandoned(wish: ListAbandoned, layout: Layout) -> Plan[RecordsPage]:
+    """Of the records that have a request."""
+    return _list(
+        wish,
+        layout,
+        layout.requests_pattern,
+        _REQUEST,
+        lambda record, now_ms: allowed(record, Event.TAKE_OVER, record.token, now_ms),
+    )
+
+
+def _list(
+    wish: ListRecords | ListAbandoned,
+    layout: Layout,
+    pattern: bytes,
+    suffix: bytes,
+    wanted: Callable[[Record, int], bool],
+) -> Plan[RecordsPage]:
+    """Records that have a key with this suffix, as far as they are wanted at this time."""
+    _, now_ms = yield from _about_answers(Call(layout.scripts.now, (layout.answers_key,), (_ANSWERS,)))
+    cursor = _CURSOR.unpack(wish.after) if wish.after else None
+    listed: list[Listed] = []
+    for _ in range(PAGES_MAX):
+        page: Keys = yield Page(pattern, cursor)
+        named = [layout.record_id(key.removesuffix(suffix)) for key in page.keys if key.endswith(suffix)]
+        record_ids = [record_id for record_id in named if record_id is not None]
+        values = yield Reads([("GET", layout.keys(record_id)[0]) for record_id in record_ids])
+        there = zip(record_ids, values, strict=True)
+        records = [(record_id, _record(value, record_id, None)) for record_id, value in there if value is not None]
+        listed += [Listed(record_id, record) for record_id, record in records if wanted(record, now_ms)]
+        cursor = page.cursor
+        if cursor is None or len(listed) >= wish.batch_max:
+            break
+    return RecordsPage(tuple(listed), now_ms, _CURSOR.pack(*cursor) if cursor else None)
 
 
 def _count_answers(wish: CountAnswers, layout: Layout) -> Plan[bool]:
@@ -396,8 +501,15 @@ def _values(transition: Transition[Any], layout: Layout) -> tuple[bytes, tuple[A
     claim: Any = getattr(transition, "claim", transition)
     record_id: bytes = claim.record_id
     names = _ARGUMENTS[type(transition)]
-    given = [claim.token if name == "token" else getattr(transition, name) for name in names]
+    given = [claim.token if name == "token" else _given(getattr(transition, name)) for name in names]
     return record_id, (*layout.about(record_id), *given)
+
+
+def _given(value: Any) -> Any:
+    """A value as a script is given it: a state is its letter, and nothing is nothing."""
+    if isinstance(value, State):
+        return LETTERS[value]
+    return b"" if value is None else value
 
 
 _KINDS_OF_ONE: tuple[type[Transition[Any]], ...] = (ClaimIfAbsent, *Scripts().changes)
@@ -409,6 +521,13 @@ def _own(answer: Any, record_id: bytes) -> list[Any]:
     if not isinstance(answer, list) or answer[:1] != [record_id[:IDENTITY_BYTES]]:
         raise _astray(answer)
     return answer
+
+
+def _done(answer: Any, record_id: bytes) -> bytes:
+    """What a script says that it did, if it says it about this record."""
+    if not isinstance(answer, bytes) or answer[:IDENTITY_BYTES] != record_id[:IDENTITY_BYTES]:
+        raise _astray(answer)
+    return answer[IDENTITY_BYTES:]
 
 
 def _found(answer: Any, record_id: bytes, layout: Layout) -> Found:

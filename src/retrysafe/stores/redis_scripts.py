@@ -3,13 +3,15 @@
 No state is written here by hand. What a script requires (the states that its event may come from, and
 its guard) and the state that it leads to are the table's; only what else it writes stands here.
 
-A record is two strings under one hash tag, so that a cluster keeps them on one node:
+What is kept of a record has one hash tag, so that a cluster keeps it on one node:
 
 * the record, `LAYOUT` and then the fingerprint and the route: small, kept until it may be forgotten;
-* the response, beside it only while the record is completed: kept for the lifetime.
+* the response, beside it only while the record is completed: kept for the lifetime;
+* the request and the journal, beside it only until the record is completed: kept as long as the record;
+* the history of its id, a list of when to forget an entry and the entry: kept as long as any of them.
 
-Redis deletes both by itself, a little after those times. That is garbage collection and decides nothing:
-what a script is to decide, it decides by the instants in the record.
+Redis deletes all of them by itself, a little after those times. That is garbage collection and decides nothing:
+what a script is to decide, it decides by the instants in the record and in the history.
 
 Time is the server's. It may step back; so a record's time is never before its last write, and for one process
 never before what that server told it.
@@ -37,14 +39,19 @@ from retrysafe.protocol.effects import (
     ClaimIfAbsent,
     ClaimIfRetryable,
     CompleteIfHeld,
+    CompleteIfUnknown,
     DiscardIfHeld,
     ForgetIfOver,
+    ForgetIfSeen,
+    KeepJournalIfHeld,
     MarkUnknownIfHeld,
     MarkUnknownIfLapsed,
     Read,
     ReleaseIfHeld,
+    ReleaseIfUnknown,
     RenewIfHeld,
     ReplaceResponseIfSame,
+    RevokeIfSeen,
     TakeOverIfLapsed,
     Transition,
 )
@@ -92,6 +99,7 @@ _GUARDS = {
     Guard.HELD: "record.token == token",
     Guard.SEEN: "record.token == seen_token",
     Guard.SAME: "record.token == seen_token and redis.call('GET', KEYS[2]) == seen_response",
+    Guard.UNCHANGED: "record.token == seen_token and record.state == seen_state",
     Guard.LAPSED: "record.token == seen_token and record.lease_until_ms <= now_ms",
     Guard.FORGETTABLE: "record.token == seen_token and record.forget_at_ms <= now_ms",
     Guard.LIFETIME_OVER: "record.expires_at_ms > 0 and record.expires_at_ms <= now_ms",
@@ -115,12 +123,19 @@ class Scripts:
 
     Args:
         clock: an expression in Lua, in milliseconds. `KEYS[1]` is the record that is asked about.
+
+    What changes a record, and a purge of it, is given all its keys but the history's. A claim and a read are given
+    the record and the response, a claim that brings a request the request's key as well; what is about a history, the
+    record and the history; and who asks for everything, all of them.
     """
 
     def __init__(self, clock: str = SERVER_CLOCK) -> None:
         self.claim = Script(_CLAIM.replace(_CLOCK, clock))
         self.read = Script(_READ.replace(_CLOCK, clock))
+        self.details = Script(_DETAILS.replace(_CLOCK, clock))
+        self.add_history = Script(_ADD_HISTORY.replace(_CLOCK, clock))
         self.purge = Script(_PURGE.replace(_CLOCK, clock))
+        self.purge_history = Script(_PURGE_HISTORY.replace(_CLOCK, clock))
         self.keep = Script(_KEEP)
         self.now = Script(_NOW.replace(_CLOCK, clock))
         self.count = Script(_COUNT)
@@ -182,8 +197,11 @@ return {{identity, now_ms, value, response}}
 """
 
 _STORE = "value = {values} .. rest redis.call('SET', KEYS[1], value, {expiry})"
-_AS_LONG_AS_KEPT = f"'PX', math.max(0, record.forget_at_ms - now_ms) + {GRACE_MS}"
+_KEPT_MS = f"math.max(0, record.forget_at_ms - now_ms) + {GRACE_MS}"
+_AS_LONG_AS_KEPT = f"'PX', {_KEPT_MS}"
 _AS_IT_WAS = "'KEEPTTL'"
+_FINISHED = "redis.call('DEL', KEYS[3], KEYS[4])"
+_GOES_ON = f"for at = 3, 4 do redis.call('PEXPIRE', KEYS[at], {_KEPT_MS}) end"
 
 
 def _may(event: Event) -> str:
@@ -196,13 +214,15 @@ def _move(event: Event, writes: str = "", expiry: str = _AS_LONG_AS_KEPT) -> str
     """Bring the record to where `event` leads, which may be out of the table."""
     after = target(event)
     if after is None:
-        return "redis.call('DEL', KEYS[1], KEYS[2])"
+        return "redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])"
     store = _STORE.format(values=_LUA_VALUES, expiry=expiry)
+    beside = _FINISHED if after == target(Event.COMPLETE) else _GOES_ON
     return f"""
 local rest = string.sub(value, struct.size('{_FORMAT}') + 1)
 record.state = '{LETTERS[after]}' record.written_at_ms = now_ms
 {writes}
-{store}"""
+{store}
+{beside if expiry == _AS_LONG_AS_KEPT else ""}"""
 
 
 def _compare_and_set(
@@ -232,6 +252,7 @@ record.settled_at_ms = now_ms record.expires_at_ms = now_ms + lifetime_ms
 record.forget_at_ms = record.expires_at_ms + forget_after_ms
 redis.call('SET', KEYS[2], response, 'PX', lifetime_ms + {GRACE_MS})"""
 _RESEALED = f"redis.call('SET', KEYS[2], response, {_AS_IT_WAS})"
+_JOURNALED = "redis.call('SET', KEYS[4], journal, 'PX', math.max(1, redis.call('PTTL', KEYS[1])))"
 
 _CLAIM = f"""{_head(arguments(ClaimIfAbsent), _CLAIMS, unpacked="")}
 if not value then
@@ -242,6 +263,7 @@ if not value then
   local rest = fingerprint .. route
   {_LEASE}
   {_STORE.format(values=_LUA_VALUES, expiry=_AS_LONG_AS_KEPT)}
+  if KEYS[3] then redis.call('SET', KEYS[3], request, {_AS_LONG_AS_KEPT}) end
 end
 {_ANSWER_RECORD}"""
 
@@ -249,15 +271,57 @@ _READ = f"""{_head(arguments(Read), unpacked="")}
 if not value then return {{identity, now_ms}} end
 {_ANSWER_RECORD}"""
 
+_DETAILS = f"""{_head((), unpacked="")}
+local history = {{}}
+for _, entry in ipairs(redis.call('LRANGE', KEYS[5], 0, -1)) do
+  local forget_at_ms, at = struct.unpack('>{_IN_LUA["Q"]}', entry)
+  if forget_at_ms > now_ms then history[#history + 1] = string.sub(entry, at) end
+end
+local beside = {{false, false, false}}
+if value then
+  for at = 2, 4 do beside[at - 1] = redis.call('GET', KEYS[at]) end
+end
+return {{identity, now_ms, value, beside[1], beside[2], beside[3], history}}
+"""
+
+# The entries are kept as long as that of them that is kept longest.
+_ADD_HISTORY = f"""{_head(("entry", "keep_ms"), unpacked="")}
+local expires_ms = math.max(redis.call('PTTL', KEYS[2]), keep_ms + {GRACE_MS})
+redis.call('RPUSH', KEYS[2], struct.pack('>{_IN_LUA["Q"]}', now_ms + keep_ms) .. entry)
+redis.call('PEXPIRE', KEYS[2], expires_ms)
+return identity .. '1'
+"""
+
+# What a purge does to a history, or would do: 'h' if something of it is over; nothing if nothing is.
+_PURGE_HISTORY = f"""{_head(("act",), unpacked="")}
+local entries, kept = redis.call('LRANGE', KEYS[2], 0, -1), {{}}
+for _, entry in ipairs(entries) do
+  if struct.unpack('>{_IN_LUA["Q"]}', entry) > now_ms then kept[#kept + 1] = entry end
+end
+if #kept == #entries then return identity end
+if act == '1' then
+  local expires_ms = math.max(1, redis.call('PTTL', KEYS[2]))
+  redis.call('DEL', KEYS[2])
+  for _, entry in ipairs(kept) do redis.call('RPUSH', KEYS[2], entry) end
+  redis.call('PEXPIRE', KEYS[2], expires_ms)
+end
+return identity .. 'h'
+"""
+
 _CHANGES: dict[type[Transition[Any]], str] = {
     TakeOverIfLapsed: _compare_and_set(TakeOverIfLapsed, Event.TAKE_OVER, _NEW_CLAIM, _CLAIMS),
     ClaimIfRetryable: _compare_and_set(ClaimIfRetryable, Event.RECLAIM, _NEW_CLAIM, _CLAIMS),
     RenewIfHeld: _compare_and_set(RenewIfHeld, Event.RENEW, _LEASE),
+    KeepJournalIfHeld: _compare_and_set(KeepJournalIfHeld, Event.JOURNAL, _JOURNALED, expiry=_AS_IT_WAS),
     CompleteIfHeld: _compare_and_set(CompleteIfHeld, Event.COMPLETE, _COMPLETED),
     ReleaseIfHeld: _compare_and_set(ReleaseIfHeld, Event.RELEASE, _SETTLED),
     DiscardIfHeld: _compare_and_set(DiscardIfHeld, Event.DISCARD),
     MarkUnknownIfHeld: _compare_and_set(MarkUnknownIfHeld, Event.GIVE_UP, _SETTLED),
     MarkUnknownIfLapsed: _compare_and_set(MarkUnknownIfLapsed, Event.ABANDON, _SETTLED),
+    CompleteIfUnknown: _compare_and_set(CompleteIfUnknown, Event.RESOLVE, _COMPLETED),
+    ReleaseIfUnknown: _compare_and_set(ReleaseIfUnknown, Event.RULE_OUT, _SETTLED),
+    RevokeIfSeen: _compare_and_set(RevokeIfSeen, Event.REVOKE, _SETTLED),
+    ForgetIfSeen: _compare_and_set(ForgetIfSeen, Event.ERASE),
     ReplaceResponseIfSame: _compare_and_set(ReplaceResponseIfSame, Event.RESEAL, _RESEALED, _CLAIMS, _AS_IT_WAS),
     ForgetIfOver: _compare_and_set(ForgetIfOver, Event.FORGET),
 }
@@ -271,7 +335,7 @@ if over and {_may(Event.FORGET)} then
   return identity .. 'f'
 end
 if {_may(Event.EXPIRE)} and {_GUARDS[GUARDS[Event.EXPIRE]]} then
-  if act == '1' then redis.call('DEL', KEYS[2]) {_move(Event.EXPIRE, expiry=_AS_IT_WAS)} end
+  if act == '1' then redis.call('DEL', KEYS[2], KEYS[3], KEYS[4]) {_move(Event.EXPIRE, expiry=_AS_IT_WAS)} end
   return identity .. 'e'
 end
 if over and {_may(Event.ABANDON)} and record.lease_until_ms <= now_ms then

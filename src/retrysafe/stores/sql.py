@@ -183,7 +183,7 @@ RESPONSES = (
 # not, and no statement keeps others waiting.
 PORTION = 5_000
 
-PORTION_END = "SELECT record_id FROM records WHERE record_id > :after ORDER BY record_id LIMIT 1 OFFSET :portion - 1"
+PORTION_END = "SELECT record_id FROM records WHERE record_id > :after ORDER BY record_id LIMIT 1 OFFSET :skipped"
 
 RECORDS = (
     f"SELECT record_id, {LISTED} FROM records"
