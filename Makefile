@@ -34,8 +34,9 @@ clean: ## Remove what was built
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The group is handed over as a file, because the pip in Python 3.11 does not know dependency groups.
-$(READY): pyproject.toml
+$(READY): pyproject.toml model/tools.txt
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")' > .venv/dev.txt
 	$(BIN)/python -m pip install --quiet --no-user --editable '.[all]' --requirement .venv/dev.txt
+	$(BIN)/python -m pip install --quiet --no-user --no-deps --requirement model/tools.txt
 	touch $@

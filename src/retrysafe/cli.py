@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
@@ -246,6 +246,7 @@ def migrate(ctx: click.Context, /, *, only_print: bool, **_: Any) -> None:
 # --- records by hand ----------------------------------------------------------------------------
 
 DESK = [setting for setting in SETTINGS if setting.name in {"store", "namespace"}]
+LINE_FILE = click.Path(exists=True, dir_okay=False, allow_dash=True)
 STUCK = "stuck"
 STATES = [*(state.value for state in State), STUCK]
 
@@ -253,9 +254,9 @@ STATES = [*(state.value for state in State), STUCK]
 def _by_key(command: Any) -> Any:
     """The argument and the options that name a record."""
     for add in (
-        option("--account-file", type=click.File(lazy=True), help="Holds the account; for one that is a credential."),
+        option("--account-file", type=LINE_FILE, help="Holds the account; for one that is a credential."),
         option("--account", metavar="TEXT", help="Whose key it is, as the scope of the door gives it."),
-        click.option("--key-file", type=click.File(), help="Holds the client's key, instead of ID; - asks for it."),
+        click.option("--key-file", type=LINE_FILE, help="Holds the client's key, instead of ID; - asks for it."),
         click.argument("record", metavar="[ID]", required=False),
     ):
         command = add(command)
@@ -289,20 +290,20 @@ def desk_of(ctx: click.Context) -> Iterator[tuple[records.Desk, bytes]]:
         if given["record"] is not None:
             record_id = which.by_id(store, given["record"])
         else:
-            account = _line_of(given["account_file"], "Account") if given["account_file"] else given["account"] or ""
             key = _line_of(given["key_file"], "Idempotency-Key")
+            account = _line_of(given["account_file"], "Account") if given["account_file"] else given["account"] or ""
             record_id = which.by_key(secret, config.namespace, account, key)
         encryption = _encryption_of(config.encryption_keys)
         yield records.Desk(store, secret, encryption, config.policy_of, config.dual_control), record_id
 
 
-def _line_of(file: Any, what: str) -> str:
-    """The first line of a file; on a terminal it is asked for, and not shown."""
-    if file.isatty():
+def _line_of(path: str, what: str) -> str:
+    """The first line of a file, or the next of the standard input; on a terminal it is asked for, and not shown."""
+    if path == "-" and sys.stdin.isatty():
         prompted: str = click.prompt(what, hide_input=True, err=True)
         return prompted
-    line: str = file.readline()
-    return line.rstrip("\r\n")
+    with nullcontext(sys.stdin) if path == "-" else Path(path).open(encoding="utf-8", errors="surrogateescape") as file:
+        return file.readline().rstrip("\r\n")
 
 
 def _encryption_of(keys: str | None) -> Encryption | None:

@@ -32,7 +32,7 @@ def tables(text: str) -> Iterator[tuple[str, list[list[str]]]]:
 
 
 def unproven(text: str) -> Iterator[str]:
-    """The rows that name no test. What stands in tables of two or more kinds of words and no tests is no promise."""
+    """The rows that name no test. A table without any test explains words, and promises nothing."""
     for _, rows in tables(text):
         if any(TEST.search(" ".join(row)) for row in rows):
             yield from (" | ".join(row) for row in rows if not TEST.search(row[-1]))

@@ -6,7 +6,12 @@ import asyncio
 import getpass
 import hashlib
 import json
+import os
+import pty
 import secrets
+import subprocess
+import sys
+from contextlib import suppress
 
 import pytest
 
@@ -24,7 +29,19 @@ from retrysafe.stores.memory import MemoryStore
 from retrysafe.testing import ManualClock
 from tests.doors.connections import ask, protected
 from tests.doors.handlers import Shop, content_of, piece, start
-from tests.operate.shops import DAY_MS, NEW, NO_STEPS, claimed, command, put, requests, shown_of, store_of, url_of
+from tests.operate.shops import (
+    DAY_MS,
+    NEW,
+    NO_STEPS,
+    claimed,
+    command,
+    environment,
+    put,
+    requests,
+    shown_of,
+    store_of,
+    url_of,
+)
 
 WHY = ("--note", "asked the bank", "--actor", "ann")
 
@@ -161,6 +178,60 @@ def test_a_record_by_its_key(spelling, tmp_path):
         assert (result.exit_code, json.loads(result.stdout)["id"]) == (0, only["id"])
     another = command("keys", "show", "--key-file", f"{tmp_path}/key", "--account", "bob", "--store", url_of(tmp_path))
     assert (another.exit_code, "no such record" in another.stderr) == (1, True)
+
+
+def test_a_key_by_way_of_the_standard_input(tmp_path):
+    """One line, or two with the account in the second."""
+    requests(tmp_path, ["k-1"])
+    for given, account in ((b"k-1\n", ("--account", "alice")), (b"k-1\nalice\n", ("--account-file", "-"))):
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "retrysafe",
+                "keys",
+                "show",
+                "--key-file",
+                "-",
+                *account,
+                "--store",
+                url_of(tmp_path),
+            ],
+            input=given,
+            capture_output=True,
+            env=environment(),
+            check=True,
+            cwd=tmp_path,
+        )
+        assert b"state: completed\n" in done.stdout
+
+
+def test_a_key_on_a_terminal_is_asked_for_and_not_shown(tmp_path):
+    """Whoever looks over the shoulder, or into the scrollback, sees a prompt."""
+    requests(tmp_path, ["canary-4242"])
+    terminal, seen_by_it = pty.openpty()
+    arguments = ("keys", "show", "--key-file", "-", "--account", "alice", "--store", url_of(tmp_path))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "retrysafe", *arguments],
+        stdin=seen_by_it,
+        stdout=subprocess.PIPE,
+        stderr=seen_by_it,
+        env=environment(),
+        cwd=tmp_path,
+        start_new_session=True,
+    )
+    shown = os.read(terminal, 1_000)
+    while b"Idempotency-Key: " not in shown:
+        shown += os.read(terminal, 1_000)
+    os.write(terminal, b"canary-4242\n")
+    said, _ = process.communicate(timeout=20)
+    os.close(seen_by_it)
+    with suppress(OSError):  # a terminal that nobody writes to any more ends with an error
+        while piece := os.read(terminal, 1_000):
+            shown += piece
+    os.close(terminal)
+    assert (process.returncode, b"state: completed\n" in said) == (0, True)
+    assert b"canary" not in shown + said
 
 
 @pytest.mark.parametrize(

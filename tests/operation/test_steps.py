@@ -251,9 +251,9 @@ def test_a_later_zombie_calls_nothing(run, provider, options):
     run(lambda: zombie.step("one", provider.charge))
     late = shop.attempt()
     owner = shop.attempt()
-    for now in (zombie, late):
+    for attempt in (zombie, late):
         with pytest.raises(ClaimLost):
-            run(lambda now=now: now.step("two", provider.charge, **options))
+            run(lambda attempt=attempt: attempt.step("two", provider.charge, **options))
     run(lambda: owner.step("two", provider.charge))
     assert len(provider.calls) == 2
 

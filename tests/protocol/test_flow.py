@@ -327,8 +327,21 @@ def reread(run, state, token, response=None):
 
 
 def test_a_settlement_that_was_applied_and_whose_reply_was_lost_is_recognised():
-    """It stands under the owner's own token."""
-    assert reread(lost(Run()), State.COMPLETED, TOKEN) == Deliver("recorded")
+    """It stands under the owner's own token, as it was sent."""
+    run = Run().executing().answer(ANSWER)
+    sent = run.step.transition.response
+    run.answer(Settled.REFUSED)
+    assert reread(run, State.COMPLETED, TOKEN, sent) == Deliver("recorded")
+
+
+def test_a_late_owner_whose_unknown_record_was_resolved_sends_what_it_was_resolved_with():
+    """Resolving leaves the owner's token as it is: all clients get the record's answer all the same."""
+    run = lost(Run())
+    resolved = Answered(Response(200, (), b"found out"), whole=True, size=9, digest=b"", fate=Fate.RAN)
+    stored = seal(take_snapshot(resolved, run.head), run.step.record_id, SECRET)
+    assert reread(run, State.COMPLETED, TOKEN, stored) == effects.Authorize()
+    answer = run.answer(True).step
+    assert (answer.ending, answer.response.body) == ("claim-lost", b"found out")
 
 
 def test_an_owner_whose_claim_was_lost_sends_the_stored_outcome():
@@ -474,6 +487,7 @@ def test_the_policy_says_what_is_kept():
 # --- a handler that completes its own record ------------------------------------------------------
 
 RECORDED = Response(201, ((b"location", b"/orders/1"),), b"recorded")
+SEALED = b"as it was sealed in the transaction"
 FAILED = Answered(Response(409, (), b"no"), whole=True, size=2, digest=b"", fate=Fate.RAN)
 
 
@@ -481,7 +495,7 @@ def within(ended=ANSWER, **options):
     """Up to the look at the record, after a handler that completed it itself and ended like this."""
     run = Run(transactional=True, **options).executing()
     claim = run.step.claim
-    run.answer(effects.CompletedWithin(RECORDED, ended))
+    run.answer(effects.CompletedWithin(RECORDED, SEALED, ended))
     assert run.step == effects.Read(claim.record_id)
     return run
 
@@ -494,7 +508,7 @@ def a_record(state=State.IN_PROGRESS, token=TOKEN, response=None):
 @pytest.mark.parametrize("ended", [ANSWER, FAILED, effects.Raised(Fate.RAN), effects.Cancelled(Fate.RAN)])
 def test_what_was_committed_is_sent(ended):
     """One look and no other effect; whatever the handler did after its commit (R42)."""
-    assert within(ended).answer(a_record(State.COMPLETED)).step == Respond(RECORDED, "recorded")
+    assert within(ended).answer(a_record(State.COMPLETED, response=SEALED)).step == Respond(RECORDED, "recorded")
 
 
 @pytest.mark.parametrize(
@@ -519,11 +533,20 @@ def test_an_error_that_was_rolled_back_goes_out_as_it_is():
     assert within(FAILED).answer(a_record()).answer(True).step == Deliver("released")
 
 
+def test_a_transaction_that_was_rolled_back_and_resolved_by_somebody():
+    """The record stands completed under the owner's token, with an answer that is not the owner's."""
+    run = within()
+    other = Answered(Response(200, (), b"found out"), whole=True, size=9, digest=b"", fate=Fate.RAN)
+    stored = seal(take_snapshot(other, run.head), run.step.record_id, SECRET)
+    answer = run.answer(a_record(State.COMPLETED, response=stored)).answer(True).step
+    assert (answer.ending, answer.response.body) == ("claim-lost", b"found out")
+
+
 def test_a_commit_that_came_while_it_was_released():
     """The release waited for the row, and was refused: the second look finds the record completed."""
     run = within().answer(a_record()).answer(False)
     assert isinstance(run.step, effects.Read)
-    assert run.answer(a_record(State.COMPLETED)).step == Respond(RECORDED, "recorded")
+    assert run.answer(a_record(State.COMPLETED, response=SEALED)).step == Respond(RECORDED, "recorded")
 
 
 def test_a_transaction_that_is_open_still():
@@ -536,7 +559,7 @@ def test_a_store_that_cannot_be_asked():
     """One look more, on a connection that may have to be made anew; then it is open."""
     run = within().fail()
     assert isinstance(run.step, effects.Read)
-    assert run.answer(a_record(State.COMPLETED)).step == Respond(RECORDED, "recorded")
+    assert run.answer(a_record(State.COMPLETED, response=SEALED)).step == Respond(RECORDED, "recorded")
     assert code_of(within().fail().fail().step) == "commit-pending"
 
 
@@ -560,7 +583,7 @@ def test_a_claim_that_was_lost_before_the_commit(found, ending):
 @pytest.mark.parametrize(
     ("found", "released", "ending"),
     [
-        (a_record(State.COMPLETED), None, "recorded"),
+        (a_record(State.COMPLETED, response=SEALED), None, "recorded"),
         (a_record(), True, "released"),
         (a_record(), None, "commit-pending"),
     ],

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
-from typing import Any, TypeVar, Unpack, overload
+from typing import Any, Protocol, TypeVar, Unpack, overload
 
-from retrysafe.errors import NoOperation
+from retrysafe.errors import CallerError, NoOperation
 from retrysafe.model import Claim, Response
 from retrysafe.operation.step import StepCall, StepOptions, Steps, make_step
-from retrysafe.operation.transaction import Keeper, begin_completion
 from retrysafe.protocol import key
 from retrysafe.protocol.effects import CompletedWithin, Ended, Execute, Fate, Outcome
 from retrysafe.protocol.flow import Terms
@@ -20,6 +19,18 @@ T = TypeVar("T")
 MakeSteps = Callable[[Claim, Terms], Steps]
 
 
+class Keeper(Protocol):
+    """Completes the records of a door's operations: `retrysafe.operation.transaction.StoreKeeper`.
+
+    Only its promise is here, so that a handler's imports bring in no store.
+    """
+
+    def complete(  # noqa: PLR0913, PLR0917 - an operation's own attributes, and what its handler gives
+        self, operation: Operation, execute: Execute, secret: bytes, connection: Any, response: R, status: int
+    ) -> Awaitable[R]:
+        """Complete the record of an operation; see `Operation.complete_within`."""
+
+
 class Operation:
     """The operation that the running handler carries out.
 
@@ -27,7 +38,7 @@ class Operation:
         key: the idempotency key as the client means it, without quotes. Treat it like personal data.
         scope: the account that the key belongs to.
         attempt: 1 for the first execution; higher after a release or a takeover.
-        recorded: the answer that `complete_within` recorded; None if it was not called.
+        recorded: the answer that `complete_within` recorded, and the same sealed; None if it was not called.
     """
 
     __slots__ = (
@@ -38,7 +49,7 @@ class Operation:
         self.key = execute.key.text
         self.scope = execute.scope
         self.attempt = execute.claim.attempt
-        self.recorded: Response | None = None
+        self.recorded: tuple[Response, bytes] | None = None
         self._execute = execute
         self._keeper = keeper
         self._terms = terms
@@ -143,7 +154,9 @@ class Operation:
             ClaimLost: the claim does not hold any more. Let it raise, so that the transaction is rolled back.
             CallerError: the connection, its transaction, the store or the response cannot be used for this.
         """
-        return begin_completion(self, self._keeper, self._execute, self._terms.secret, connection, response, status)
+        if self._keeper is None:
+            raise CallerError("complete_within works behind a door of the application; what runs this handler has none")
+        return self._keeper.complete(self, self._execute, self._terms.secret, connection, response, status)
 
     def no_effect(self) -> None:
         """State that this attempt changed nothing: its answer is not recorded, and a retry runs again.
@@ -162,7 +175,7 @@ class Operation:
 
     def outcome(self, ended: Ended) -> Outcome:
         """For doors: what an end of the handler means, by what was recorded before."""
-        return ended if self.recorded is None else CompletedWithin(self.recorded, ended)
+        return ended if self.recorded is None else CompletedWithin(*self.recorded, ended)
 
     @property
     def fate(self) -> Fate:

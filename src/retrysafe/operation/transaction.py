@@ -25,27 +25,6 @@ from retrysafe.stores.lanes import finished
 R = TypeVar("R")
 
 
-class Recording(Protocol):
-    """An operation, as it is told what was recorded."""
-
-    recorded: Response | None
-
-
-@dataclass(frozen=True, slots=True)
-class Keeper:
-    """What the operations of one door need to complete their own records.
-
-    Attributes:
-        store: of the records.
-        stop_renewing: ends the renewal of a claim; may be called on any thread.
-        encryption: of stored responses; None keeps them as they are.
-    """
-
-    store: Store
-    stop_renewing: Callable[[Execute], None]
-    encryption: Encryption | None = None
-
-
 class Completed(Generic[R]):
     """A completion that is done already; may be awaited or not."""
 
@@ -59,45 +38,56 @@ class Completed(Generic[R]):
         return self.response
 
 
-def begin_completion(  # noqa: PLR0913, PLR0917 - an operation's own attributes, and what its handler gives
-    operation: Recording,
-    keeper: Keeper | None,
-    execute: Execute,
-    secret: bytes,
-    connection: Any,
-    response: R,
-    status: int,
-) -> Awaitable[R]:
-    """Complete the record of an operation on a connection: at once if that is blocking, else when it is awaited.
+class Recording(Protocol):
+    """An operation, as it is told what was recorded."""
 
-    Args:
-        operation: told what is recorded.
-        keeper: of the door; None if that has none.
-        execute: what the operation was begun with.
-        secret: that keys are digested with.
-        connection: of the application.
-        response: what the handler has for an answer.
-        status: if that is data.
+    recorded: tuple[Response, bytes] | None
 
-    Raises:
-        CallerError: any of them cannot be used for this.
-        ClaimLost: the claim does not hold any more.
+
+@dataclass(frozen=True, slots=True)
+class StoreKeeper:
+    """Completes the records of one door's operations.
+
+    Attributes:
+        store: of the records.
+        stop_renewing: ends the renewal of a claim; may be called on any thread.
+        encryption: of stored responses; None keeps them as they are.
     """
-    if keeper is None or not isinstance(keeper.store, CompletesWithin):
-        raise CallerError(
-            f"complete_within needs the records in the application's own database, and they are in "
-            f"{'no store of this door' if keeper is None else keeper.store.name}: "
-            "name that database in store= (postgresql://, mysql:// or sqlite:///)"
-        )
-    completion = keeper.store.completion()
-    reached = reach(connection)
-    withheld = frozenset({execute.policy.replay_field, UNRECORDED_STATUS[0]})
-    recorded = response_of(response, status, withheld)
-    work = _complete(_Work(keeper, execute, secret, completion, reached), recorded, operation)
-    if not reached.blocking:
-        return _after(work, response)
-    finished(work)
-    return Completed(response)
+
+    store: Store
+    stop_renewing: Callable[[Execute], None]
+    encryption: Encryption | None = None
+
+    def complete(  # noqa: PLR0913, PLR0917 - an operation's own attributes, and what its handler gives
+        self, operation: Recording, execute: Execute, secret: bytes, connection: Any, response: R, status: int
+    ) -> Awaitable[R]:
+        """Complete the record of an operation on a connection: at once if that is blocking, else when it is awaited.
+
+        Args:
+            operation: told what is recorded.
+            execute: what the operation was begun with.
+            secret: that keys are digested with.
+            connection: of the application.
+            response: what the handler has for an answer.
+            status: if that is data.
+
+        Raises:
+            CallerError: any of them cannot be used for this.
+            ClaimLost: the claim does not hold any more.
+        """
+        if not isinstance(self.store, CompletesWithin):
+            raise CallerError(
+                "complete_within needs the records in the application's own database, and they are in "
+                f"{self.store.name}: name that database in store= (postgresql://, mysql:// or sqlite:///)"
+            )
+        reached = reach(connection)
+        withheld = frozenset({execute.policy.replay_field, UNRECORDED_STATUS[0]})
+        recorded = response_of(response, status, withheld)
+        work = _complete(_Work(self, execute, secret, self.store.completion(), reached), recorded, operation)
+        if not reached.blocking:
+            return _after(work, response)
+        finished(work)
+        return Completed(response)
 
 
 async def _after(work: Awaitable[None], response: R) -> R:
@@ -107,7 +97,7 @@ async def _after(work: Awaitable[None], response: R) -> R:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    keeper: Keeper
+    keeper: StoreKeeper
     execute: Execute
     secret: bytes
     completion: Completion
@@ -126,9 +116,11 @@ async def _complete(work: _Work, recorded: Response, operation: Recording) -> No
             f"complete_within was given a connection to {work.reached.engine}, and the records are in {name}: nothing "
             "could be committed together. Put both into one database"
         )
-    values = _values(work, recorded)
+    sealed = _sealed(work, recorded)
+    values = _values(work, sealed)
     work.keeper.stop_renewing(work.execute)  # or it would wait for the row that is locked from here on
-    before, operation.recorded = operation.recorded, recorded  # at once: who is stopped in the middle may have done it
+    before, kept = operation.recorded, (recorded, sealed)
+    operation.recorded = kept  # at once: who is stopped in the middle may have done it
     try:
         for statement in work.completion.before:
             await work.reached.change(statement, values)
@@ -137,7 +129,7 @@ async def _complete(work: _Work, recorded: Response, operation: Recording) -> No
         if hasattr(error, "hide_parameters"):
             error.hide_parameters = True  # SQLAlchemy's text would have the answer in it
         if (said := _not_ours(error)) is None:
-            operation.recorded = before or recorded  # whatever becomes of the transaction, this was not done in it
+            operation.recorded = before or kept  # whatever becomes of the transaction, this was not done in it
             raise
         operation.recorded = before
         raise CallerError(
@@ -149,18 +141,23 @@ async def _complete(work: _Work, recorded: Response, operation: Recording) -> No
         raise await _reason(work, values)
 
 
-def _values(work: _Work, recorded: Response) -> Values:
+def _sealed(work: _Work, recorded: Response) -> bytes:
     execute = work.execute
-    policy, claim, body = execute.policy, execute.claim, recorded.body
+    policy, body = execute.policy, recorded.body
     whole = len(body) <= policy.response_bytes_max
     kept = recorded if whole else Response(recorded.status, recorded.headers)
     digest = b"" if whole else hashlib.sha256(body).digest()
     answered = Answered(kept, whole=whole, size=len(body), digest=digest, fate=Fate.RAN)
     snapshot = take_snapshot(answered, execute.request.head, policy)
+    return seal(snapshot, execute.claim.record_id, work.secret, work.keeper.encryption)
+
+
+def _values(work: _Work, sealed: bytes) -> Values:
+    policy, claim = work.execute.policy, work.execute.claim
     return {
         "record_id": claim.record_id,
         "token": claim.token,
-        "response": seal(snapshot, claim.record_id, work.secret, work.keeper.encryption),
+        "response": sealed,
         "lifetime_ms": policy.keep_ms,
         "forget_after_ms": policy.tombstone_ms,
         "now_ms": work.completion.now_ms(),

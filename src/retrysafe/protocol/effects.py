@@ -658,10 +658,12 @@ class CompletedWithin:
 
     Attributes:
         response: what it recorded.
+        stored: the same, sealed.
         ended: how it ended.
     """
 
     response: Response
+    stored: bytes
     ended: Ended
 
 

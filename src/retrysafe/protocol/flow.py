@@ -341,19 +341,19 @@ def _record(claim: Claim, outcome: Ended, request: Request, terms: Terms) -> Flo
     except Exception:  # noqa: BLE001 - a hook of the user's failed after the effect: keep the answer, never run again
         verdict, misjudged = Verdict.RECORD, True
     answered, substitute = _answer_of(outcome, verdict, terms)
-    stored = b""
+    stored: bytes | None = None
     if verdict is Verdict.RECORD:
         # A problem document of ours has nothing in it that a policy could want to be left out.
         snapshot = take_snapshot(answered, request.head, *(() if substitute else (policy,)))
         stored = seal(snapshot, claim.record_id, terms.secret, terms.encryption)
-    settlement, event, ending = _settlement(claim, verdict, stored, policy)
+    settlement, event, ending = _settlement(claim, verdict, stored or b"", policy)
     if misjudged:
         ending = Ending.MISJUDGED
     elif verdict is Verdict.RECORD and policy.transactional and answered.response.status < 400:
         ending = Ending.RECORDED_OUTSIDE  # a success, and not committed with its record
     settled: Settled | Respond = yield from perform(effects.Settle(settlement, policy.lease_ms))
     if settled is Settled.REFUSED:
-        settled = yield from _look_again(claim, states.target(event), request.head, terms)
+        settled = yield from _look_again(claim, _Intent(states.target(event), stored), request.head, terms)
     if isinstance(settled, Respond):
         return BreakOff(Ending.CLAIM_LOST) if isinstance(outcome, effects.Broken) else settled
     if isinstance(outcome, effects.Broken):
@@ -416,7 +416,15 @@ def _failure(verdict: Verdict) -> Problem:
             assert_never(verdict)
 
 
-def _look_again(claim: Claim, intended: State | None, head: Head, terms: Terms) -> Flow[Settled | Respond]:
+@value
+class _Intent:
+    """How a claim's record is to stand: in this state, or not at all, and with this stored response."""
+
+    state: State | None
+    stored: bytes | None
+
+
+def _look_again(claim: Claim, intent: _Intent, head: Head, terms: Terms) -> Flow[Settled | Respond]:
     """The store refused the settlement: it was done before, or the claim was lost and its record is to be sent.
 
     A settlement whose reply was lost is refused when it is repeated; then the record stands as intended
@@ -426,20 +434,24 @@ def _look_again(claim: Claim, intended: State | None, head: Head, terms: Terms) 
         found: Found | None = yield from perform(effects.Read(claim.record_id))
     except StoreError:
         return Settled.OPEN
-    return (yield from _settled_in(found, claim, intended, head, terms))
+    return (yield from _settled_in(found, claim, intent, head, terms))
 
 
 def _settled_in(
-    found: Found | None, claim: Claim, intended: State | None, head: Head, terms: Terms
+    found: Found | None, claim: Claim, intent: _Intent, head: Head, terms: Terms
 ) -> Flow[Settled | Respond]:
-    """Whether the record stands as this claim intended it; if not, what to send instead."""
+    """Whether the record stands as this claim intended it; if not, what to send instead.
+
+    The token alone does not say: who resolves an unknown record leaves it as it is, and may have another answer.
+    """
     if found is None:
-        return Settled.DONE if intended is None else _refuse(decision.OUTCOME_UNKNOWN, terms, Ending.CLAIM_LOST)
-    if found.record.token == claim.token and found.record.state is intended:
+        return Settled.DONE if intent.state is None else _refuse(decision.OUTCOME_UNKNOWN, terms, Ending.CLAIM_LOST)
+    record = found.record
+    if (record.token, record.state, record.response) == (claim.token, intent.state, intent.stored):
         return Settled.DONE
-    if found.record.state is State.COMPLETED:  # by another, whose caller may have been let in where this one is not
-        stored = yield from _replay(claim.record_id, found.record, head, terms)
-        return Respond(stored.response, Ending.CLAIM_LOST)
+    if record.state is State.COMPLETED:  # by another, whose caller may have been let in where this one is not
+        replayed = yield from _replay(claim.record_id, record, head, terms)
+        return Respond(replayed.response, Ending.CLAIM_LOST)
     return _refuse(decision.OUTCOME_UNKNOWN, terms, Ending.CLAIM_LOST)
 
 
@@ -464,7 +476,8 @@ def _learn(claim: Claim, outcome: effects.CompletedWithin, request: Request, ter
             found = yield from _read(claim.record_id)
     except StoreError:  # its row is locked, or the store is away: the record will say it in time
         return _instead(outcome.ended, _refuse(refusals.COMMIT_PENDING, terms))
-    settled = yield from _settled_in(found, claim, State.COMPLETED, request.head, terms)
+    intent = _Intent(State.COMPLETED, outcome.stored)
+    settled = yield from _settled_in(found, claim, intent, request.head, terms)
     if isinstance(settled, Respond):
         return _instead(outcome.ended, settled)
     return _instead(outcome.ended, Respond(outcome.response, Ending.RECORDED))

@@ -16,7 +16,7 @@ from retrysafe.observe import LogObserver, Observer, StoreFailed
 from retrysafe.operation.handle import begin, begin_without
 from retrysafe.operation.notebook import Notebook
 from retrysafe.operation.recovery import Means, Reconcile, Report
-from retrysafe.operation.transaction import Keeper
+from retrysafe.operation.transaction import StoreKeeper
 from retrysafe.protocol.duration import Duration
 from retrysafe.protocol.effects import Flow
 from retrysafe.protocol.flow import Answer, Terms, protect, refuse_unready
@@ -118,7 +118,7 @@ class IdempotencyMiddleware:
         self._begin = partial(
             begin,
             make_steps=partial(Notebook, self._store, self._observer),
-            keeper=Keeper(self._store, self._driver.renewals.stop, self._encryption),
+            keeper=StoreKeeper(self._store, self._driver.renewals.stop, self._encryption),
         )
         self._reauthenticate = reauthenticate
         self._reconcile = reconcile

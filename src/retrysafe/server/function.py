@@ -29,7 +29,7 @@ from retrysafe.model import Request, Response
 from retrysafe.observe import LogObserver, Observer
 from retrysafe.operation.handle import Begin, Operation, begin
 from retrysafe.operation.notebook import Notebook
-from retrysafe.operation.transaction import Keeper
+from retrysafe.operation.transaction import StoreKeeper
 from retrysafe.protocol import effects, flow
 from retrysafe.protocol.effects import Answered, Ended, Execute, Fate, Outcome
 from retrysafe.protocol.flow import Ending, Terms, protect
@@ -155,7 +155,7 @@ class _Engine:
 
     def begin(self, renewals: Renewing) -> Begin:
         """What makes the operations of one colour."""
-        keeper = Keeper(self._store, renewals.stop, self._encryption)
+        keeper = StoreKeeper(self._store, renewals.stop, self._encryption)
         return functools.partial(
             begin, make_steps=functools.partial(Notebook, self._store, self._observer), keeper=keeper
         )
@@ -250,7 +250,7 @@ class _Once:
             ended = self._door.results.returned(result, operation.fate)
             self._done = (result,)
         else:
-            ended = Answered(operation.recorded, whole=True, size=0, digest=b"", fate=operation.fate)
+            ended = Answered(operation.recorded[0], whole=True, size=0, digest=b"", fate=operation.fate)
         return operation.outcome(ended)
 
     def outcome_of_error(self, error: BaseException, operation: Operation) -> Outcome:

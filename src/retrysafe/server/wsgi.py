@@ -15,7 +15,7 @@ from retrysafe.errors import StoreError
 from retrysafe.observe import LogObserver, Observer, StoreFailed
 from retrysafe.operation.handle import begin, begin_without
 from retrysafe.operation.notebook import Notebook
-from retrysafe.operation.transaction import Keeper
+from retrysafe.operation.transaction import StoreKeeper
 from retrysafe.protocol.flow import Terms, protect, refuse_unready
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.snapshot import Encryption
@@ -88,7 +88,7 @@ class IdempotencyMiddleware:
         self._begin = partial(
             begin,
             make_steps=partial(Notebook, self._store, self._observer),
-            keeper=Keeper(self._store, self._driver.renewals.stop, self._encryption),
+            keeper=StoreKeeper(self._store, self._driver.renewals.stop, self._encryption),
         )
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
