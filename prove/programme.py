@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import PIPE, STDOUT
 
+from model import checks, tlc
 from prove.kill import proof
 from prove.kill.modes import PROVED, Mode
 from prove.kill.orders import Action
 from prove.kill.places import PLACES
 from prove.show import Told
 from prove.violated import Violated
+from retrysafe.lab import evidence
+from retrysafe.lab.simulate.__main__ import replay_command
+from retrysafe.lab.simulate.explore import run_seed
 
 ROOT = Path(__file__).parents[1]
 _LINES_KEPT = 60
+_SCHEDULES = 500
+_IMAGES, _IMAGES_QUICK = 10_000, 300
+_CHECKS = (*checks.HOLD, *checks.REFUTED, *checks.LIMITS, *checks.CAUGHT_TOO, *checks.LARGE)
+_LEAVING = ("tests/drive/test_every_await.py", "tests/drive/test_cancellation.py", "tests/doors/test_every_byte.py")
+_APART = (  # what is a proof of its own here
+    "tests/stores", "tests/protocol", "tests/prove", "tests/model", "tests/lab/test_simulator.py"
+)  # fmt: skip
 _PERCENT = re.compile(r"\[ *(\d+)%\]$")
 
 
@@ -92,13 +105,15 @@ def _killing(store: str, action: Action) -> Callable[[Run], Done]:
     return run
 
 
-def _testing(*tests: str) -> Callable[[Run], Done]:
-    """The tests under these paths with more examples for each property; the count is the examples of one."""
+def _testing(*tests: str, whole: bool = True) -> Callable[[Run], Done]:
+    """The tests under these paths; the count is the examples of each property, if they are to be the whole of it."""
 
     def run(order: Run) -> Done:
         command = [sys.executable, "-m", "pytest", "-v", "-o", "faulthandler_timeout=7200"]
         command += [f"--hypothesis-seed={order.seed}", *tests]
-        variables = {"RETRYSAFE_PROVE": "1", "RETRYSAFE_EXAMPLES": str(order.count), "PYTHONPATH": "src"}
+        variables = {"PYTHONPATH": "src"}
+        if whole:
+            variables |= {"RETRYSAFE_PROVE": "1", "RETRYSAFE_EXAMPLES": str(order.count)}
         last, shown = [""], 0
         with subprocess.Popen(
             command, cwd=ROOT, env={**os.environ, **variables}, stdout=PIPE, stderr=STDOUT, text=True
@@ -116,6 +131,60 @@ def _testing(*tests: str) -> Callable[[Run], Done]:
         return Done(order.count, last[-1].strip("= "))
 
     return run
+
+
+def _simulating(order: Run) -> Done:
+    """Schedules of every mode in turn, on every core."""
+    modes = list(evidence.Mode)
+    chunks = [
+        (mode, order.seed + first, min(_SCHEDULES, each - first))
+        for mode, each in zip(modes, _shares(order.count, len(modes)), strict=True)
+        for first in range(0, each, _SCHEDULES)
+    ]
+    with ProcessPoolExecutor(os.cpu_count()) as cores:
+        for asked in as_completed([cores.submit(_simulated, *chunk) for chunk in chunks]):
+            number, sentences, replay = asked.result()
+            if sentences:
+                cores.shutdown(wait=False, cancel_futures=True)
+                raise Violated(sentences, shlex.split(replay))
+            order.told(number)
+    return Done(order.count, f"{len(modes)} modes, from seed {order.seed}")
+
+
+def _shares(count: int, among: int) -> list[int]:
+    return [count // among + (number < count % among) for number in range(among)]
+
+
+def _simulated(mode: evidence.Mode, first: int, number: int) -> tuple[int, list[str], str]:
+    """So many runs, in a process of their own: how many, what the first bad one violated, and what shows it again."""
+    for seed in range(first, first + number):
+        if violations := run_seed(seed, mode).violations:
+            return number, [str(violation) for violation in violations], replay_command(mode, seed)
+    return number, [], ""
+
+
+def _checking(order: Run) -> Done:
+    """The checks of the model: those that are over in seconds first."""
+    states = 0
+    for check in _CHECKS[: order.count]:
+        is_large = check in checks.LARGE
+        verdict = tlc.run(check, os.cpu_count() or 1 if is_large else 1)
+        if not verdict.is_as_claimed:
+            large = ["--large"] if is_large else []
+            found = f"{check.name}: {verdict.violated or 'nothing'} is violated"
+            raise Violated([found, verdict.output], ["python", "-m", "model", *large])
+        states += verdict.states
+        order.told(1)
+    return Done(order.count, f"{states:,} states")
+
+
+def _cutting(order: Run) -> Done:
+    """Power cuts: ten thousand images, or the three hundred of `make test` where fewer are wanted."""
+    path = "tests/stores/test_power_cuts.py"
+    if order.count >= _IMAGES:
+        return _testing(path)(order)
+    done = _testing(path, whole=False)(order)
+    return replace(done, count=_IMAGES_QUICK)
 
 
 def _proofs() -> tuple[Proof, ...]:
@@ -151,17 +220,37 @@ def _proofs() -> tuple[Proof, ...]:
         if store != "sqlite"
     ]
     tests = [
+        Proof("power", "SQLite when the power is cut", "images of a disk", _IMAGES, _cutting),
+        Proof(
+            "leaving",
+            "requests that are cancelled at every await, and clients that leave at every byte",
+            "examples of each",
+            5_000,
+            _testing(*_LEAVING),
+        ),
         Proof(
             "stores",
             "the contract of a store, and each store against the one in memory, at random",
             "examples of each",
             5_000,
-            _testing("tests/stores"),
+            _testing("tests/stores", "--ignore=tests/stores/test_power_cuts.py"),
         ),
         Proof("properties", "every property of the protocol", "examples of each", 5_000, _testing("tests/protocol")),
+        Proof(
+            "tests",
+            "all other tests, with more of everything",
+            "examples of each",
+            5_000,
+            _testing("tests", *(f"--ignore={path}" for path in (*_APART, *_LEAVING))),
+        ),
     ]
-    return (*kills, *stops, *stores, *tests)
+    return (_MODEL, _SIMULATOR, *kills, *stops, *stores, *tests)
 
+
+_MODEL = Proof("model", "the protocol in TLA+: every state within bounds", "checks", len(_CHECKS), _checking)
+_SIMULATOR = Proof(
+    "simulate", "the whole of it in one simulated world, from seeds", "schedules", 1_000_000, _simulating
+)
 
 PROOFS = {one.name: one for one in _proofs()}
 MODES = PROVED
