@@ -171,7 +171,7 @@ async def _step(around: Surroundings, wish: Wish, name: str) -> Any:
     number = await operation().step(
         name, call, input={"key": wish.key}, if_interrupted="resend", downstream_window="1h"
     )
-    around.ledger.write(StepKept(time.monotonic_ns(), wish.scope, wish.key, name))
+    around.ledger.write(StepKept(time.monotonic_ns(), wish.scope, wish.key, name, operation().attempt))
     return number
 
 

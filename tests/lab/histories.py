@@ -229,9 +229,6 @@ BAD: Sequence[tuple[str, str, Evidence]] = [
     ("I11", "another content in another attempt", case(sent(1, input="x"), sent(2, input="y", applied=False), **STEPS)),
     ("I11", "done again after its result was kept", case(
         sent(1), StepKept(2 * S, "s", "k", "charge"), sent(3, applied=False), **STEPS)),
-    ("I11", "sent again by somebody who was paused only afterwards", case(
-        sent(1), StepKept(2 * S, "s", "k", "charge"), fault(2.5, Kind.PAUSE, "n1", 2.8),
-        sent(3, node="n1", applied=False), **STEPS)),
     # --- the rest
     ("I12", "a replay to a caller that may not see it", case(*FIRST, again(2, 3, 4, authorized=False))),
     ("I13", "tasks were left", case(Gauge("tasks", 3, 4))),
@@ -315,9 +312,6 @@ GOOD: Sequence[tuple[str, Evidence]] = [
     ("two steps with keys of their own", case(sent(1), sent(2, "mail", "d"), **STEPS)),
     ("sent again at the very moment in which the result was kept", case(
         sent(1), StepKept(2 * S, "s", "k", "charge"), sent(2, applied=False), **STEPS)),
-    ("sent again by an owner that was paused before the call, while the next one kept its result", case(
-        fault(0.5, Kind.PAUSE, "n1", 3), sent(1, node="n2"), StepKept(2 * S, "s", "k", "charge"),
-        sent(3, node="n1", applied=False), **STEPS)),
     ("everything was given back", case(Gauge("tasks", 3, 3), Gauge("connections", 0, 10, allowed=10))),
     ("no secret", case(Text("log", "POST with a key"), secrets=("hunter2",))),
     ("the same seed gave the same run", case(Replayed("7", "aa"), Replayed("7", "aa"), Replayed("8", "bb"))),

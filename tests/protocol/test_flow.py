@@ -257,14 +257,27 @@ def test_a_lost_race_looks_again(state):
     run = Run().claiming().found(state, lease_until_ms=1_000)
     if state is State.RETRYABLE:
         run.remembered()
-    assert isinstance(run.answer(False).step, effects.ClaimIfAbsent)
+    assert isinstance(run.answer(False).step, effects.Read if state is State.RETRYABLE else effects.ClaimIfAbsent)
+    if state is State.RETRYABLE:
+        assert isinstance(run.answer(None).step, effects.ClaimIfAbsent)
+
+
+@pytest.mark.parametrize("state", [State.RETRYABLE, State.IN_PROGRESS])
+def test_a_claim_that_was_sent_twice_recognises_itself(state):
+    """A library heard only the second answer. The next claim must not be the one that is taken back: it deletes."""
+    run = Run(recovery="rerun").claiming().found(state, lease_until_ms=1_000).remembered().answer(False)
+    assert isinstance(run.step, effects.Read)
+    record = Record(State.IN_PROGRESS, TOKEN, 2, b"\1", 0, 0, 9, None, None, 0, None)
+    step = run.answer(Found(record, now_ms=1)).step
+    assert isinstance(step, effects.Execute)
+    assert step.claim == Claim(step.claim.record_id, TOKEN, 2)
 
 
 def test_a_record_that_is_fought_over_is_given_up_in_the_end():
     """Every loop has an end: the client asks again."""
     run = Run().claiming()
     for _ in range(flow.CLAIM_ROUNDS_MAX):
-        run.found(State.RETRYABLE).remembered().answer(False)
+        run.found(State.RETRYABLE).remembered().answer(False).answer(None)
     assert code_of(run.step) == "in-progress"
 
 
@@ -447,7 +460,7 @@ def test_waiting_does_not_use_up_the_rounds():
     """A record that is fought over by many who wait is not given up early."""
     run = Run(in_flight="wait").claiming()
     for _ in range(3 * flow.CLAIM_ROUNDS_MAX):
-        run.found(State.RETRYABLE).remembered().answer(False)  # somebody else was quicker
+        run.found(State.RETRYABLE).remembered().answer(False).answer(None)  # somebody else was quicker
         assert isinstance(run.step, effects.ClaimIfAbsent)
         run.found().answer(waited(effects.WaitEnd.CHANGED))
     assert isinstance(run.step, effects.ClaimIfAbsent)

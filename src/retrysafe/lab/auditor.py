@@ -27,7 +27,6 @@ from retrysafe.lab.evidence import (
     Fault,
     Kind,
     Mode,
-    StepKept,
     Stored,
     Write,
     read_lines,
@@ -230,11 +229,15 @@ def _writes(evidence: Evidence) -> Iterator[Violation]:
                 yield Violation("I7", f"{write.action} by an owner before changed {named(write)}", (holder, write))
             yield from _unknown(write, entered_ns, evidence)
             if write.action in _CLAIMS or write.action == "RENEW":
-                lapses_ns = write.at_ns + evidence.rules.lease_ms * NS
+                lapses_ns = write.at_ns + _lease_ms(write, evidence) * NS
             if write.after == "unknown" and write.before != "unknown":
                 entered_ns = lapses_ns if write.action == "ABANDON" else write.at_ns
             if write.after is None:
                 holder, held = None, set()  # a claim that was taken back may still arrive once more
+
+
+def _lease_ms(write: Write, evidence: Evidence) -> int:
+    return evidence.rules.lease_ms if write.lease_ms is None else write.lease_ms
 
 
 def _token(write: Write) -> str:
@@ -282,8 +285,10 @@ def _judge_takeover(sign: Write, write: Write, running: Execution | None, eviden
     window = [fault for fault in evidence.faults if _touches(fault, sign.at_ns, write.at_ns)]
     if any(fault.kind is Kind.FAILOVER for fault in window):
         return
-    if write.at_ns - sign.at_ns < (rules.lease_ms - 1) * NS:  # the store counts whole milliseconds
+    if write.at_ns - sign.at_ns < (_lease_ms(sign, evidence) - 1) * NS:  # the store counts whole milliseconds
         yield Violation("I8", f"{named(write)} was taken from its owner before its lease was over", (sign, write))
+        return
+    if rules.mode is Mode.TRANSACTIONAL:  # whose owner does not renew while its transaction is open
         return
     if running is None or not running.began_ns <= write.at_ns - rules.lease_ms * NS:
         return
@@ -353,25 +358,17 @@ def _steps(evidence: Evidence) -> Iterator[Violation]:
         if (owner.scope, owner.key, owner.step) != (effect.scope, effect.key, effect.step):
             yield Violation("I11", "two different steps were sent with one key", (owner, effect))
     for sent in calls.values():
-        for what in ("child_key", "input"):
+        for what in ("child_key",) if losses(evidence) else ("child_key", "input"):
             if len({getattr(effect, what) for effect in sent}) > 1:
                 yield Violation("I11", f"step {sent[0].step!r} of {named(sent[0])} changed its {what}", tuple(sent))
+    if losses(evidence):
+        return
     for kept in evidence.kept:
-        later = [e for e in calls[kept.scope, kept.key, kept.step] if e.at_ns > kept.at_ns]
-        again = [effect for effect in later if effect.applied or not _stood_still(effect, kept, evidence)]
-        if again and not losses(evidence):
+        # An earlier attempt may have been stopped with the call on its lips; the other side knows it by its key.
+        sent = calls[kept.scope, kept.key, kept.step]
+        again = [effect for effect in sent if effect.at_ns > kept.at_ns and effect.attempt >= kept.attempt]
+        if again:
             yield Violation("I11", f"step {kept.step!r} of {named(kept)} was done again", (kept, *again))
-
-
-def _stood_still(effect: Effect, kept: StepKept, evidence: Evidence) -> bool:
-    """Whether the sender was paused when the result was kept: it was about to send, and nothing can hold it back."""
-    return any(
-        fault.kind is Kind.PAUSE
-        and fault.node == effect.node
-        and fault.at_ns <= kept.at_ns
-        and (fault.until_ns is None or kept.at_ns <= fault.until_ns)
-        for fault in evidence.faults
-    )
 
 
 # --- the run as a whole ---------------------------------------------------------------------------

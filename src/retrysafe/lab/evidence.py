@@ -76,7 +76,8 @@ class Call:
         node: where it was sent, if the client knows.
         returned_ns: when its answer was whole; None if none came.
         status: of the answer; None if none came.
-        code: of the problem document, if retrysafe answered with one; empty for an answer of the handler.
+        code: of the problem document, if retrysafe answered with one; empty for an answer of the handler. A failure
+            that is not final, because it says `retryable`, is `handler-failed-retryable`.
         body, headers: digests of the answer: its content, and the stored fields.
         replayed: the answer was marked as a replay.
         unrecorded: the answer said that it could not be recorded.
@@ -133,12 +134,13 @@ class Effect:
 
 @value
 class StepKept:
-    """A handler learnt that the result of a step is durable."""
+    """A handler learnt that the result of a step is durable, in this attempt."""
 
     at_ns: int
     scope: str
     key: str
     step: str
+    attempt: int = 1
 
 
 @value
@@ -167,6 +169,7 @@ class Write:
         node: that asked.
         new_token: of the claim that it makes, where `token` is the one that was seen.
         attempt: of the record afterwards.
+        lease_ms: how long the record is held from then on, where that is not the lease of the rules.
     """
 
     at_ns: int
@@ -180,6 +183,7 @@ class Write:
     node: str = ""
     new_token: str = ""
     attempt: int = 0
+    lease_ms: int | None = None
 
 
 @value

@@ -16,7 +16,7 @@ from retrysafe.lab.verdict import Violation, named
 NS = 1_000_000
 RETRYABLE = frozenset({401, 403, 405, 407, 408, 415, 421, 423, 425, 429})
 _SAYS_NOTHING = frozenset({"store-unavailable", "replay-unavailable"})
-_REACHED_NOBODY = frozenset({"store-unavailable"})
+_LEAVES_IT_OPEN = frozenset({"store-unavailable", "commit-pending", "handler-failed-retryable"})
 
 
 def is_outcome(call: Call) -> bool:
@@ -53,7 +53,9 @@ def check(evidence: Evidence, calls: Sequence[Call], births_ns: Sequence[int]) -
 
 def _one_life(evidence: Evidence, calls: Sequence[Call]) -> Iterator[Violation]:
     outcomes = [call for call in calls if is_outcome(call)]
-    if evidence.rules.mode is Mode.RERUN:  # an answer that could not be recorded binds nobody
+    if (
+        evidence.rules.mode is not Mode.MANUAL
+    ):  # it may run again, and an answer that could not be recorded binds nobody
         outcomes = [call for call in outcomes if not call.unrecorded]
     allowed = 1 + _losses_within(evidence, calls)
     values = {(call.status, call.body, call.headers): call for call in outcomes}
@@ -136,6 +138,6 @@ def _busy_until_ns(evidence: Evidence, call: Call) -> int:
             break
     if call.returned_ns is None:
         return call.invoked_ns + rules.execution_max_ms * NS + patience_ns
-    if call.unrecorded or call.code in _REACHED_NOBODY:
+    if call.unrecorded or call.code in _LEAVES_IT_OPEN:
         return call.returned_ns + patience_ns
     return call.returned_ns

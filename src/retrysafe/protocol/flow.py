@@ -268,14 +268,14 @@ def _claim_once(
             took = yield from perform(
                 effects.TakeOverIfLapsed(identity, record.token, token, policy.lease_ms, policy.unknown_retention_ms)
             )
-            return Claim(identity, token, record.attempt + 1) if took else None
+            return Claim(identity, token, record.attempt + 1) if took else (yield from _recognised(identity, token))
         case decision.Reclaim():
             if record.attempt <= history.RELEASED_ATTEMPTS_KEPT:
                 yield from _remember(identity, record, history.End.RELEASED, policy)
             took = yield from perform(
                 effects.ClaimIfRetryable(identity, record.token, token, policy.lease_ms, policy.unknown_retention_ms)
             )
-            return Claim(identity, token, record.attempt + 1) if took else None
+            return Claim(identity, token, record.attempt + 1) if took else (yield from _recognised(identity, token))
         case decision.Abandon():
             gave_up = yield from perform(
                 effects.MarkUnknownIfLapsed(identity, record.token, policy.unknown_retention_ms)
@@ -295,6 +295,18 @@ def _remember(identity: bytes, record: Record, end: history.End, policy: Policy)
     """
     with suppress(StoreError):
         yield from perform(history.adding(identity, history.attempt_of(record, end), policy))
+
+
+def _recognised(identity: bytes, token: bytes) -> Flow[Claim | None]:
+    """A claim that was refused, if it was applied before: a library may have sent it twice, and heard the second time.
+
+    It is looked for before the next look, because that is a claim under the same token, and where its answer is lost,
+    what the token holds is deleted as new.
+    """
+    found: Found | None = yield from perform(effects.Read(identity))
+    if found is None or found.record.token != token or found.record.state is not State.IN_PROGRESS:
+        return None
+    return Claim(identity, token, found.record.attempt)
 
 
 def _is_same(stored: bytes, fingerprint: bytes, request: Request, terms: Terms) -> bool:

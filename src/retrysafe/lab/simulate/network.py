@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
 
 from retrysafe.errors import StoreUnavailable
-from retrysafe.lab.evidence import Fault, Kind, Write
+from retrysafe.lab.evidence import Fault, Kind, Row, Write
 from retrysafe.lab.simulate.loop import Actor, Choices, SimulatedLoop
 from retrysafe.lab.simulate.scenario import NetworkPlan
-from retrysafe.model import Record
+from retrysafe.model import Record, State
 from retrysafe.protocol import effects
 from retrysafe.protocol.effects import Purge, Transition
 from retrysafe.protocol.states import Event
 from retrysafe.stores.contract import Pending
-from retrysafe.stores.memory import MemoryStore
+from retrysafe.stores.memory import MemoryStore, allowed
+from retrysafe.value import value
 
 T = TypeVar("T")
 
@@ -41,6 +43,23 @@ EVENTS: dict[type[Transition[Any]], Event] = {
     effects.MarkUnknownIfLapsed: Event.ABANDON,
     effects.ForgetIfOver: Event.FORGET,
 }
+
+
+@dataclass(eq=False)
+class Transaction:
+    """A transaction of a handler: a row of its own, and the completion of its record.
+
+    Attributes:
+        completing: the record, in it.
+        place: scope and key of the row.
+        attempt: of the handler.
+        is_open: neither committed nor rolled back.
+    """
+
+    completing: effects.CompleteIfHeld
+    place: tuple[str, str]
+    attempt: int
+    is_open: bool = True
 
 
 class Server:
@@ -64,11 +83,13 @@ class Server:
         self._loop = loop
         self._names = names
         self._remembers = remembers
-        self._past: list[tuple[float, dict[bytes, Record], dict[bytes, bytes]]] = [(float("-inf"), {}, {})]
+        self._past: list[_Past] = [_Past(float("-inf"), {}, {}, {}, ())]
         self.offset_ms = 0
         self.store = store(self.now_ms)
         self.is_away = False
         self.writes: list[Write] = []
+        self.rows: tuple[Row, ...] = ()
+        self._locks: dict[bytes, Transaction] = {}
 
     def now_ms(self) -> int:
         """The store's clock."""
@@ -89,8 +110,10 @@ class Server:
         if record_id is None:
             return self._apply_to_many(transition, node)
         before = self.records.get(record_id)
-        answer = self.store.perform(transition)
         event = EVENTS.get(type(transition))
+        if record_id in self._locks and event is not None and event is not Event.CLAIM:
+            raise StoreUnavailable("the record is locked")
+        answer = self.store.perform(transition)
         if event is not None:
             after = self.records.get(record_id)
             self._note(event, record_id, before, after, _asked_by(transition), node)
@@ -113,6 +136,7 @@ class Server:
         self, event: Event, record_id: bytes, before: Record | None, after: Record | None, token: bytes, node: str
     ) -> None:
         scope, key = self._names[record_id]
+        held = after is not None and before is not after and after.state is State.IN_PROGRESS
         is_claim = after is not None and (before is None or after.token != before.token)
         self.writes.append(
             Write(
@@ -127,15 +151,58 @@ class Server:
                 node=node,
                 new_token=after.token.hex() if is_claim and after is not None else "",
                 attempt=0 if after is None else after.attempt,
+                lease_ms=after.lease_until_ms - self.store._now_ms if held and after is not None else None,  # noqa: SLF001 - the store's clock
             )
         )
 
+    # --- transactions of handlers -----------------------------------------------------------------
+
+    def complete(self, transaction: Transaction) -> bool:
+        """The statement in a transaction: whether the claim holds; then the record is locked until its end."""
+        if self.is_away:
+            raise StoreUnavailable("the store is away")
+        claim = transaction.completing.claim
+        record = self.records.get(claim.record_id)
+        if claim.record_id in self._locks:
+            raise StoreUnavailable("the record is locked")
+        if record is None or not self.may_complete(record, transaction):
+            return False
+        self._locks[claim.record_id] = transaction
+        return True
+
+    def may_complete(self, record: Record, transaction: Transaction) -> bool:
+        """The condition of that statement."""
+        return allowed(record, Event.COMPLETE, transaction.completing.claim.token, self.now_ms())
+
+    def commit(self, transaction: Transaction, node: str) -> None:
+        """The row is there, and the record completed."""
+        record_id = transaction.completing.claim.record_id
+        if self.is_away or self._locks.get(record_id) is not transaction or not transaction.is_open:
+            raise StoreUnavailable("the transaction is gone")
+        del self._locks[record_id]
+        transaction.is_open = False
+        scope, key = transaction.place
+        self.rows += (Row(scope, key, transaction.attempt),)
+        self.apply(transaction.completing, node)
+
+    def roll_back(self, transaction: Transaction) -> None:
+        """As if it had never been."""
+        record_id = transaction.completing.claim.record_id
+        transaction.is_open = False
+        if self._locks.get(record_id) is transaction:
+            del self._locks[record_id]
+
+    # --- what becomes of it -----------------------------------------------------------------------
+
     def _remember(self) -> None:
-        requests = dict(self.store._requests)  # noqa: SLF001 - as above
-        self._past.append((self._loop.now_s, dict(self.records), requests))
+        store = self.store
+        self._past.append(
+            _Past(self._loop.now_s, dict(self.records), dict(store._requests), dict(store._journals), self.rows)  # noqa: SLF001 - as above
+        )
 
     def restart(self) -> None:
         """It was away and comes back, with what it had."""
+        self._locks.clear()
         self.store.close()
         self.store.open()
         self.is_away = False
@@ -143,12 +210,24 @@ class Server:
     def fail_over(self, loses_s: float, offset_ms: int) -> None:
         """Another server takes its place, which has not heard of the latest writes, and has a clock of its own."""
         heard_s = self._loop.now_s - loses_s
-        _, records, requests = [past for past in self._past if past[0] <= heard_s][-1]
+        past = [past for past in self._past if past.at_s <= heard_s][-1]
         self.offset_ms = offset_ms
-        self.store._records = dict(records)  # noqa: SLF001 - what was lost is lost
-        self.store._requests = dict(requests)  # noqa: SLF001 - as above
+        self.store._records = dict(past.records)  # noqa: SLF001 - what was lost is lost
+        self.store._requests = dict(past.requests)  # noqa: SLF001 - as above
+        self.store._journals = dict(past.journals)  # noqa: SLF001 - as above
         self.store._now_ms = 0  # noqa: SLF001 - another server's clock
+        self.rows = past.rows
+        self._locks.clear()
         self._remember()
+
+
+@value
+class _Past:
+    at_s: float
+    records: dict[bytes, Record]
+    requests: dict[bytes, bytes]
+    journals: dict[bytes, bytes]
+    rows: tuple[Row, ...]
 
 
 def _asked_by(transition: Any) -> bytes:
@@ -193,6 +272,7 @@ class Connection:
         self._choices = choices
         self.is_cut = False
         self.faults: list[Fault] = []
+        self._open: list[Transaction] = []
 
     def open(self, secret: bytes | None = None) -> bytes:
         """Agree on the secret."""
@@ -231,6 +311,64 @@ class Connection:
                 self._gives_up(future)
             else:
                 self._loop.post(self._wire, back_s, self._answer, future, answer)
+
+    # --- transactions of handlers -----------------------------------------------------------------
+
+    async def complete(self, transaction: Transaction) -> bool:
+        """Complete the record in a transaction; whether the claim holds."""
+        self._open.append(transaction)
+        return await self._ask(lambda: self._server.complete(transaction))
+
+    async def commit(self, transaction: Transaction) -> None:
+        """Commit it.
+
+        Raises:
+            StoreUnavailable: it may or may not have been committed.
+        """
+        await self._ask(lambda: self._server.commit(transaction, self._node.name))
+
+    def commit_later(self, transaction: Transaction, delay_s: float) -> None:
+        """Commit it after the handler has answered; nobody hears of it."""
+        self._loop.post(self._wire, delay_s, self._try, lambda: self._server.commit(transaction, self._node.name))
+
+    def roll_back(self, transaction: Transaction) -> None:
+        """Let it go; the server learns of it in time."""
+        latency_s = self._choices.latency_s(self._wire)
+        self._loop.post(self._wire, latency_s, self._server.roll_back, transaction)
+
+    def end(self) -> None:
+        """The worker is gone: the server rolls back what was open."""
+        for transaction in self._open:
+            if transaction.is_open:
+                self._server.roll_back(transaction)
+
+    def _ask(self, statement: Callable[[], T]) -> asyncio.Future[T]:
+        """Send a statement; its answer may get lost, but it is never sent twice."""
+        future: Pending[T] = Pending(loop=self._loop.as_loop())
+        self._loop.keep(self._node, future)
+        if self.is_cut or (self._is_bad and self._random() < self._plan.lost):
+            self._gives_up(future)
+        elif self._is_bad and self._random() < self._plan.answer_lost:
+            self._loop.post(self._wire, self._choices.latency_s(self._wire), self._try, statement)
+            self._gives_up(future)
+        else:
+            self._loop.post(self._wire, self._choices.latency_s(self._wire), self._state, statement, future)
+        return future
+
+    def _state(self, statement: Callable[[], T], future: Pending[T]) -> None:
+        back_s = self._choices.latency_s(self._wire)
+        try:
+            answer = statement()
+        except StoreUnavailable as error:
+            self._loop.post(self._wire, back_s, self._fail, future, error)
+        else:
+            self._loop.post(self._wire, back_s, self._answer, future, answer)
+
+    def _try(self, statement: Callable[[], Any]) -> None:
+        try:
+            statement()
+        except StoreUnavailable:
+            return
 
     # --- what goes wrong --------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from random import Random
+from typing import Any
 
 from retrysafe.lab.evidence import Kind, Mode, Rules, StoreClass
 from retrysafe.protocol.policy import Policy
@@ -17,6 +18,8 @@ NODES_MAX = 3
 KEYS = ("k1", "k2")
 SCOPES = ("anna", "bert")
 LIFE_S = 25.0  # of the routes whose keys grow old within a run
+WINDOW_S = 30.0  # for which a step may be sent again
+MEMORY_S = 45.0  # for which the other side of a step remembers its key
 _LIFETIME_S = 10.0
 
 
@@ -30,6 +33,10 @@ class Ends(StrEnum):
     DECLINES = "states that it did nothing"
     BUSY = "answers 429"
     UNKNOWN = "states that nobody can tell"
+    LATE = "answers before it commits"
+
+
+_EVERYWHERE = tuple(ends for ends in Ends if ends is not Ends.LATE)
 
 
 @value
@@ -130,15 +137,21 @@ class Scenario:
     interruption: Interruption | None = None
 
 
-_KNOBS = {
+_KNOBS: dict[str, dict[str, Any]] = {
     "plain": {},
     "waits": {"in_flight": "wait", "wait": "8s"},
     "ages": {"lifetime": f"{_LIFETIME_S:g}s", "tombstone": f"{LIFE_S - _LIFETIME_S:g}s", "unknown_retention": "30s"},
     "brief": {"execution_max": "4s"},
 }
+_MODES: dict[Mode, dict[str, Any]] = {
+    Mode.MANUAL: {"recovery": "manual"},
+    Mode.RERUN: {"recovery": "rerun"},
+    Mode.TRANSACTIONAL: {"transactional": True},
+    Mode.STEPS: {"recovery": "rerun"},
+}
 POLICIES: dict[tuple[Mode, str], Policy] = {
-    (mode, name): Policy(lease=f"{LEASE_S:g}s", recovery="manual" if mode is Mode.MANUAL else "rerun", **knobs)  # type: ignore[arg-type] # of many kinds
-    for mode in Mode
+    (mode, name): Policy(lease=f"{LEASE_S:g}s", **options, **knobs)
+    for mode, options in _MODES.items()
     for name, knobs in _KNOBS.items()
 }
 
@@ -162,11 +175,13 @@ def rules_of(scenario: Scenario) -> Rules:
 def drawn(mode: Mode, random: Random) -> Scenario:
     """The scenario of a seed."""
     nodes = random.choice((1, 2, 2, 2, 3))
-    policy = random.choice(("plain", "plain", "waits", "ages", "brief"))
+    aging = ("ages",) if mode in (Mode.MANUAL, Mode.RERUN) else ("plain",)
+    policy = random.choice(("plain", "plain", "waits", "brief", *aging))
     failovers = random.random() < 0.15
     span_s = random.choice((1.0, 4.0, 12.0))
     quiet_s = 60.0
-    calls = _calls(random, nodes, span_s)
+    late_ends = (Ends.LATE, Ends.RAISES_AFTER) if mode is Mode.TRANSACTIONAL else ()
+    calls = _calls(random, nodes, span_s, (*_EVERYWHERE, *late_ends))
     faults = _faults(random, nodes, span_s, failovers=failovers)
     late_s = (12.0, 20.0, 31.0, 31.0, 33.0) if policy == "ages" else ()
     late = tuple(
@@ -193,12 +208,12 @@ def _clock(random: Random, *, skewed: bool) -> tuple[float, float]:
     return random.choice((0.0, 3_600.0, 100_000.0)), random.choice((0.7, 1.0, 1.0, 1.6))
 
 
-def _calls(random: Random, nodes: int, span_s: float) -> tuple[CallPlan, ...]:
+def _calls(random: Random, nodes: int, span_s: float, all_ends: tuple[Ends, ...]) -> tuple[CallPlan, ...]:
     keys = KEYS[: random.choice((1, 1, 2))]
     scopes = SCOPES[: random.choice((1, 1, 2))]
     other = random.random() < 0.25
     closed = random.random() < 0.1
-    ends = random.choice((tuple(Ends), (Ends.ANSWERS,), (Ends.ANSWERS,), (Ends.ANSWERS, Ends.DECLINES, Ends.BUSY)))
+    ends = random.choice((all_ends, (Ends.ANSWERS,), (Ends.ANSWERS,), (Ends.ANSWERS, Ends.DECLINES, Ends.BUSY)))
     slow = random.choice((0.05, 0.5, 2.0 * LEASE_S))
     return tuple(
         CallPlan(

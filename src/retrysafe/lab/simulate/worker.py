@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from retrysafe.lab.simulate.scenario import CallPlan, Ends
 from retrysafe.model import BytesBody, Head, Headers, Request, Response
 from retrysafe.observe import Event
 from retrysafe.protocol import effects, flow
-from retrysafe.protocol.effects import Execute, Fate, Flow, Outcome
+from retrysafe.protocol.effects import Ended, Execute, Fate, Flow, Outcome
 from retrysafe.protocol.flow import Answer, Terms, protect
 from retrysafe.protocol.policy import Policy
 from retrysafe.stores.contract import Store
@@ -51,8 +52,21 @@ class Surroundings(Protocol):
     def policy(self) -> Policy:
         """Of the route."""
 
+    @property
+    def secret(self) -> bytes:
+        """That keys are digested with."""
+
     def terms(self) -> Terms:
         """Of a new request."""
+
+    def exchange(self, worker: Worker, sent: Sent) -> Exchange:
+        """A request at the door."""
+
+    def keeps(self, plan: CallPlan, step: str, attempt: int) -> None:
+        """A handler learnt that the result of a step is durable."""
+
+    def happen_once(self, effect: Effect, answer: asyncio.Future[int]) -> None:
+        """On the other side: an effect, unless it knows the key."""
 
     def number(self) -> int:
         """A number that was not given before."""
@@ -117,7 +131,8 @@ class Sent:
         )
         if self.answered is None or self.returned_ns is None:
             return base
-        response, code, unrecorded = self.answered
+        response, stated, unrecorded = self.answered
+        code = stated or _problem_code(response)
         return Call(
             base.id,
             base.scope,
@@ -127,12 +142,12 @@ class Sent:
             base.node,
             returned_ns=self.returned_ns,
             status=response.status,
-            code=code or _problem_code(response),
+            code=code,
             body=response.body.decode(),
             headers=_digest_of(response.headers),
             replayed=response.value(b"idempotent-replayed") is not None,
             unrecorded=unrecorded or response.value(b"idempotency-status") is not None,
-            canaries=() if code or _problem_code(response) else (response.body.decode().split(":")[0],),
+            canaries=() if code else (response.body.decode().split(":")[0],),
             authorized=plan.authorized,
         )
 
@@ -140,9 +155,9 @@ class Sent:
 def _problem_code(response: Response) -> str:
     if response.value(b"content-type") != b"application/problem+json":
         return ""
-    head, _, rest = response.body.partition(b'"type":')
-    url = (rest or head).split(b'"')[1]
-    return url.rsplit(b"/", 1)[-1].decode()
+    problem = json.loads(response.body)
+    final = problem["code"] != "handler-failed" or not problem["retryable"]
+    return str(problem["code"]) if final else "handler-failed-retryable"
 
 
 def _digest_of(headers: Headers) -> str:
@@ -174,7 +189,7 @@ class Worker:
             sent.task = self.world.loop.spawn(self.actor, self._serve(sent))
 
     async def _serve(self, sent: Sent) -> None:
-        exchange = self.world.parts.exchange(self, sent)
+        exchange = self.world.exchange(self, sent)
         request = request_of(sent.plan.key, sent.plan.content)
         try:
             await self.driver.run(self.world.parts.protect(request.head, self.world.terms()), exchange)
@@ -281,7 +296,11 @@ class Exchange:
         """The message that completes the response: it waits for the record."""
         self.ready = response
         answered = effects.Answered(response, whole=True, size=len(response.body), digest=b"", fate=self.fate)
-        await self._take_conclude()(answered)
+        await self._take_conclude()(self.outcome_of(answered))
+
+    def outcome_of(self, ended: Ended) -> Outcome:
+        """What an end of the handler means; more than itself in other modes."""
+        return ended
 
     async def answer(self, answer: flow.Answer) -> None:
         """Send what the flow decided."""
@@ -305,9 +324,9 @@ class Exchange:
     def overdue(self) -> None:
         """It is a handler that does not care."""
 
-    async def _conclude_early(self, outcome: Outcome) -> None:
+    async def _conclude_early(self, ended: Ended) -> None:
         if self.conclude is not None:
-            await self._take_conclude()(effects.Broken() if self.pieces_sent else outcome)
+            await self._take_conclude()(self.outcome_of(effects.Broken() if self.pieces_sent else ended))
 
     def _take_conclude(self) -> Conclude:
         conclude, self.conclude = self.conclude, None
@@ -329,14 +348,14 @@ class Parts:
         driver: drives it.
         store: makes the store's records from a clock.
         view: what a worker sees of its connection to the store.
-        exchange: a request at the door.
+        exchange: a request at the door; None is the one of the mode.
     """
 
     protect: Callable[[Head, Terms], Flow[Answer]] = protect
     driver: Callable[[Any, Any], Driver] = Driver
     store: Callable[[Callable[[], int]], MemoryStore] = MemoryStore
     view: Callable[[Connection, Worker], Store] = _as_it_is
-    exchange: Callable[[Worker, Sent], Exchange] = Exchange
+    exchange: Callable[[Worker, Sent], Exchange] | None = None
 
 
 PRODUCT = Parts()

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from random import Random
 
 from retrysafe.lab.auditor import audit
-from retrysafe.lab.evidence import Effect, Evidence, Execution, Fault, Gauge, Kind, Rules, Stored, gathered
+from retrysafe.lab.evidence import Effect, Evidence, Execution, Fault, Gauge, Kind, Rules, StepKept, Stored, gathered
+from retrysafe.lab.simulate.handlers import EXCHANGES
 from retrysafe.lab.simulate.loop import Actor, Choices, SimulatedLoop, StuckError
 from retrysafe.lab.simulate.network import Connection, Server, purge
-from retrysafe.lab.simulate.scenario import KEYS, POLICIES, SCOPES, CallPlan, FaultPlan, Scenario, rules_of
-from retrysafe.lab.simulate.worker import PRODUCT, HandlerError, Parts, Sent, Worker
+from retrysafe.lab.simulate.scenario import KEYS, MEMORY_S, POLICIES, SCOPES, CallPlan, FaultPlan, Scenario, rules_of
+from retrysafe.lab.simulate.worker import PRODUCT, Exchange, HandlerError, Parts, Sent, Worker
 from retrysafe.lab.verdict import Violation
 from retrysafe.model import Response
 from retrysafe.protocol.effects import Execute
 from retrysafe.protocol.flow import Terms
 from retrysafe.protocol.key import Key, record_id
+from retrysafe.protocol.snapshot import unseal
 from retrysafe.value import value
 
 SECRET = b"the secret of all simulations"
@@ -58,7 +61,10 @@ class World:
         self.policy = POLICIES[scenario.mode, scenario.policy]
         forgets = any(fault.kind is Kind.FAILOVER for fault in scenario.faults)
         self.server = Server(self.loop, parts.store, NAMES, remembers=forgets)
+        self.secret = SECRET
         self.effects: list[Effect] = []
+        self.kept: list[StepKept] = []
+        self._known: dict[str, tuple[float, int]] = {}  # by the other side of steps: since when, and its number
         self.sent: list[Sent] = []
         self.executions: list[Execution] = []
         self.faults: list[Fault] = []
@@ -112,6 +118,24 @@ class World:
         effect = _at(effect, self.loop.stamp_ns())
         self.effects.append(effect)
         self.loop.post(self.loop.world, self.choices.latency_s(self.loop.world), _set, done)
+
+    def exchange(self, worker: Worker, sent: Sent) -> Exchange:
+        """A request at the door."""
+        return (self.parts.exchange or EXCHANGES[self.scenario.mode])(worker, sent)
+
+    def happen_once(self, effect: Effect, answer: asyncio.Future[int]) -> None:
+        """On the other side of a step: an effect, unless it remembers the key."""
+        since_s, number = self._known.get(effect.child_key, (-MEMORY_S, 0))
+        is_known = self.loop.now_s - since_s < MEMORY_S
+        if not is_known:
+            number = self.number()
+            self._known[effect.child_key] = self.loop.now_s, number
+        self.effects.append(_at(effect, self.loop.stamp_ns(), applied=not is_known))
+        self.loop.post(self.loop.world, self.choices.latency_s(self.loop.world), _set_number, answer, number)
+
+    def keeps(self, plan: CallPlan, step: str, attempt: int) -> None:
+        """A handler learnt that the result of a step is durable."""
+        self.kept.append(StepKept(self.loop.stamp_ns(), plan.scope, plan.key, step, attempt))
 
     def runs(self, effect: Execute, plan: CallPlan, node: str) -> int:
         """A handler begins; the number to end it with."""
@@ -180,6 +204,7 @@ class World:
         match plan.kind:
             case Kind.CRASH if worker is not None:
                 loop.kill(worker.actor)
+                loop.post(loop.world, 0.05, worker.connection.end)
                 loop.post(loop.world, plan.lasts_s, self._restart, worker.number)
             case Kind.PAUSE if worker is not None:
                 loop.pause(worker.actor)
@@ -205,6 +230,7 @@ class World:
     def _stopped(self, worker: Worker, lasts_s: float) -> None:
         if worker.actor.alive:
             self.loop.kill(worker.actor)
+            worker.connection.end()
             self.loop.post(self.loop.world, lasts_s, self._restart, worker.number)
 
     def _back(self) -> None:
@@ -217,6 +243,7 @@ class World:
             worker.connection.is_cut = False
             if not worker.actor.alive or not worker.accepts:
                 self.loop.kill(worker.actor)
+                worker.connection.end()
                 self._restart(number)
         for connection in self._connections:
             connection._is_bad = False  # noqa: SLF001 - one object of this package
@@ -230,6 +257,7 @@ class World:
         stored = []
         for identity, record in self.server.records.items():
             scope, key = NAMES[identity]
+            status = None if record.response is None else unseal(record.response, identity, SECRET).response.status
             stored.append(
                 Stored(
                     at_ns,
@@ -240,6 +268,7 @@ class World:
                     record.token.hex(),
                     record.attempt,
                     record.lease_until_ms,
+                    status=status,
                 )
             )
         left = sum(len(self.loop.pending(worker.actor)) for worker in self._workers)
@@ -249,6 +278,8 @@ class World:
             [
                 *(sent.evidence() for sent in self.sent),
                 *self.effects,
+                *self.kept,
+                *self.server.rows,
                 *self.executions,
                 *self.server.writes,
                 *stored,
@@ -264,17 +295,10 @@ def _set(done: asyncio.Future[None]) -> None:
         done.set_result(None)
 
 
-def _at(effect: Effect, at_ns: int) -> Effect:
-    return Effect(
-        at_ns,
-        effect.scope,
-        effect.key,
-        effect.call,
-        effect.node,
-        effect.fingerprint,
-        effect.attempt,
-        effect.step,
-        effect.child_key,
-        effect.input,
-        effect.applied,
-    )
+def _set_number(answer: asyncio.Future[int], number: int) -> None:
+    if not answer.done():
+        answer.set_result(number)
+
+
+def _at(effect: Effect, at_ns: int, *, applied: bool = True) -> Effect:
+    return replace(effect, at_ns=at_ns, applied=applied)

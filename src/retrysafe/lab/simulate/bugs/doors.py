@@ -35,25 +35,25 @@ class Remembering(Exchange):
 class ReleasesOnFailure(Exchange):
     """A handler that raises has done nothing."""
 
-    async def _conclude_early(self, outcome: effects.Outcome) -> None:
-        is_raised = isinstance(outcome, effects.Raised)
-        await super()._conclude_early(effects.Raised(Fate.NO_EFFECT) if is_raised else outcome)
+    async def _conclude_early(self, ended: effects.Ended) -> None:
+        is_raised = isinstance(ended, effects.Raised)
+        await super()._conclude_early(effects.Raised(Fate.NO_EFFECT) if is_raised else ended)
 
 
 class ReleasesOnCancel(Exchange):
     """A handler that is cancelled has done nothing."""
 
-    async def _conclude_early(self, outcome: effects.Outcome) -> None:
-        is_cancelled = isinstance(outcome, effects.Cancelled)
-        await super()._conclude_early(effects.Cancelled(Fate.NO_EFFECT) if is_cancelled else outcome)
+    async def _conclude_early(self, ended: effects.Ended) -> None:
+        is_cancelled = isinstance(ended, effects.Cancelled)
+        await super()._conclude_early(effects.Cancelled(Fate.NO_EFFECT) if is_cancelled else ended)
 
 
 class DiscardsOnBreak(Exchange):
     """An answer that breaks off leaves no record."""
 
-    async def _conclude_early(self, outcome: effects.Outcome) -> None:
+    async def _conclude_early(self, ended: effects.Ended) -> None:
         self.pieces_sent = False
-        await super()._conclude_early(effects.Raised(Fate.NOT_RUN) if isinstance(outcome, effects.Raised) else outcome)
+        await super()._conclude_early(effects.Raised(Fate.NOT_RUN) if isinstance(ended, effects.Raised) else ended)
 
 
 class TakesTheHandlerAlong(ReleasesOnCancel):
