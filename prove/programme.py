@@ -31,7 +31,7 @@ _IMAGES, _IMAGES_QUICK = 10_000, 300
 _CHECKS = (*checks.HOLD, *checks.REFUTED, *checks.LIMITS, *checks.CAUGHT_TOO, *checks.LARGE)
 _LEAVING = ("tests/drive/test_every_await.py", "tests/drive/test_cancellation.py", "tests/doors/test_every_byte.py")
 _APART = (  # what is a proof of its own here
-    "tests/stores", "tests/protocol", "tests/prove", "tests/model", "tests/lab/test_simulator.py"
+    "tests/stores", "tests/protocol", "tests/prove", "tests/model/test_model.py", "tests/lab/test_simulator.py"
 )  # fmt: skip
 _PERCENT = re.compile(r"\[ *(\d+)%\]$")
 
@@ -111,7 +111,7 @@ def _testing(*tests: str, whole: bool = True) -> Callable[[Run], Done]:
     def run(order: Run) -> Done:
         command = [sys.executable, "-m", "pytest", "-v", "-o", "faulthandler_timeout=7200"]
         command += [f"--hypothesis-seed={order.seed}", *tests]
-        variables = {"PYTHONPATH": "src"}
+        variables = {"PYTHONPATH": "src", "RETRYSAFE_SEED": str(order.seed)}
         if whole:
             variables |= {"RETRYSAFE_PROVE": "1", "RETRYSAFE_EXAMPLES": str(order.count)}
         last, shown = [""], 0
