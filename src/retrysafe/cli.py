@@ -28,9 +28,11 @@ from retrysafe.operate import shown, which
 from retrysafe.operate import stats as statistics
 from retrysafe.operate.opened import opened
 from retrysafe.operate.purge import purge as purge_all
+from retrysafe.operation.recovery import Report
 from retrysafe.protocol.duration import milliseconds
 from retrysafe.protocol.effects import ANSWER_DAYS_KEPT, ReadDetails, TakeStats
 from retrysafe.protocol.snapshot import Encryption
+from retrysafe.server.named import named
 
 try:
     import click
@@ -465,6 +467,53 @@ def rotate(ctx: click.Context, /, *, as_json: bool, **_: Any) -> None:
     click.echo(json.dumps(rotation.document(done)) if as_json else rotation.line(done))
     if done.unreadable:
         ctx.exit(FINDINGS)
+
+
+@main.command()
+@click.argument("application", metavar="[MODULE:APP]", required=False)
+@settings_options(*SETTINGS, keys=True)
+@POLICY
+@option("--every", default="30s", show_default=True, metavar="TEXT", help="About how long to wait between two passes.")
+@click.option("--once", is_flag=True, help="One pass, and an exit code that says whether something is left to look at.")
+@AS_JSON
+@click.pass_context
+def recover(ctx: click.Context, /, application: str | None, *, every: str, once: bool, as_json: bool, **_: Any) -> None:
+    """Send abandoned requests again, and ask about unknown outcomes: of an application, or of the gateway."""
+    every_s = seconds("--every", every)
+    from retrysafe.operate import recover as recovery  # noqa: PLC0415 - a door, for this command alone
+
+    if application is not None:
+        doors = recovery.doors_of(named(application), application)
+    else:
+        config = gateway_config.build(settings_of(ctx))
+        from retrysafe.gateway.app import opened_doors  # noqa: PLC0415 - needs an extra
+
+        doors = opened_doors(config)
+
+    def show(now: Report) -> None:
+        if now.counts:
+            click.echo(json.dumps(now.document()) if as_json else now.line())
+
+    if not once:
+        asyncio.run(recovery.run(doors, every_s, show, show_failure))
+        return
+    report = asyncio.run(recovery.run(doors, None, lambda now: show_progress(now.line()), show_failure))
+    end_progress()
+    click.echo(json.dumps(report.document()) if as_json else report.line())
+    ctx.exit(0 if report.clean else FINDINGS)
+
+
+def seconds(name: str, duration: str) -> float:
+    """A duration of the command line in seconds."""
+    try:
+        return milliseconds(duration) / 1_000
+    except ValueError as error:
+        raise ConfigurationError([f"{name}: {error}"]) from None
+
+
+def show_failure(error: RetrysafeError) -> None:
+    """Say that something failed that will be tried again."""
+    click.echo(f"retrysafe: {error}", err=True)
 
 
 @main.command()

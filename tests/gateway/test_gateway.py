@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from functools import partial
 
@@ -55,6 +56,53 @@ def becomes_unknown(port, key):
 
 
 # --- kill -9 --------------------------------------------------------------------------------------
+
+
+WHO = """
+from retrysafe.recovery import Identity
+
+def reauthenticate(account):
+    return Identity(headers={"X-By": account})
+"""
+
+
+def recovers(folder):
+    """The options of a gateway whose abandoned requests are sent again, and runs that do it beside it."""
+    (folder / "who.py").write_text(WHO)
+    (folder / "keys").write_text("ab" * 32)
+    options = ("--reauthenticate", "who:reauthenticate", "--encryption-keys-file", "keys", "--policy", "recovery=rerun")
+    return (*SHORT_LEASE, *options)
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_nobody_retries_and_the_request_is_sent_again(beside, start, ledger, tmp_path):
+    """The gateway dies after the upstream has begun: the completer goes on, through the gateway's own door.
+
+    What the upstream does about a key that it has seen is for the upstream; this one does it once more.
+    """
+    options = recovers(tmp_path)
+    gateway = start(*options)
+    thread, _ = in_thread(partial(keyed, gateway.port, "k", **{"X-Hold": "after"}))
+    held = ledger.arrival("after")
+    gateway.kill()
+    thread.join(10)
+    os.close(held)
+    assert ledger.orders == 1
+    if beside:
+        end_s = time.monotonic() + 2.5
+        until(lambda: time.monotonic() > end_s, "the claim has lapsed")
+        recover = [sys.executable, "-m", "retrysafe", "recover", "--once", "--upstream", ledger.url, "--scope",
+                   "header:X-Account-Id", "--store", f"sqlite:///{tmp_path / 'records.db'}", *options]  # fmt: skip
+        resent = subprocess.Popen(recover, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True)
+        os.close(ledger.arrival("after"))  # the stored request is the whole request
+        assert resent.communicate(timeout=20)[0] == "driven 1\n"
+        again = start(*options)
+    else:
+        again = start(*options, "--complete-abandoned", "100ms")
+        os.close(ledger.arrival("after"))
+    until(lambda: keyed(again.port, "k").status == 201, "the record is completed")
+    assert keyed(again.port, "k").value("Idempotent-Replayed") == "true"
+    assert ledger.orders == 2
 
 
 @pytest.mark.parametrize("point", ["before", "after"])

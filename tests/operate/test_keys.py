@@ -12,6 +12,7 @@ import secrets
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
@@ -22,6 +23,7 @@ from retrysafe.protocol.effects import (
     AddHistory,
     ClaimIfAbsent,
     CompleteIfHeld,
+    ListRecords,
     Read,
     ReadDetails,
 )
@@ -114,6 +116,21 @@ def test_list_what_is_old():
     put(store, State.UNKNOWN)
     found = keys.list_records(store, keys.Wanted((State.UNKNOWN,), older_than_ms=60_000)).records
     assert [record.record_id for record in found] == old
+
+
+def test_list_by_a_clock_that_is_a_little_behind():
+    """Processes agree on the time of some services to within a second; a record of this moment is listed."""
+
+    class Behind(MemoryStore):
+        def perform(self, transition):
+            answer = super().perform(transition)
+            return replace(answer, now_ms=answer.now_ms - 900) if isinstance(transition, ListRecords) else answer
+
+    store = Behind(ManualClock())
+    put(store, State.UNKNOWN)
+    listing = keys.list_records(store, keys.Wanted((State.UNKNOWN,)))
+    assert len(listing.records) == 1
+    assert shown.list_document(listing)["records"][0]["claimed_s_ago"] == 0
 
 
 def test_list_has_a_limit(store, tmp_path):

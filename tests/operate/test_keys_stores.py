@@ -101,7 +101,8 @@ def keys(url, *arguments):
 
 def test_from_the_door_to_the_command_line_and_back(url, tmp_path):
     """Two outcomes are unknown: one turns out to have happened, the other not; what retries get says which."""
-    requests(url, ["k-1", "k-2", "k-3"], lost, routes={"POST /orders": Policy()})
+    answers = requests(url, ["k-1", "k-2", "k-3"], lost, routes={"POST /orders": Policy()})
+    assert [(answer.status, answer.body) for answer in answers] == [(500, b"?")] * 3
     listed = json.loads(keys(url, "list", "--json", "--state", "unknown", "--route", "POST /orders"))["records"]
     assert len(listed) == 3
     (tmp_path / "answer").write_bytes(b'{"id": 7}')

@@ -24,6 +24,7 @@ from retrysafe.protocol.effects import ClaimIfRetryable, Execute, ListRecords, R
 from retrysafe.protocol.flow import Terms, protect
 from retrysafe.recovery import Identity
 from retrysafe.server.scope import Connection
+from retrysafe.stores.contract import Store
 from retrysafe.stores.memory import MemoryStore
 from tests.drive.harness import ManualClock, Noted, TamperedStore
 
@@ -74,42 +75,11 @@ class Case:
             raise self.raises
         return JSONResponse({"attempt": operation().attempt}, 201)
 
-    def abandon(
-        self,
-        path: str = "/orders",
-        *,
-        key: str = "k-1",
-        account: str = "alice",
-        policy: Policy = RERUN,
-        route: str = "*",
-        namespace: str = "default",
-        root: str = "",
-        fields: tuple[tuple[bytes, bytes], ...] = (),
-        content: bytes = b'{"item": 7}',
-    ) -> Operation:
-        """One request up to its handler, and nothing after that: its process was killed, and its lease lapses."""
-        named = ((b"idempotency-key", key.encode()), (b"x-account", account.encode()), (b"host", b"shop.example"))
-        head = Head("POST", path.encode(), b"q=%31", (*named, (b"content-type", b"application/json"), *fields))
-        terms = Terms(
-            policy, namespace, SECRET, os.urandom(16), route=route, encryption=key_ring(KEYS),
-            stores_requests=policy.recovery == "rerun", place=("https", root),
-        )  # fmt: skip
-        flow = protect(head, terms)
-        wish: Any = first(flow)
-        while not isinstance(wish, Execute):
-            match wish:
-                case ResolveScope():
-                    wish = sent(flow, account)
-                case ReadRequest():
-                    wish = sent(flow, Request(head, BytesBody(content)))
-                case Transition():
-                    wish = sent(flow, self.store.inner.perform(wish))
-                case _:
-                    raise AssertionError(wish)
-        make_steps = partial(Notebook, self.store.inner, self.noted)
-        self._wish, self._terms = wish, terms
-        left: Operation = copy_context().run(handle.begin, wish, terms, make_steps)
+    def abandon(self, path: str = "/orders", **request: Any) -> Operation:
+        """One request whose process was killed in its handler; its lease has lapsed, and it is due."""
+        left = leave(self.store.inner, path, **request)
         self.clock.now_ms += LEASE_MS + 1_000
+        self._left = left
         return left
 
     def abandon_again(self) -> Operation:
@@ -118,9 +88,9 @@ class Case:
         record, token = self.records()[record_id], os.urandom(16)
         claiming = ClaimIfRetryable(record_id, record.token, token, LEASE_MS, LEASE_MS)
         assert self.store.inner.perform(claiming)
-        execute = replace(self._wish, claim=Claim(record_id, token, record.attempt + 1))
-        make_steps = partial(Notebook, self.store.inner, self.noted)
-        return copy_context().run(handle.begin, execute, self._terms, make_steps)
+        execute = replace(self._left._execute, claim=Claim(record_id, token, record.attempt + 1))
+        make_steps = partial(Notebook, self.store.inner, Noted())
+        return copy_context().run(handle.begin, execute, self._left._terms, make_steps)
 
     async def recover(self, door: IdempotencyMiddleware | None = None) -> dict[Fared, int]:
         """One pass of a door; how records fared."""
@@ -139,9 +109,50 @@ class Case:
 
     def states(self) -> list[State]:
         """Of all records."""
-        return [record.state for record in self.records().values()]
+        return records_of(self.store.inner)
 
 
 def user_of(connection: Connection) -> str | None:
     """The account, from what authentication left in the connection."""
     return connection.get("user")
+
+
+def records_of(store: Store) -> list[State]:
+    """The states of all records."""
+    page = store.perform(ListRecords(tuple(State)))
+    return [listed.record.state for listed in page.records]
+
+
+def leave(
+    store: Store,
+    path: str,
+    *,
+    key: str = "k-1",
+    account: str = "alice",
+    policy: Policy = RERUN,
+    route: str = "*",
+    namespace: str = "default",
+    root: str = "",
+    fields: tuple[tuple[bytes, bytes], ...] = (),
+    content: bytes = b'{"item": 7}',
+) -> Operation:
+    """One request up to its handler, and nothing after that: its process was killed."""
+    named = ((b"idempotency-key", key.encode()), (b"x-account", account.encode()), (b"host", b"shop.example"))
+    head = Head("POST", path.encode(), b"q=%31", (*named, (b"content-type", b"application/json"), *fields))
+    terms = Terms(
+        policy, namespace, SECRET, os.urandom(16), route=route, encryption=key_ring(KEYS),
+        stores_requests=policy.recovery == "rerun", place=("https", root),
+    )  # fmt: skip
+    flow = protect(head, terms)
+    wish: Any = first(flow)
+    while not isinstance(wish, Execute):
+        match wish:
+            case ResolveScope():
+                wish = sent(flow, account)
+            case ReadRequest():
+                wish = sent(flow, Request(head, BytesBody(content)))
+            case Transition():
+                wish = sent(flow, store.perform(wish))
+            case _:
+                raise AssertionError(wish)
+    return copy_context().run(handle.begin, wish, terms, partial(Notebook, store, Noted()))

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
-from retrysafe.demo.processes import await_ready, child, free_port
 from retrysafe.model import State
-from retrysafe.protocol.effects import ListRecords
-from retrysafe.stores.location import open_store
-from tests.doors.servers import Shop, command, until
-from tests.operation.downstream import Downstream, downstream
+from tests.doors.servers import until
+from tests.operation.killed import die, serving, states
+from tests.stores.postgres_server import schema_of, server
 
 MOMENTS = {  # to how often the charge was made by then
     "before-journal-1": 0, "after-journal-1": 0, "before-journal-2": 0, "after-journal-2": 0,
@@ -23,44 +18,6 @@ MOMENTS = {  # to how often the charge was made by then
     "before-record": 1,
 }  # fmt: skip
 OPEN = ("after-journal-3", "called", "before-journal-4")  # the intent of the charge stands, and no result
-
-
-@pytest.fixture
-def other_side(tmp_path) -> Iterator[Downstream]:
-    """The service that the steps call."""
-    with downstream(tmp_path) as service:
-        yield service
-
-
-@contextmanager
-def serving(place: Path, other_side: Downstream, **environment: str) -> Iterator[Shop]:
-    """The application, in a process of its own."""
-    port = free_port()
-    variables = {"SHOP_PLACE": str(place), "DOWNSTREAM": str(other_side.port), **environment}
-    with child(
-        uuid.uuid4().hex, command("uvicorn", port, "tests.operation.shop:application"), port, place, variables
-    ) as process:
-        await_ready(process, "/ready")
-        yield Shop(process, place)
-
-
-def states(place: Path) -> list[State]:
-    """The states of all records."""
-    store = open_store(f"sqlite:///{place / 'records.db'}")
-    try:
-        store.open()
-        return [listed.record.state for listed in store.perform(ListRecords(tuple(State))).records]
-    finally:
-        store.close()
-
-
-def die(place: Path, other_side: Downstream, *, target: str, moment: str, name: str, **request: str) -> None:
-    """Send a request, in the middle of which the process dies."""
-    with serving(place, other_side) as shop:
-        shop.shut(f"armed-{moment}")
-        lost = shop.ask(target, key=name, name=name, **request)
-        assert (lost.status, lost.whole) == (0, False)
-        assert shop.process.process.wait(10) == -9
 
 
 CASES = [
@@ -91,6 +48,18 @@ def test_the_process_dies(tmp_path, other_side, case):
     assert len(keys) == effects
     assert len(set(keys)) <= 1
     assert len(other_side.effects("reserve")) == 1
+
+
+@pytest.mark.parametrize("moment", OPEN)
+def test_the_process_dies_beside_postgresql(tmp_path, other_side, moment):
+    """The journal is in a server that lives on: one effect of each step."""
+    name, target = uuid.uuid4().hex, "POST /resend/dedup"
+    store = f"{server().url()}?schema={schema_of(tmp_path)}"
+    die(tmp_path, other_side, target=target, moment=moment, name=name, store=store)
+    with serving(tmp_path, other_side, SHOP_STORE=store) as shop:
+        answers = [shop.settled(target, key=name, name=name), shop.ask(target, key=name, name=name)]
+    assert [(answer.status, answer.replayed) for answer in answers] == [(201, False), (201, True)]
+    assert [len(other_side.effects(what)) for what in ("reserve", "charge")] == [1, 1]
 
 
 @pytest.mark.parametrize("moment", ["after-journal-2", "called"])

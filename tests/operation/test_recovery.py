@@ -295,9 +295,9 @@ async def test_beside_the_application():
 
 
 @pytest.mark.parametrize(("settings", "words"), [
-    ({"encryption_keys": None}, "never stand in a store in the clear"),
-    ({"scope": "authorization"}, "makes a credential of it"),
-    ({"reauthenticate": None, "complete_abandoned": "30s"}, "needs reauthenticate="),
+    ({"encryption_keys": None}, "never stand in"),
+    ({"scope": "authorization"}, "makes a credential"),
+    ({"reauthenticate": None, "complete_abandoned": "30s"}, "nothing to do"),
     ({"complete_abandoned": "1ms"}, "at least"),
     ({"complete_abandoned": "often"}, "not a duration"),
 ])  # fmt: skip

@@ -24,7 +24,7 @@ from sqlalchemy.pool import NullPool
 from starlette.responses import StreamingResponse
 
 from retrysafe import Policy
-from retrysafe.errors import CallerError, ConfigurationError
+from retrysafe.errors import CallerError, ConfigurationError, StepMisused
 from retrysafe.model import State
 from retrysafe.operation import operation
 from retrysafe.protocol.effects import ListRecords
@@ -332,6 +332,30 @@ async def test_an_answer_that_cannot_be_recorded(response, words, tmp_path):
         connection.execute("BEGIN")
         assert words in await said(place.store, connection, response=response)
         assert connection.total_changes == 0
+    place.store.close()
+
+
+@in_loop
+async def test_a_step_afterwards(tmp_path):
+    """It would wait for the row that is locked: it is refused at once, and nothing is called."""
+    place, calls = OnSqlite(tmp_path), []
+
+    async def mail(call):
+        calls.append(call)
+
+    async def handler(scope, receive, send):
+        with closing(sqlite3.connect(place.file)) as connection:
+            connection.execute("INSERT INTO orders VALUES ('stepped')")
+            operation().complete_within(connection, "sold")
+            with pytest.raises(StepMisused, match="comes after complete_within"):
+                await operation().step("mail", mail)
+            connection.commit()
+        await send(start(200))
+        await send(piece())
+
+    door = protected(handler, place.store)
+    assert ((await ask(door)).body, calls) == (b'"sold"', [])
+    await door.close()
     place.store.close()
 
 

@@ -1,6 +1,7 @@
 """The flow of a request, driven by hand: what it asks for, in which order, and what it answers."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -553,6 +554,16 @@ def test_a_transaction_that_was_rolled_back_and_resolved_by_somebody():
     stored = seal(take_snapshot(other, run.head), run.step.record_id, SECRET)
     answer = run.answer(a_record(State.COMPLETED, response=stored)).answer(True).step
     assert (answer.ending, answer.response.body) == ("claim-lost", b"found out")
+
+
+@pytest.mark.parametrize("fate", [Fate.UNKNOWN, Fate.OPEN])
+@pytest.mark.parametrize("answers", [True, False])
+def test_what_was_rolled_back_and_is_unknown_all_the_same(fate, answers):
+    """The handler knows of something outside of its transaction that nobody can tell: it is not run again."""
+    run = within(replace(ANSWER, fate=fate) if answers else effects.Raised(fate)).answer(a_record())
+    assert isinstance(run.step, effects.MarkUnknownIfHeld)
+    answer = run.answer(True).step
+    assert (answer.ending, answer.response.status, code_of(answer)) == ("unknown", 409, "outcome-unknown")
 
 
 def test_a_commit_that_came_while_it_was_released():

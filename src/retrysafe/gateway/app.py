@@ -8,8 +8,9 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 
 from retrysafe.asgi import IdempotencyMiddleware
 from retrysafe.errors import ConfigurationError, RetrysafeError
@@ -88,6 +89,27 @@ async def _run(
                 serving.cancel()
                 with suppress(asyncio.CancelledError):
                     await serving
+    finally:
+        await asyncio.to_thread(store.close)
+
+
+@asynccontextmanager
+async def opened_doors(config: GatewayConfig) -> AsyncIterator[Sequence[IdempotencyMiddleware]]:
+    """The gateway's one door, open and with nothing listening in front of it: for recovery beside running gateways.
+
+    Args:
+        config: checked.
+
+    Raises:
+        StoreError: the store cannot be reached, or must not be used.
+    """
+    store = open_store(config.store)
+    try:
+        async with _upstream(config) as upstream:
+            door = _door(replace(config, complete_abandoned=None), store, upstream)
+            await door.open()
+            yield (door,)
+            await door.close()
     finally:
         await asyncio.to_thread(store.close)
 
@@ -184,6 +206,9 @@ def _door(config: GatewayConfig, store: Store, upstream: Upstream) -> Idempotenc
         secret=config.secret,
         encryption_keys=config.encryption_keys,
         authorize=upstream.authorizer(config.authorize) if config.authorize else None,
+        reauthenticate=config.reauthenticate,
+        reconcile=config.reconcile,
+        complete_abandoned=config.complete_abandoned,
         status_path=config.status_path,
         drain="0s",  # waiting for handlers is one with waiting for connections, and done here
     )

@@ -20,6 +20,8 @@ from retrysafe.gateway.settings_file import SettingsFile
 from retrysafe.protocol.duration import milliseconds
 from retrysafe.protocol.policy import OPTIONS, Policy
 from retrysafe.server.inquiry import status_route
+from retrysafe.server.named import named
+from retrysafe.server.redrive import check_recovery
 from retrysafe.server.routes import Routes
 from retrysafe.server.scope import resolver
 from retrysafe.stores.location import open_store
@@ -28,10 +30,12 @@ from retrysafe.stores.url import without_password
 DEFAULT = "default"
 
 # `classify` is a function: it has no spelling in a file. And of a handler behind a gateway nobody here knows what it
-# commits together.
-POLICY_OPTIONS = tuple(name for name in OPTIONS if name not in ("classify", "transactional"))
+# commits together, nor when its effects begin: taken at its word, a 500 of the upstream would be sent again.
+_OF_HANDLERS = {"transactional": "complete_within", "effects": "begin_effects"}
+POLICY_OPTIONS = tuple(name for name in OPTIONS if name != "classify" and name not in _OF_HANDLERS)
 _POLICY_DEFAULT = Policy()
 _SECRET_BYTES_MIN = 16
+_OFTEN_MS_MIN = 50
 _HOST_CHARACTERS_MAX = 254  # with a dot at the end (RFC 1035 3.1)
 
 
@@ -68,6 +72,9 @@ class GatewayConfig:
     upstream_keepalive_ms: int = 1_000
     drain_ms: int = 30_000
     health_listen: Address | None = None
+    reauthenticate: Callable[..., Any] | None = None
+    reconcile: Callable[..., Any] | None = None
+    complete_abandoned: str | None = None
     log_level: str = "warning"
 
 
@@ -125,6 +132,19 @@ def _scope(text: str) -> str:
 def _path(text: str) -> str:
     if not re.fullmatch(r"/[!\"$-~]*", text):
         raise ValueError('it must be a path of the upstream, like "/may-read"')
+    return text
+
+
+def _function(text: str) -> Callable[..., Any]:
+    if callable(found := named(text)):
+        function: Callable[..., Any] = found
+        return function
+    raise ValueError("it is no function")
+
+
+def _often(text: str) -> str:
+    if milliseconds(text) < _OFTEN_MS_MIN:
+        raise ValueError(f"it must be at least {_OFTEN_MS_MIN} ms")
     return text
 
 
@@ -201,6 +221,9 @@ SETTINGS = (
     Setting("upstream_keepalive", _duration(0), "How long an idle connection to the upstream is kept.", "1s"),
     Setting("drain", _duration(0), "How long shutting down waits for running requests.", "30s"),
     Setting("health_listen", _address, "HOST:PORT for /livez and /readyz; off unless given."),
+    Setting("reauthenticate", _function, "MODULE:NAME of a function: in whose name abandoned requests are sent again."),
+    Setting("reconcile", _function, "MODULE:NAME of a function that is asked about unknown outcomes."),
+    Setting("complete_abandoned", _often, "How often to do both, like 30s; not in this process unless given."),
     Setting("log_level", _one_of("debug", "info", "warning", "error"), "What is logged on stderr.", "warning"),
 )
 _DURATIONS = frozenset({"upstream_timeout", "upstream_connect_timeout", "upstream_keepalive", "drain"})
@@ -335,9 +358,9 @@ def _from_text(name: str, text: str) -> Any:
 
 
 def _unknown(kind: str, name: str, known: tuple[str, ...]) -> str:
-    if name == "transactional":
+    if name in _OF_HANDLERS:
         return (
-            f"{name} is for handlers that call operation().complete_within, and a gateway has no handler: use the "
+            f"{name} is for handlers that call operation().{_OF_HANDLERS[name]}, and a gateway has no handler: use the "
             "middleware in the application, or leave it out"
         )
     close = get_close_matches(name, known, n=1)
@@ -360,12 +383,21 @@ def build(settings: Settings) -> GatewayConfig:
     encryption_keys = _encryption_keys(settings, faults)
     policy = _policy(settings, faults)
     routes = _routes(settings, policy or Policy(), faults)
+    _check_recovery(values, encryption_keys, faults)
     if faults:
         raise ConfigurationError(faults)
-    named = {_BY_NAME[name].field: value for name, value in values.items()}
+    fields = {_BY_NAME[name].field: value for name, value in values.items()}
     return GatewayConfig(
-        **named, secret=secret, encryption_keys=encryption_keys, policy=policy or Policy(), routes=routes
+        **fields, secret=secret, encryption_keys=encryption_keys, policy=policy or Policy(), routes=routes
     )
+
+
+def _check_recovery(values: Mapping[str, Any], encryption_keys: str | None, faults: list[str]) -> None:
+    functions = values["reauthenticate"], values["reconcile"]
+    try:
+        check_recovery(values["scope"] or "", *functions, encryption_keys, values["complete_abandoned"])
+    except ConfigurationError as error:
+        faults.extend(error.faults)
 
 
 def build_store(settings: Settings) -> tuple[str, bytes | None]:

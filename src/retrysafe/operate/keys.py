@@ -160,7 +160,8 @@ def list_records(store: Store, wanted: Wanted) -> Listing:
 
 def _is_wanted(record: Record, wanted: Wanted, now_ms: int) -> bool:
     fits = record.state in wanted.states or (wanted.stuck and is_stuck(record, now_ms))
-    return fits and now_ms - record.claimed_at_ms >= wanted.older_than_ms
+    age_ms = max(0, now_ms - record.claimed_at_ms)  # some services tell one process whole seconds less than another
+    return fits and age_ms >= wanted.older_than_ms
 
 
 def is_stuck(record: Record, now_ms: int) -> bool:

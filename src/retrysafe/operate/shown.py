@@ -68,7 +68,7 @@ def _record(record_id: bytes, record: Record, now_ms: int) -> dict[str, Any]:
         "attempt": record.attempt,
         "first_seen": rfc3339(record.created_at_ms),
         "claimed_at": rfc3339(record.claimed_at_ms),
-        "claimed_s_ago": (now_ms - record.claimed_at_ms) // 1_000,
+        "claimed_s_ago": max(0, now_ms - record.claimed_at_ms) // 1_000,
         "lease_until": rfc3339(record.lease_until_ms),
         "settled_at": None if record.settled_at_ms is None else rfc3339(record.settled_at_ms),
         "expires_at": None if record.expires_at_ms is None else rfc3339(record.expires_at_ms),

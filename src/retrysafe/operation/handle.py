@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar, Unpack, overload
 
-from retrysafe.errors import CallerError, NoOperation
+from retrysafe.errors import CallerError, NoOperation, StepMisused
 from retrysafe.model import Claim, Response
 from retrysafe.operation.step import StepCall, StepOptions, Steps, make_step
 from retrysafe.protocol import key
@@ -110,9 +110,15 @@ class Operation:
             ClaimLost: another attempt has the operation.
             StepUnknown: nobody can tell what became of the call in an earlier attempt.
             StepChanged: an earlier attempt began the step with another input.
-            StepMisused: the name was used before in this attempt; or something is no data, or too large.
+            StepMisused: the name was used before in this attempt; something is no data, or too large; or it comes
+                after `complete_within`.
             StoreError: the store is away; nothing was called.
         """
+        if self.recorded is not None:
+            raise StepMisused(
+                f'the step "{name}" comes after complete_within, and would wait for the record that the transaction '
+                "has locked: take steps before the transaction, and complete_within at its end"
+            )
         step = make_step(name, call, options)
         self.begin_effects()
         if self._steps is None:

@@ -477,14 +477,16 @@ def _unrecorded(response: Response) -> Response:
 def _learn(claim: Claim, outcome: effects.CompletedWithin, request: Request, terms: Terms) -> Flow[Answer]:
     """Learn whether the transaction was committed in which the handler completed its record (contract R42).
 
-    A record that is still in progress was rolled back, or is locked by a transaction that is open still. To release
-    it waits for the end of that: refused, it was committed after all.
+    A record that is still in progress was rolled back, or is locked by a transaction that is open still. To settle it
+    as rolled back waits for the end of that: refused, it was committed after all.
     """
+    verdict = _verdict_of_rollback(outcome.ended)
+    undoing, _, ending = _settlement(claim, verdict, b"", terms.policy)
     try:
         found = yield from _read(claim.record_id)
         if _is_unsettled(found, claim):
-            if (yield from perform(effects.ReleaseIfHeld(claim, terms.policy.lifetime_ms))):
-                return _rolled_back(outcome.ended, terms)
+            if (yield from perform(undoing)):
+                return _rolled_back(outcome.ended, verdict, ending, terms)
             found = yield from _read(claim.record_id)
     except StoreError:  # its row is locked, or the store is away: the record will say it in time
         return _instead(outcome.ended, _refuse(refusals.COMMIT_PENDING, terms))
@@ -510,17 +512,26 @@ def _is_unsettled(found: Found | None, claim: Claim) -> bool:
     return found.record.state in states.sources(states.Event.RELEASE)
 
 
-def _rolled_back(ended: Ended, terms: Terms) -> Answer:
-    """Nothing happened, and the key is free again: a success cannot be sent, and a failure is no lie."""
+def _verdict_of_rollback(ended: Ended) -> Verdict:
+    """Nothing happened, unless the handler knows of something else, outside of the transaction."""
     match ended:
-        case Answered(response=response) if response.status < 400:
-            return _refuse(refusals.ROLLED_BACK, terms)
-        case Answered():
-            return Deliver(Ending.RELEASED)
-        case effects.Raised() | effects.Cancelled() | effects.Broken():
-            return _instead(ended, _refuse(refusals.HANDLER_FAILED_WITHOUT_EFFECT, terms, Ending.RELEASED))
+        case Answered(fate=fate) | effects.Raised(fate=fate) | effects.Cancelled(fate=fate):
+            return Verdict.UNKNOWN if fate in (effects.Fate.UNKNOWN, effects.Fate.OPEN) else Verdict.RELEASE
+        case effects.Broken():
+            return Verdict.RELEASE
         case _:
             assert_never(ended)
+
+
+def _rolled_back(ended: Ended, verdict: Verdict, ending: Ending, terms: Terms) -> Answer:
+    """A success cannot be sent, and a failure is no lie."""
+    match ended:
+        case Answered(response=response) if response.status < 400 and verdict is Verdict.RELEASE:
+            return _refuse(refusals.ROLLED_BACK, terms)
+        case Answered(response=response) if response.status >= 400:
+            return Deliver(ending)
+        case _:
+            return _instead(ended, _refuse(_failure(verdict), terms, ending))
 
 
 def _instead(ended: Ended, answer: Respond) -> Answer:

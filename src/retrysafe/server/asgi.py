@@ -10,7 +10,7 @@ from typing import Any
 
 from retrysafe.drive.aio import Driver
 from retrysafe.drive.tally import Tally
-from retrysafe.errors import CallerError, ConfigurationError, StoreError
+from retrysafe.errors import CallerError, StoreError
 from retrysafe.model import Head
 from retrysafe.observe import LogObserver, Observer, StoreFailed
 from retrysafe.operation.handle import begin, begin_without
@@ -27,17 +27,15 @@ from retrysafe.server.exchange import PROTECTED, Authorizer, Exchange
 from retrysafe.server.handling import Application, Receive, Send, messages_of
 from retrysafe.server.inquiry import METHOD_NOT_ALLOWED, STATUS_METHODS, status_route
 from retrysafe.server.lifespan import Lifespan
-from retrysafe.server.redrive import Reauthenticate, Recovery, Redrive
+from retrysafe.server.redrive import Reauthenticate, Recovery, Redrive, check_recovery
 from retrysafe.server.routes import Route, Routes
 from retrysafe.server.scope import ANONYMOUS, Connection, Resolver, resolver
-from retrysafe.server.settings import Faults, check_completes_within, encryption_of, seconds
+from retrysafe.server.settings import Faults, check_completes_within, encryption_of, every_s, seconds
 from retrysafe.stores.contract import Store
 from retrysafe.stores.location import open_store
 
 # In the connection scope of a lifespan: a list for the doors that it reaches, by whoever recovers instead of them.
 DOORS = "retrysafe.doors"
-
-_EVERY_S_MIN = 0.05
 
 
 class IdempotencyMiddleware:
@@ -104,8 +102,8 @@ class IdempotencyMiddleware:
         self._drain_s: float = faults.collect(lambda: seconds("drain", drain))
         self._encryption: Encryption | None = faults.collect(lambda: encryption_of(encryption_keys))
         self._status: Route | None = faults.collect(lambda: status_route(status_path, policy or Policy()))
-        self._every_s: float | None = faults.collect(lambda: _every_s(complete_abandoned))
-        faults.collect(lambda: _check_recovery(scope, reauthenticate, reconcile, encryption_keys, complete_abandoned))
+        self._every_s: float | None = faults.collect(lambda: every_s(complete_abandoned))
+        faults.collect(lambda: check_recovery(scope, reauthenticate, reconcile, encryption_keys, complete_abandoned))
         faults.raise_any()
         check_completes_within(self._routes, self._store)
         self._anonymous = scope == ANONYMOUS
@@ -212,6 +210,11 @@ class IdempotencyMiddleware:
 
     # --- recovery ---------------------------------------------------------------------------------
 
+    @property
+    def recovers(self) -> bool:
+        """It was told what to do about operations that nobody drives any more."""
+        return self._reauthenticate is not None or self._reconcile is not None
+
     async def recover(self, told: Callable[[Report], None] = lambda _: None) -> Report:
         """Look once for operations that nobody drives any more. The door must be open.
 
@@ -246,40 +249,3 @@ class IdempotencyMiddleware:
             self._recovering.cancel()
             await asyncio.wait({self._recovering})
             self._recovering = None
-
-
-def _check_recovery(
-    scope: str | Resolver,
-    reauthenticate: Reauthenticate | None,
-    reconcile: Reconcile | None,
-    encryption_keys: object,
-    complete_abandoned: object,
-) -> None:
-    faults = []
-    if reauthenticate is not None and encryption_keys is None:
-        faults.append(
-            "reauthenticate= has requests stored, with the keys that clients sent, and these never stand in a store "
-            "in the clear: give encryption_keys=, or leave it out"
-        )
-    if reauthenticate is not None and scope == "authorization":
-        faults.append(
-            'reauthenticate= has the account stored with each request, and scope="authorization" makes a credential of '
-            "it; take the account from what stays the same when a credential is rotated"
-        )
-    if complete_abandoned is not None and reauthenticate is None and reconcile is None:
-        faults.append(
-            "complete_abandoned= needs reauthenticate=, or reconcile=, or both: without, there is nothing to do"
-        )
-    if faults:
-        raise ConfigurationError(faults)
-
-
-def _every_s(complete_abandoned: Duration | None) -> float | None:
-    if complete_abandoned is None:
-        return None
-    every_s = seconds("complete_abandoned", complete_abandoned)
-    if every_s < _EVERY_S_MIN:
-        raise ConfigurationError(
-            [f"complete_abandoned is {complete_abandoned!r}; it must be at least {_EVERY_S_MIN} s"]
-        )
-    return every_s
