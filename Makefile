@@ -16,8 +16,8 @@ test: $(READY) ## Every check: format, lint, types, layers, tests
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest
 
-prove: $(READY) ## The same tests with many more examples each; takes long
-	RETRYSAFE_PROVE=1 $(BIN)/python -m pytest -o faulthandler_timeout=3600
+prove: $(READY) ## The proofs that take hours: kills, stops, the stores' deaths, many examples
+	$(BIN)/python -m prove
 
 demo: $(READY) ## Two shops on a bad network: one charges twice, one does not
 	$(BIN)/retrysafe demo

@@ -19,7 +19,18 @@ from typing import Protocol, TypeVar
 
 from retrysafe.errors import CallerError
 from retrysafe.lab import linear
-from retrysafe.lab.evidence import Call, Effect, Evidence, Execution, Fault, Kind, Mode, Stored, Write, read_lines
+from retrysafe.lab.evidence import (
+    Call,
+    Effect,
+    Evidence,
+    Execution,
+    Fault,
+    Kind,
+    Mode,
+    Stored,
+    Write,
+    read_lines,
+)
 from retrysafe.lab.linear import NS, is_outcome, losses
 from retrysafe.lab.verdict import Violation, named
 

@@ -27,7 +27,7 @@ class Transacting(Exchange):
     record, and a commit whose reply may get lost. What the flow makes of it is the product's.
     """
 
-    recorded: Response | None = None
+    recorded: tuple[Response, bytes] | None = None
 
     async def handle(self, effect: Execute) -> None:
         """The handler."""
@@ -41,7 +41,10 @@ class Transacting(Exchange):
         transaction = self.begin(effect, response)
         try:
             self.worker.driver.renewals.stop(effect)
-            self.recorded = response  # at once: who is stopped in the middle may have done it
+            self.recorded = (
+                response,
+                transaction.completing.response,
+            )  # at once: who is stopped in the middle may have done it
             await self.complete(transaction)
             if ends is Ends.LATE:
                 connection.commit_later(transaction, behaviour.after_s)
@@ -77,7 +80,7 @@ class Transacting(Exchange):
 
     def outcome_of(self, ended: Ended) -> Outcome:
         """What an end means, by what was recorded before."""
-        return ended if self.recorded is None else effects.CompletedWithin(self.recorded, ended)
+        return ended if self.recorded is None else effects.CompletedWithin(*self.recorded, ended)
 
 
 class Stepping(Exchange):
