@@ -1,0 +1,1 @@
+"""Servers whose behaviour is known, to measure those that measure."""

@@ -1,0 +1,58 @@
+"""Which case finds which defect: every case against every server of the laboratory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+
+from retrysafe.lab.mutants.correct import Server
+from retrysafe.lab.mutants.serving import run_of, serving
+from retrysafe.verify.case import Case, Result
+from retrysafe.verify.cases import CATALOGUE
+from retrysafe.verify.runner import run_cases
+
+_JOBS = 12
+_SERVERS_AT_ONCE = 4
+
+# What the correct server does not do: these cases end without a verdict, and say why.
+NOT_TRIED: Mapping[str, str] = {
+    "REP-12": "the laboratory speaks HTTP/1.1",
+    "TTL-05": "its keys carry no time",
+}
+
+
+async def results_of(kind: type[Server], cases: Sequence[Case] = CATALOGUE) -> list[Result]:
+    """What the cases say of a server."""
+    server = kind()
+    async with serving(server, server, kind()) as (base, replica, sandbox):
+        return await run_cases(run_of(base, replica, sandbox), cases, jobs=_JOBS)
+
+
+def found(results: Sequence[Result]) -> frozenset[str]:
+    """The ids of the cases that found something."""
+    return frozenset(result.case.id for result in results if result.findings)
+
+
+async def matrix(kinds: Sequence[type[Server]]) -> dict[str, list[Result]]:
+    """What all cases say of these servers, a few at once."""
+    slots = asyncio.Semaphore(_SERVERS_AT_ONCE)
+
+    async def one(kind: type[Server]) -> list[Result]:
+        async with slots:
+            return await results_of(kind)
+
+    return dict(zip((kind.__name__ for kind in kinds), await asyncio.gather(*map(one, kinds)), strict=True))
+
+
+def page(kinds: Sequence[type[Server]]) -> Iterator[str]:
+    """The matrix as a page, from what each server says that finds it."""
+    yield "| server | what it does wrong | found by |"
+    yield "|---|---|---|"
+    for kind in kinds:
+        summary = " ".join((kind.__doc__ or "").split())
+        yield f"| `{kind.__name__}` | {summary} | {', '.join(sorted(kind.breaks, key=place))} |"
+
+
+def place(id_: str) -> int:
+    """Where a case stands in the catalogue."""
+    return [case.id for case in CATALOGUE].index(id_)
