@@ -59,11 +59,13 @@ def _first(document: Document, fits: Callable[[Any], bool]) -> str | None:
     return next((name for name, value in document.items() if fits(value)), None)
 
 
-def doubled(document: Document, reference: str) -> bytes:
-    """The same with its changed member written a second time, with another value."""
+def doubled(document: Document, reference: str) -> tuple[bytes, bytes]:
+    """The same with one member written twice, with two values: the other one last, and the other one first."""
     other = changed(document, reference)
     name = next(name for name, value in other.items() if document[name] != value)
-    return encode(document)[:-1] + f", {json.dumps(name)}: {json.dumps(other[name])}}}".encode()
+    before, behind = (json.dumps({name: each[name]})[1:-1].encode() for each in (other, document))
+    rest = encode({each: value for each, value in document.items() if each != name})[1:-1]
+    return (b"{%s, %s, %s}" % (behind, rest, before), b"{%s, %s, %s}" % (before, rest, behind))
 
 
 def with_raw(document: Document, name: str, raw: str) -> bytes:

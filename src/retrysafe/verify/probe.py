@@ -26,7 +26,8 @@ from retrysafe.verify.wire import Starter, Wire, exchange_http2, request_bytes
 STEPS_KEPT = 60
 _POLL_S = 0.05
 _WAIT_S_MAX = 2.0
-_LATER = frozenset({NO_ANSWER, 425, 429, 502, 503, 504})
+_AWAY = frozenset({NO_ANSWER, 502, 503, 504})
+_LATER = _AWAY | {423, 425, 429}
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +288,19 @@ class Probe:
         answer = await Wire(self.settings.timeout_s).exchange(operation.request(""))
         if not answer.success:
             raise Inconclusive(f"the hook {name} was answered {answer}")
+
+    async def until_back(self) -> None:
+        """Wait until the target answers again.
+
+        Raises:
+            Inconclusive: it does not, for as long as patience lasts.
+        """
+        end_s = time.monotonic() + self.settings.patience_s
+        asked = Sent("OPTIONS", self.target.operation.url)
+        while (answer := await Wire(self.settings.timeout_s).exchange(asked)).status in _AWAY:
+            if time.monotonic() > end_s:
+                raise Inconclusive(f"the target did not come back: {answer}")
+            await asyncio.sleep(_POLL_S)
 
     # --- while another is at work -----------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from retrysafe.verify.verdict import MUST, Inconclusive, Severity, Skipped, Stop
 from retrysafe.verify.wire import Wire
 
 CASE_S_MAX = 900.0
+ABOUT_ACCEPTANCE = frozenset({"SYN-01", "SYN-02"})
 
 
 class Unreachable(RetrysafeError):
@@ -35,13 +36,13 @@ async def run_cases(
         Unreachable: nothing listens at the target.
         RetrysafeError: the effects cannot be counted.
     """
-    await _look(run)
+    refused = await _look(run)
     counter = run.target.counter
     slots = asyncio.Semaphore(1 if counter and counter.total else jobs)
 
     async def one(case: Case) -> Result:
         async with slots:
-            result = await try_case(run, case)
+            result = await try_case(run, case, refused)
         tell(result)
         return result
 
@@ -51,21 +52,32 @@ async def run_cases(
     return [results[case.id] for case in cases]
 
 
-async def _look(run: Run) -> None:
-    """Be sure that somebody is there before anything is judged."""
+async def _look(run: Run) -> str:
+    """Be sure that somebody is there before anything is judged; what is wrong with a plain request, or nothing."""
     answer = await Wire(run.settings.timeout_s).exchange(Sent("OPTIONS", run.target.operation.url))
     if not answer.status:
         raise Unreachable(f"nothing answers at {run.target.base_url}: is the API running, and is the address right?")
     if run.target.counter:
         await run.target.counter.count(run.reference(), ())
+    probe = Probe(run, MUST)
+    answer = await probe.send(probe.intent())
+    return "" if answer.success else f"a first request with a key is answered {answer}: is the operation right?"
 
 
-async def try_case(run: Run, case: Case) -> Result:
-    """Run one case."""
+async def try_case(run: Run, case: Case, refused: str = "") -> Result:
+    """Run one case.
+
+    Args:
+        run: the target, the profile and the settings.
+        case: the case.
+        refused: why no request is accepted; then only the cases that are about that can say anything.
+    """
     severity = run.profile.severity(case.id, case.severity)
     began_s = time.monotonic()
     if reason := _why_not(run, case):
         return Result(case, severity, Verdict.SKIP, reason)
+    if refused and case.id not in ABOUT_ACCEPTANCE:
+        return Result(case, severity, Verdict.INCONCLUSIVE, refused)
     probe = Probe(run, severity)
     verdict, reason = await _verdict(case, probe)
     if verdict is Verdict.PASS:

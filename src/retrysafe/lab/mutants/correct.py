@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from email import message_from_bytes, policy
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qsl
 
 from retrysafe.lab.mutants import papers
@@ -20,7 +20,7 @@ from retrysafe.lab.mutants.http import Message, Request, Response, document, pro
 from retrysafe.lab.mutants.shop import Died, Failed, Handler, Shop
 
 LEASE_S = 0.5
-LIFETIME_S = 0.6
+LIFETIME_S = 1.5
 ACCOUNTS = {"Bearer alice": "alice", "Bearer alice-2": "alice", "Bearer bob": "bob"}
 ORIGINS = ("https://one.example", "https://two.example")
 MARKER = ("idempotent-replayed", "true")
@@ -47,6 +47,7 @@ class Record:
     finished_s: float = 0.0
     released: bool = False
     unrecorded: bool = False
+    replays: int = 0
 
 
 class Server:
@@ -54,9 +55,13 @@ class Server:
 
     Attributes:
         breaks: ids of the cases that find its defect; this one has none.
+        parser: how uvicorn reads HTTP. h11 keeps trailers apart from fields, httptools does not.
+        dates: whether the server in front gives answers their Date.
     """
 
     breaks: ClassVar[frozenset[str]] = frozenset()
+    parser: ClassVar[Literal["h11", "httptools"]] = "h11"
+    dates: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self.shop = Shop()
@@ -64,6 +69,18 @@ class Server:
         self.store_down = False
         self.revoked: set[str] = set()
         self._tasks: set[asyncio.Task[Response]] = set()
+
+    def replica(self) -> Server:
+        """Another process of the same deployment."""
+        return self
+
+    def sandbox(self) -> Server:
+        """The deployment for tries."""
+        return type(self)()
+
+    def papers(self) -> dict[str, Any]:
+        """What it publishes of itself."""
+        return papers.openapi(LIFETIME_S)
 
     # --- the way of a request ---------------------------------------------------------------------
 
@@ -114,7 +131,7 @@ class Server:
         if request.method == "OPTIONS":
             return Response(204)
         if request.path == "/openapi.json":
-            return document(200, papers.openapi(LIFETIME_S))
+            return document(200, self.papers())
         if request.path == "/requests":
             return self.status(request)
         if request.path.startswith("/lab/"):
@@ -364,7 +381,7 @@ class Server:
     def status(self, request: Request) -> Response:
         """What became of a key."""
         key = self.key(request.values("idempotency-key"))
-        record = self.records.get((self.account(request), key or ""))
+        record = self.records.get(self.identity(replace(request, account=self.account(request)), key or ""))
         if record is None:
             return problem(404, "no-such-key")
         state = "in_progress" if record.response is None else "completed"

@@ -24,8 +24,8 @@ NOT_TRIED: Mapping[str, str] = {
 async def results_of(kind: type[Server], cases: Sequence[Case] = CATALOGUE) -> list[Result]:
     """What the cases say of a server."""
     server = kind()
-    async with serving(server, server, kind()) as (base, replica, sandbox):
-        return await run_cases(run_of(base, replica, sandbox), cases, jobs=_JOBS)
+    async with serving(server, server.replica(), server.sandbox()) as (base, replica, sandbox):
+        return await run_cases(run_of(server, base, replica, sandbox), cases, jobs=_JOBS)
 
 
 def found(results: Sequence[Result]) -> frozenset[str]:

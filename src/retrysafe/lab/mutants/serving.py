@@ -7,66 +7,64 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
 
 import uvicorn
 
-from retrysafe.lab.mutants import papers
-from retrysafe.lab.mutants.correct import LEASE_S, LIFETIME_S, ORIGINS
+from retrysafe.lab.mutants.correct import LEASE_S, LIFETIME_S, ORIGINS, Server
 from retrysafe.verify.options import Given, build
 from retrysafe.verify.probe import Run, Settings
 
 HOST = "127.0.0.1"
 SETTINGS = Settings(
-    width=6, flood=60, samples=30, timeout_s=10.0, patience_s=1.5, settle_s=0.0, head_start_s=0.1, effects_max=50_000
+    width=4, flood=60, samples=15, timeout_s=10.0, patience_s=1.5, settle_s=0.0, head_start_s=0.1, effects_max=50_000
 )
-_ORDER = '{"reference":"{{unique}}","item":"tea","quantity":1}'
-_OPERATIONS = {
-    "slow": f"POST /orders?delay=350 {_ORDER}",
-    "short-lived": f"POST /short {_ORDER}",
+ORDER = '{"reference":"{{unique}}","item":"tea","quantity":1}'
+OPERATIONS = {
+    "slow": f"POST /orders?delay=350 {ORDER}",
+    "short-lived": f"POST /short {ORDER}",
     "read": "GET /orders?reference={{unique}}",
     "modify": "PUT /orders?reference={{unique}} {}",
     "remove": "DELETE /orders?reference={{unique}}",
-    "second": f"POST /refunds {_ORDER}",
-    "path-1": f"POST /tickets/1 {_ORDER}",
-    "path-2": f"POST /tickets/2 {_ORDER}",
-    "patch": f"PATCH /counters {_ORDER}",
+    "second": f"POST /refunds {ORDER}",
+    "path-1": f"POST /tickets/1 {ORDER}",
+    "path-2": f"POST /tickets/2 {ORDER}",
+    "patch": f"PATCH /counters {ORDER}",
     "delete": "DELETE /orders?reference={{unique}}",
     "multipart": 'POST /uploads?reference={{unique}} {"name":"{{unique}}","file":"some text"}',
-    "cookie": f"POST /sessions {_ORDER}",
-    "accepted": f"POST /exports {_ORDER}",
-    "stream": f"POST /reports {_ORDER}",
-    "redirect": f"POST /forms {_ORDER}",
-    "slash": f"POST /orders/ {_ORDER}",
-    "secret": f"POST /tokens {_ORDER}",
-    "unprotected": f"POST /plain {_ORDER}",
-    "public": f"POST /signups {_ORDER}",
-    "limited": f"POST /orders?fail=limit {_ORDER}",
-    "decline": f"POST /orders?fail=decline {_ORDER}",
-    "fail-before": f"POST /orders?fail=before {_ORDER}",
-    "fail-after": f"POST /orders?fail=after {_ORDER}",
-    "unavailable": f"POST /orders?fail=unavailable {_ORDER}",
-    "outlasting": f"POST /short?delay=1400 {_ORDER}",
-    "impatient": f"POST /orders?delay=300&patience=50 {_ORDER}",
-    "die-before": f"POST /orders?die=before {_ORDER}",
-    "die-after": f"POST /orders?die=after {_ORDER}",
-    "unrecorded": f"POST /orders?store=fails {_ORDER}",
+    "cookie": f"POST /sessions {ORDER}",
+    "accepted": f"POST /exports {ORDER}",
+    "stream": f"POST /reports {ORDER}",
+    "redirect": f"POST /forms {ORDER}",
+    "slash": f"POST /orders/ {ORDER}",
+    "secret": f"POST /tokens {ORDER}",
+    "unprotected": f"POST /plain {ORDER}",
+    "public": f"POST /signups {ORDER}",
+    "limited": f"POST /orders?fail=limit {ORDER}",
+    "decline": f"POST /orders?fail=decline {ORDER}",
+    "fail-before": f"POST /orders?fail=before {ORDER}",
+    "fail-after": f"POST /orders?fail=after {ORDER}",
+    "unavailable": f"POST /orders?fail=unavailable {ORDER}",
+    "outlasting": f"POST /short?delay=2000 {ORDER}",
+    "impatient": f"POST /orders?delay=300&patience=50 {ORDER}",
+    "die-before": f"POST /orders?die=before {ORDER}",
+    "die-after": f"POST /orders?die=after {ORDER}",
+    "unrecorded": f"POST /orders?store=fails {ORDER}",
     "status": "GET /requests",
 }
-_HOOKS = {name: f"POST /lab/{name}" for name in ("store-down", "store-up", "revoke", "restore")}
+HOOKS = {name: f"POST /lab/{name}" for name in ("store-down", "store-up", "revoke", "restore")}
 
 
-def run_of(base_url: str, replica: str, sandbox: str) -> Run:
+def run_of(server: Server, base_url: str, replica: str, sandbox: str) -> Run:
     """A run that can try every case, against a server of the laboratory."""
     given = Given(
         operation=f"POST {base_url}/orders",
-        json=_ORDER,
+        json=ORDER,
         account=("Authorization: Bearer alice",),
         other_account=("Authorization: Bearer bob",),
         second_credential=("Authorization: Bearer alice-2",),
         effects="GET /orders?reference={{unique}} $.total",
-        with_=_OPERATIONS,
-        hook=_HOOKS,
+        with_=OPERATIONS,
+        hook=HOOKS,
         origin=ORIGINS,
         replica=replica,
         sandbox=sandbox,
@@ -76,12 +74,12 @@ def run_of(base_url: str, replica: str, sandbox: str) -> Run:
         profile="retrysafe",
     )
     run = build(given, SETTINGS)
-    run.target = replace(run.target, openapi=papers.openapi(LIFETIME_S))
+    run.target = replace(run.target, openapi=server.papers())
     return run
 
 
 @asynccontextmanager
-async def serving(*applications: Any) -> AsyncIterator[list[str]]:
+async def serving(*applications: Server) -> AsyncIterator[list[str]]:
     """Serve applications on free ports, in this event loop; gives their addresses."""
     servers = [await _start(application) for application in applications]
     loops = [asyncio.create_task(server.main_loop()) for server, _ in servers]
@@ -96,7 +94,7 @@ async def serving(*applications: Any) -> AsyncIterator[list[str]]:
             await server.shutdown(sockets=[listener])
 
 
-async def _start(application: Any) -> tuple[uvicorn.Server, socket.socket]:
+async def _start(application: Server) -> tuple[uvicorn.Server, socket.socket]:
     listener = socket.create_server((HOST, 0), backlog=256)
     server = uvicorn.Server(config(application))
     server.config.load()
@@ -105,8 +103,16 @@ async def _start(application: Any) -> tuple[uvicorn.Server, socket.socket]:
     return server, listener
 
 
-def config(application: Any, port: int = 0) -> uvicorn.Config:
-    """How a server of the laboratory runs: h11, because it keeps trailers apart from fields."""
+def config(application: Server, port: int = 0) -> uvicorn.Config:
+    """How a server of the laboratory runs."""
     return uvicorn.Config(
-        application, HOST, port, http="h11", loop="asyncio", lifespan="off", access_log=False, log_level="critical"
+        application,
+        HOST,
+        port,
+        http=application.parser,
+        loop="asyncio",
+        lifespan="off",
+        access_log=False,
+        log_level="critical",
+        date_header=application.dates,
     )

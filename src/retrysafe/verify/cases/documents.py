@@ -20,7 +20,7 @@ case = group.case
 
 async def _errors(t: Probe) -> dict[str, Answer]:
     """The errors of keys that can be had here, by name."""
-    errors: dict[str, Answer] = {"invalid": await t.send(t.intent(), lines=['"unterminated'])}
+    errors: dict[str, Answer] = {"invalid": await t.send(t.intent(), lines=[f'"{t.new_key()}'])}
     if t.target.required:
         errors["missing"] = await t.send(t.intent(), lines=[])
     if t.target.content is not None:

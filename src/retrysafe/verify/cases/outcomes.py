@@ -142,15 +142,14 @@ async def unavailable(t: Probe) -> None:
 
 
 async def _die(t: Probe, name: str) -> Intent:
-    """An intent whose worker dies at work."""
+    """An intent whose worker dies at work; another worker is there when this returns."""
     intent = t.intent(name if name in t.target.operations else "slow")
-    if "kill" not in t.target.hooks:
-        await t.send(intent)
-        return intent
     first = asyncio.create_task(t.send(intent))
-    await asyncio.wait([first], timeout=t.settings.head_start_s)
-    await t.hook("kill")
+    if "kill" in t.target.hooks:
+        await asyncio.wait([first], timeout=t.settings.head_start_s)
+        await t.hook("kill")
     await first
+    await t.until_back()
     return intent
 
 
@@ -218,13 +217,14 @@ async def store_down(t: Probe) -> None:
     "The success that could not be recorded is done a second time.",
     needs=["unrecorded"],
     core=True,
+    alone=True,
 )
 async def unrecorded(t: Probe) -> None:
     """The store fails when the request has been done: the client gets its answer, and no retry does it again."""
     intent = t.intent("unrecorded")
     first = await t.send(intent)
     t.must(first.success, "the answer of the operation", first)
-    await t.send(intent)
+    await t.until_final(intent)
     await t.expect_effects(intent, 1)
 
 

@@ -6,15 +6,16 @@ import asyncio
 import json
 import re
 import secrets
+import time
 import uuid
 from dataclasses import replace
 
 from retrysafe.verify.case import Group
 from retrysafe.verify.content import duration_s
-from retrysafe.verify.message import Sent
+from retrysafe.verify.message import Answer, Sent
 from retrysafe.verify.openapi import operation_at
 from retrysafe.verify.probe import Intent, Probe
-from retrysafe.verify.verdict import MUST, SHOULD
+from retrysafe.verify.verdict import MUST, SHOULD, Inconclusive
 from retrysafe.verify.wire import Wire
 
 group = Group()
@@ -69,13 +70,24 @@ def short_lived(t: Probe) -> Intent:
     return t.intent("short-lived" if "short-lived" in t.target.operations else "operation")
 
 
+async def retried_after(t: Probe, intent: Intent, part: float) -> tuple[Answer, Answer]:
+    """The first answer, and that to a retry when this part of the lifetime has passed, and no more than all of it."""
+    lifetime_s = t.target.lifetime_s or 0
+    began_s = time.monotonic()
+    first = await t.done(intent)
+    await asyncio.sleep(lifetime_s * part)
+    again = await t.send(intent)
+    if time.monotonic() - began_s > lifetime_s:
+        raise Inconclusive("the machine was so slow that the lifetime had passed")
+    return first, again
+
+
 @case("TTL-02", MUST, "contract R70", "A retry within the promised time runs again.", needs=["lifetime"])
 async def inside(t: Probe) -> None:
     """Just inside the lifetime a retry is a replay."""
     intent = short_lived(t)
-    first = await t.done(intent)
-    await asyncio.sleep((t.target.lifetime_s or 0) * 0.6)
-    t.expect_replay(first, await t.send(intent))
+    first, again = await retried_after(t, intent, 0.6)
+    t.expect_replay(first, again)
     await t.expect_effects(intent, 1)
 
 
@@ -139,7 +151,6 @@ async def lifetime_holds(t: Probe) -> None:
     if stated is None:
         t.skip("no lifetime of the operation is published as an ISO 8601 duration")
     lifetime_s = t.target.lifetime_s or 0
-    t.expect(abs(stated - lifetime_s) < 1, f"{stated:g} s, as published", f"{lifetime_s:g} s, as given for this run")
-    first = await t.done(intent)
-    await asyncio.sleep(stated * 0.5)
-    t.expect((await t.send(intent)).body == first.body, "a replay within it", "another answer")
+    t.expect(abs(stated - lifetime_s) < 0.5, f"{stated:g} s, as published", f"{lifetime_s:g} s, as given for this run")
+    first, again = await retried_after(t, intent, 0.5)
+    t.expect(again.body == first.body, "a replay within it", "another answer")

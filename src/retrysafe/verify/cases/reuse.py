@@ -117,8 +117,9 @@ async def duplicate_member(t: Probe) -> None:
     intent = t.intent()
     await t.done(intent)
     other(t, intent)
-    answer = await t.send(intent.saying(content.doubled(intent.document, intent.reference)))
-    t.must(answer.refused or t.profile.mismatch_means == "replayed", "a refusal", answer)
+    for body in content.doubled(intent.document, intent.reference):
+        answer = await t.send(intent.saying(body))
+        t.must(answer.refused or t.profile.mismatch_means == "replayed", "a refusal", answer)
     await t.expect_at_most_one(intent)
 
 

@@ -145,7 +145,9 @@ async def anonymous(t: Probe) -> None:
     t.must(answer.body != first.body and not t.replayed(answer), "an answer of its own, or a refusal", "a replay")
 
 
-@case("SEC-08", SHOULD, "contract R50, R112", "Under a flood of keys the store forgets those that it needs.")
+@case(
+    "SEC-08", SHOULD, "contract R50, R112", "Under a flood of keys the store forgets those that it needs.", alone=True
+)
 async def flood(t: Probe) -> None:
     """Under a flood of new keys the API stays up or says stop, and the earlier keys still replay."""
     earlier = t.intent()
@@ -212,6 +214,7 @@ async def reflected(t: Probe) -> None:
     "contract R19",
     "The time of an answer tells which keys another account has used.",
     needs=["other-account", "slow"],
+    alone=True,
 )
 async def timing(t: Probe) -> None:
     """Another account's used keys and unused ones take the same time."""

@@ -186,7 +186,7 @@ async def metacharacters(t: Probe) -> None:
     other = t.intent()
     theirs = await t.done(other)
     salt = secrets.token_hex(4)
-    for text in (f"' OR 1=1--{salt}", f"{salt}*", f"../../{salt}", f"%00{salt}", f"{salt}$(id)"):
+    for text in (f"'OR/**/1=1--{salt}", f"{salt}*", f"../../{salt}", f"%00{salt}", f"{salt}$(id)"):
         await t.expect_protected_or_refused(t.intent(), quoted(text))
     for pattern in ("*", other.key[:8] + "*", other.key[:-1] + "_", "%"):
         answer = await t.send(t.intent(), lines=[quoted(pattern)])
