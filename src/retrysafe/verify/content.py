@@ -28,9 +28,7 @@ def respelled(document: Document) -> bytes:
 
 def _spell(value: Any) -> str:
     if isinstance(value, str):
-        return (
-            '"' + "".join(f"\\u{ord(character):04x}" if character.isalpha() else character for character in value) + '"'
-        )
+        return '"' + "".join(map(_escaped, value)) + '"'
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value}.0"
     if isinstance(value, Mapping):
@@ -38,6 +36,11 @@ def _spell(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ",".join(_spell(item) for item in value) + "]"
     return json.dumps(value, default=str)
+
+
+def _escaped(character: str) -> str:
+    """A letter by its number; what has to be escaped anyway as it is done."""
+    return f"\\u{ord(character):04x}" if character.isascii() and character.isalpha() else json.dumps(character)[1:-1]
 
 
 def changed(document: Document, reference: str) -> dict[str, Any]:

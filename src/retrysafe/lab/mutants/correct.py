@@ -54,12 +54,10 @@ class Server:
     """The server, an ASGI application.
 
     Attributes:
-        breaks: ids of the cases that find its defect; this one has none.
         parser: how uvicorn reads HTTP. h11 keeps trailers apart from fields, httptools does not.
         dates: whether the server in front gives answers their Date.
     """
 
-    breaks: ClassVar[frozenset[str]] = frozenset()
     parser: ClassVar[Literal["h11", "httptools"]] = "h11"
     dates: ClassVar[bool] = True
 

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 
+from retrysafe.lab.mutants.catalogue import FOUND_BY, MUTANTS
 from retrysafe.lab.mutants.correct import Server
 from retrysafe.lab.mutants.serving import run_of, serving
 from retrysafe.verify.case import Case, Result
 from retrysafe.verify.cases import CATALOGUE
 from retrysafe.verify.runner import run_cases
 
+_HEAD = """# The servers that judge the verifier
+
+Each of these small servers does one thing wrong, and every case of [`retrysafe verify`](verify-cases.md) is run
+against each of them: it is found by exactly the cases in its row. `Server`, which does everything right, passes all.
+Run one by hand:
+
+```text
+python -m retrysafe.lab.mutants KeysAreNotScoped --port 8080
+```
+"""
 _JOBS = 12
 _SERVERS_AT_ONCE = 4
 
@@ -44,15 +56,24 @@ async def matrix(kinds: Sequence[type[Server]]) -> dict[str, list[Result]]:
     return dict(zip((kind.__name__ for kind in kinds), await asyncio.gather(*map(one, kinds)), strict=True))
 
 
-def page(kinds: Sequence[type[Server]]) -> Iterator[str]:
-    """The matrix as a page, from what each server says that finds it."""
+def page() -> str:
+    """The page that says which server is found by which cases."""
+    return "\n".join(_lines()) + "\n"
+
+
+def _lines() -> Iterator[str]:
+    yield _HEAD
     yield "| server | what it does wrong | found by |"
     yield "|---|---|---|"
-    for kind in kinds:
+    for kind in MUTANTS:
         summary = " ".join((kind.__doc__ or "").split())
-        yield f"| `{kind.__name__}` | {summary} | {', '.join(sorted(kind.breaks, key=place))} |"
+        yield f"| `{kind.__name__}` | {summary} | {', '.join(sorted(FOUND_BY[kind.__name__], key=place))} |"
 
 
 def place(id_: str) -> int:
     """Where a case stands in the catalogue."""
     return [case.id for case in CATALOGUE].index(id_)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -112,7 +112,7 @@ class LeavingReleases(LeavingCancels):
         async def effect_first(request: Request) -> Response:
             if request.wish("delay"):
                 self.shop.done(request.json()["reference"])
-                await asyncio.sleep(0.35)
+                await asyncio.sleep(1.0)
                 return document(201, {"reference": request.json()["reference"]})
             return await handler(request)
 

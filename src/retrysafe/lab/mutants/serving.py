@@ -16,11 +16,11 @@ from retrysafe.verify.probe import Run, Settings
 
 HOST = "127.0.0.1"
 SETTINGS = Settings(
-    width=4, flood=60, samples=15, timeout_s=10.0, patience_s=1.5, settle_s=0.0, head_start_s=0.1, effects_max=50_000
+    width=4, flood=60, samples=15, timeout_s=10.0, patience_s=4.0, settle_s=0.0, head_start_s=0.1, effects_max=50_000
 )
 ORDER = '{"reference":"{{unique}}","item":"tea","quantity":1}'
 OPERATIONS = {
-    "slow": f"POST /orders?delay=350 {ORDER}",
+    "slow": f"POST /orders?delay=1000 {ORDER}",
     "short-lived": f"POST /short {ORDER}",
     "read": "GET /orders?reference={{unique}}",
     "modify": "PUT /orders?reference={{unique}} {}",
@@ -45,7 +45,7 @@ OPERATIONS = {
     "fail-after": f"POST /orders?fail=after {ORDER}",
     "unavailable": f"POST /orders?fail=unavailable {ORDER}",
     "outlasting": f"POST /short?delay=2000 {ORDER}",
-    "impatient": f"POST /orders?delay=300&patience=50 {ORDER}",
+    "impatient": f"POST /orders?delay=700&patience=50 {ORDER}",
     "die-before": f"POST /orders?die=before {ORDER}",
     "die-after": f"POST /orders?die=after {ORDER}",
     "unrecorded": f"POST /orders?store=fails {ORDER}",

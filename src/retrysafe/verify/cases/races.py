@@ -7,7 +7,7 @@ from retrysafe.verify.case import Group
 from retrysafe.verify.cases.reuse import other
 from retrysafe.verify.message import Answer, summary
 from retrysafe.verify.probe import Intent, Probe
-from retrysafe.verify.verdict import MUST, SHOULD
+from retrysafe.verify.verdict import MAY, MUST, SHOULD
 
 group = Group()
 case = group.case
@@ -73,6 +73,9 @@ async def in_flight_explained(t: Probe) -> None:
     code = t.profile.in_flight_code
     t.expect(not code or any(word in (answer.kind or "") for word in code), " or ".join(code), answer.kind)
     wait = answer.value("retry-after") or ""
+    if t.profile.retry_after is MAY:
+        t.note(f"Retry-After: {wait or 'none'}")
+        return
     t.judge(wait.isdigit() and int(wait) >= 1, t.profile.retry_after, "Retry-After of a second or more", wait or "none")
 
 
