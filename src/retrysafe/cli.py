@@ -322,7 +322,7 @@ def verify(ctx: click.Context, /, **options: Any) -> None:
     try:
         from retrysafe.verify.command import verify as run_verify  # noqa: PLC0415 - needs an extra
     except ModuleNotFoundError as missing:
-        raise ConfigurationError([f'verify needs {missing.name}: pip install "retrysafe[verify]"']) from missing
+        raise ConfigurationError([str(missing)]) from missing
     ctx.exit(run_verify(options, click.echo))
 
 

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from retrysafe.demo.processes import HOST, Child, await_ready, child, free_port
+from retrysafe.lab.mutants.correct import ORIGINS
 from retrysafe.lab.mutants.serving import HOOKS, OPERATIONS, ORDER
 from retrysafe.verify.options import Given, build
 from retrysafe.verify.probe import Run, Settings
-from tests.verify.shop_app import LEASE_S, LIFETIME_S, ORIGINS, STORE
+from tests.verify.shop_app import LEASE_S, LIFETIME_S, STORE
 
 SETTINGS = Settings(width=8, flood=100, samples=30, timeout_s=20, patience_s=20, head_start_s=0.2)
 _OWN = {

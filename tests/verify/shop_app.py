@@ -55,7 +55,8 @@ class LastingShop(Shop):
 
     async def look(self, request):
         """What there is of a reference."""
-        self.effects[reference] = self.lines(f"done {reference}") if (reference := request.wish("reference")) else 0
+        reference = request.wish("reference")
+        self.effects[reference] = self.lines(f"done {reference}")
         return await super().look(request)
 
 

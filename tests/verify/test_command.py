@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import tomllib
+import xml.etree.ElementTree as ET
 from contextlib import closing
-from xml.etree import ElementTree
 
 import pytest
 
@@ -14,6 +14,7 @@ from retrysafe.lab.mutants.answers import Unprotected
 from retrysafe.lab.mutants.correct import Server
 from retrysafe.lab.mutants.http import Response, document
 from retrysafe.lab.mutants.reuse import BytesAreCompared
+from retrysafe.lab.mutants.shop import Shop
 from retrysafe.verify.cases import CATALOGUE
 from tests.verify.serving import ALICE, CONTENT, COUNTED, serving, verify
 
@@ -181,7 +182,7 @@ def test_reports(bad, tmp_path):
     assert "REP-01" in texts["html"]
     assert "http-equiv" in texts["html"]
     assert "<script" not in texts["html"]
-    suite = ElementTree.fromstring(texts["junit"])
+    suite = ET.fromstring(texts["junit"])
     assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("3", "1", "1")
     (result,) = json.loads(texts["sarif"])["runs"][0]["results"]
     assert (result["ruleId"], result["level"]) == ("REP-01", "error")
@@ -244,15 +245,14 @@ def test_counters(kind, tmp_path):
         assert done.exit_code == 0, done.output
 
 
-class _Counted(Server):
-    """The server without a defect, whose effects can be counted in several ways."""
+class _CountedShop(Shop):
+    """A shop whose effects can be counted in several ways."""
 
     def __init__(self, place):
         super().__init__()
         self.place = place
         (place / "ledger").touch()
         self._execute("CREATE TABLE done (reference TEXT)")
-        self.shop.done = self.done
 
     def _execute(self, *statement):
         with closing(sqlite3.connect(self.place / "shop.db", isolation_level=None)) as database:
@@ -263,8 +263,15 @@ class _Counted(Server):
         with (self.place / "ledger").open("a") as ledger:
             ledger.write(f"{reference}\n")
         self._execute("INSERT INTO done VALUES (?)", (reference,))
-        self.shop.effects[reference] += 1
-        return sum(self.shop.effects.values())
+        return super().done(reference)
+
+
+class _Counted(Server):
+    """The server without a defect, before such a shop."""
+
+    def __init__(self, place):
+        super().__init__()
+        self.shop = _CountedShop(place)
 
     def aside(self, request):
         """Totals of all effects."""

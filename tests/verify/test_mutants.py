@@ -16,6 +16,11 @@ from retrysafe.verify.cases import CATALOGUE
 
 ROOT = Path(__file__).parents[2]
 
+_OPTIONS = (
+    *("--only", "REP-01", "--json", '{"reference":"{{unique}}","item":"tea","quantity":1}'),
+    *("--account", "Authorization: Bearer alice", "--effects", "same $.id"),
+)
+
 # Cases that no server here breaks, and why.
 NO_DEFECT = {
     **NOT_TRIED,
@@ -59,9 +64,7 @@ def test_a_server_runs_by_hand(tmp_path):
     with child("mutant", ("retrysafe.lab.mutants", "Unprotected", "--port", str(port)), port, tmp_path, {}) as server:
         await_ready(server, "/openapi.json")
         done = subprocess.run(
-            [sys.executable, "-m", "retrysafe", "verify", f"http://{HOST}:{port}/orders", "--only", "REP-01"]
-            + ["--json", '{"reference":"{{unique}}","item":"tea","quantity":1}']
-            + ["--account", "Authorization: Bearer alice", "--effects", "same $.id"],
+            [sys.executable, "-m", "retrysafe", "verify", f"http://{HOST}:{port}/orders", *_OPTIONS],
             capture_output=True,
             text=True,
             check=False,

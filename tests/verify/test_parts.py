@@ -201,7 +201,8 @@ def test_bytes_go_out_as_they_are():
     """Fields that HTTP forbids are sent, two of a name are two, and trailers come behind chunks."""
     sent = Sent("POST", "http://here:1/a?b=c", (("K", "a\x01\xe9"), ("K", "")), b"12")
     assert request_bytes(sent) == (
-        b"POST /a?b=c HTTP/1.1\r\nHost: here:1\r\nK: a\x01\xe9\r\nK: \r\nContent-Length: 2\r\nConnection: close\r\n\r\n12"
+        b"POST /a?b=c HTTP/1.1\r\nHost: here:1\r\nK: a\x01\xe9\r\nK: \r\nContent-Length: 2\r\n"
+        b"Connection: close\r\n\r\n12"
     )
     trailing = Sent("POST", "http://here/", (), b"12", (("K", "v"),))
     assert request_bytes(trailing).endswith(b"2\r\n12\r\n0\r\nK: v\r\n\r\n")
@@ -244,9 +245,11 @@ def test_a_sample_of_a_schema():
     operation, required = openapi.operation_of(document, "refund", "file.json")
     assert operation.url == "https://api.example/v1/orders/{{unique}}/refunds"
     assert required
-    made = json.loads(operation.body)
+    made = json.loads(operation.body or "")
     assert (made["note"], made["kind"], made["at"], made["count"]) == ("{{unique}}", "full", "2030-01-31", 3)
-    assert openapi.operation_at(document, "POST", "https://api.example/v1/orders/7/refunds")["operationId"] == "refund"
+    found = openapi.operation_at(document, "POST", "https://api.example/v1/orders/7/refunds")
+    assert found is not None
+    assert found["operationId"] == "refund"
     assert openapi.operation_at(document, "POST", "https://api.example/v1/orders") is None
 
 

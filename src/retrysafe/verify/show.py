@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from retrysafe.errors import ConfigurationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
 from retrysafe.verify.case import Case, Result
 from retrysafe.verify.probe import Run
 from retrysafe.verify.report import text
 from retrysafe.verify.runner import run_cases
 from retrysafe.verify.verdict import Verdict
-
-try:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-except ModuleNotFoundError as missing:
-    raise ConfigurationError([f'verify needs {missing.name}: pip install "retrysafe[verify]"']) from missing
 
 
 def watch(run: Run, cases: Sequence[Case], jobs: int) -> list[Result]:
