@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 from contextlib import closing
 
 import pytest
+import trustme
 
 from retrysafe.lab.mutants.answers import Unprotected
 from retrysafe.lab.mutants.correct import Server
@@ -228,6 +229,37 @@ def test_environment(good, monkeypatch):
     monkeypatch.setenv("RETRYSAFE_EFFECTS", "same $.id")
     done = verify("POST", f"{good}/orders", "--json", CONTENT, "--only", "REP-01")
     assert done.exit_code == 0, done.output
+
+
+def test_tls(tmp_path, monkeypatch):
+    """Over TLS it verifies the certificate; also where its own proxy stands in between."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    files = {name: str(tmp_path / name) for name in ("authority", "certificate", "key")}
+    authority.cert_pem.write_to_path(files["authority"])
+    certificate.cert_chain_pems[0].write_to_path(files["certificate"])
+    certificate.private_key_pem.write_to_path(files["key"])
+    with serving(Server(), ssl_certfile=files["certificate"], ssl_keyfile=files["key"]) as address:
+        only = ("--only", "REP-01", "--only", "REP-06", "--only", "REP-07")
+        arguments = ("POST", f"{address}/orders", "--json", CONTENT, *ALICE, *COUNTED, *only)
+        assert verify(*arguments).exit_code == 3
+        monkeypatch.setenv("SSL_CERT_FILE", files["authority"])
+        done = verify(*arguments)
+    assert done.exit_code == 0, done.output
+    assert "3 passed" in done.output
+
+
+def test_a_redirect_is_no_answer():
+    """An address that leads somewhere else is told, and nothing is judged."""
+
+    class Elsewhere(Server):
+        async def respond(self, request):
+            return Response(301, (("location", "https://elsewhere.example/orders"),))
+
+    with serving(Elsewhere()) as address:
+        done = verify("POST", f"{address}/orders", "--json", CONTENT, "--only", "REP-01", "--effects", "same $.id")
+    assert done.exit_code == 4
+    assert "https://elsewhere.example/orders" in done.output
 
 
 @pytest.mark.parametrize("kind", ["cmd", "sql", "metric", "total"])

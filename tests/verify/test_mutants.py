@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from retrysafe.lab.mutants.matrix import NOT_TRIED, found, matrix, page
 from retrysafe.verify.cases import CATALOGUE
 
 ROOT = Path(__file__).parents[2]
+PATIENCE_S = 150
 
 _OPTIONS = (
     *("--only", "REP-01", "--json", '{"reference":"{{unique}}","item":"tea","quantity":1}'),
@@ -31,14 +34,28 @@ NO_DEFECT = {
 
 @pytest.fixture(scope="module")
 def results():
-    """What every case says of every server."""
-    return asyncio.run(matrix(MUTANTS))
+    """What every case says of every server, as it comes: a few servers at once, in a thread of their own."""
+    coming = {kind.__name__: Future() for kind in MUTANTS}
+
+    def judge() -> None:
+        try:
+            asyncio.run(matrix(MUTANTS, lambda kind, its_results: coming[kind.__name__].set_result(its_results)))
+        except BaseException as error:
+            for future in coming.values():
+                if not future.done():
+                    future.set_exception(error)
+            raise
+
+    thread = threading.Thread(target=judge, daemon=True)
+    thread.start()
+    yield coming
+    thread.join()
 
 
 @pytest.mark.parametrize("kind", MUTANTS, ids=lambda kind: kind.__name__)
 def test_defect_is_found(kind, results):
     """It is found by exactly these cases."""
-    assert found(results[kind.__name__]) == FOUND_BY[kind.__name__]
+    assert found(results[kind.__name__].result(PATIENCE_S)) == FOUND_BY[kind.__name__]
 
 
 def test_every_case_finds_something():

@@ -197,8 +197,13 @@ class Probe:
             starter: releases it together with others.
             via: the port of a proxy.
         """
-        sent = self.prepared(intent, lines)
-        await self._account_for(sent, intent.reference)
+        try:
+            sent = self.prepared(intent, lines)
+            await self._account_for(sent, intent.reference)
+        except BaseException:
+            if starter:
+                starter.leave()  # the others must not wait for it
+            raise
         answer = await Wire(self.settings.timeout_s, via).exchange(sent, starter)
         return self._keep(intent, sent, answer)
 

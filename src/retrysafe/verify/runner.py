@@ -14,6 +14,7 @@ from retrysafe.verify.verdict import MUST, Inconclusive, Severity, Skipped, Stop
 from retrysafe.verify.wire import Wire
 
 CASE_S_MAX = 900.0
+_REDIRECTS = frozenset({301, 302, 307, 308})
 ABOUT_ACCEPTANCE = frozenset({"SYN-01", "SYN-02"})
 
 
@@ -61,6 +62,8 @@ async def _look(run: Run) -> str:
         await run.target.counter.count(run.reference(), ())
     probe = Probe(run, MUST)
     answer = await probe.send(probe.intent())
+    if answer.status in _REDIRECTS:
+        return f"a first request is redirected to {answer.value('location')}: is the address right?"
     return "" if answer.success else f"a first request with a key is answered {answer}: is the operation right?"
 
 

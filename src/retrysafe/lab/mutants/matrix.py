@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from retrysafe.lab.mutants.catalogue import FOUND_BY, MUTANTS
 from retrysafe.lab.mutants.correct import Server
@@ -45,15 +45,20 @@ def found(results: Sequence[Result]) -> frozenset[str]:
     return frozenset(result.case.id for result in results if result.findings)
 
 
-async def matrix(kinds: Sequence[type[Server]]) -> dict[str, list[Result]]:
-    """What all cases say of these servers, a few at once."""
+async def matrix(kinds: Sequence[type[Server]], tell: Callable[[type[Server], list[Result]], None]) -> None:
+    """Run all cases against these servers, a few at once.
+
+    Args:
+        kinds: the servers.
+        tell: called with each server and its results, as they come.
+    """
     slots = asyncio.Semaphore(_SERVERS_AT_ONCE)
 
-    async def one(kind: type[Server]) -> list[Result]:
+    async def one(kind: type[Server]) -> None:
         async with slots:
-            return await results_of(kind)
+            tell(kind, await results_of(kind))
 
-    return dict(zip((kind.__name__ for kind in kinds), await asyncio.gather(*map(one, kinds)), strict=True))
+    await asyncio.gather(*map(one, kinds))
 
 
 def page() -> str:

@@ -9,7 +9,7 @@ from retrysafe.lab.mutants.http import Request, Response, problem
 from retrysafe.lab.mutants.shop import Handler
 
 _RECORDS_MAX = 40
-_LOOKUP_S = 0.03
+_LOOKUP_S = 0.15
 
 
 class KeysAreNotScoped(Server):

@@ -79,12 +79,13 @@ def run_of(server: Server, base_url: str, replica: str, sandbox: str) -> Run:
 
 
 @asynccontextmanager
-async def serving(*applications: Server) -> AsyncIterator[list[str]]:
+async def serving(*applications: Server, **tls: str) -> AsyncIterator[list[str]]:
     """Serve applications on free ports, in this event loop; gives their addresses."""
-    servers = [await _start(application) for application in applications]
+    servers = [await _start(config(application, **tls)) for application in applications]
     loops = [asyncio.create_task(server.main_loop()) for server, _ in servers]
     try:
-        yield [f"http://{HOST}:{listener.getsockname()[1]}" for _, listener in servers]
+        scheme = "https" if tls else "http"
+        yield [f"{scheme}://{HOST}:{listener.getsockname()[1]}" for _, listener in servers]
     finally:
         for server, _ in servers:
             server.should_exit = True
@@ -94,17 +95,17 @@ async def serving(*applications: Server) -> AsyncIterator[list[str]]:
             await server.shutdown(sockets=[listener])
 
 
-async def _start(application: Server) -> tuple[uvicorn.Server, socket.socket]:
+async def _start(how: uvicorn.Config) -> tuple[uvicorn.Server, socket.socket]:
     listener = socket.create_server((HOST, 0), backlog=256)
-    server = uvicorn.Server(config(application))
+    server = uvicorn.Server(how)
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     await server.startup(sockets=[listener])
     return server, listener
 
 
-def config(application: Server, port: int = 0) -> uvicorn.Config:
-    """How a server of the laboratory runs."""
+def config(application: Server, port: int = 0, **tls: str) -> uvicorn.Config:
+    """How a server of the laboratory runs; with the files of a certificate and its key, over TLS."""
     return uvicorn.Config(
         application,
         HOST,
@@ -115,4 +116,5 @@ def config(application: Server, port: int = 0) -> uvicorn.Config:
         access_log=False,
         log_level="critical",
         date_header=application.dates,
+        **tls,
     )

@@ -37,7 +37,7 @@ def line(result: Result) -> str:
     if result.findings:
         finding = result.findings[0]
         return f"{first}\n{'':14}expected {finding.expected}; seen {finding.seen}"
-    return f"{first}\n{'':14}{result.reason}" if result.reason else first
+    return "\n".join([first, *(f"{'':14}{text}" for text in (result.reason, *result.notes) if text)])
 
 
 def style(result: Result) -> str:
