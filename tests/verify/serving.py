@@ -20,13 +20,13 @@ COUNTED = ("--effects", "GET /orders?reference={{unique}} $.total")
 
 
 @contextmanager
-def serving(server: Server, **tls: str) -> Iterator[str]:
+def serving(server: Server, tls: tuple[str, str] | None = None) -> Iterator[str]:
     """Its address, for as long as the context lasts; over TLS with the files of a certificate."""
     started, over = threading.Event(), threading.Event()
     address: list[str] = []
 
     async def run() -> None:
-        async with in_loop(server, **tls) as addresses:
+        async with in_loop(server, tls=tls) as addresses:
             address.extend(addresses)
             started.set()
             await asyncio.to_thread(over.wait)

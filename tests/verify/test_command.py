@@ -239,7 +239,7 @@ def test_tls(tmp_path, monkeypatch):
     authority.cert_pem.write_to_path(files["authority"])
     certificate.cert_chain_pems[0].write_to_path(files["certificate"])
     certificate.private_key_pem.write_to_path(files["key"])
-    with serving(Server(), ssl_certfile=files["certificate"], ssl_keyfile=files["key"]) as address:
+    with serving(Server(), tls=(files["certificate"], files["key"])) as address:
         only = ("--only", "REP-01", "--only", "REP-06", "--only", "REP-07")
         arguments = ("POST", f"{address}/orders", "--json", CONTENT, *ALICE, *COUNTED, *only)
         assert verify(*arguments).exit_code == 3

@@ -14,6 +14,7 @@ import pytest
 from retrysafe.demo.processes import HOST, await_ready, child, free_port
 from retrysafe.lab.mutants.catalogue import FOUND_BY, MUTANTS
 from retrysafe.lab.mutants.matrix import NOT_TRIED, found, matrix, page
+from retrysafe.verify.case import Result
 from retrysafe.verify.cases import CATALOGUE
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +36,7 @@ NO_DEFECT = {
 @pytest.fixture(scope="module")
 def results():
     """What every case says of every server, as it comes: a few servers at once, in a thread of their own."""
-    coming = {kind.__name__: Future() for kind in MUTANTS}
+    coming: dict[str, Future[list[Result]]] = {kind.__name__: Future() for kind in MUTANTS}
 
     def judge() -> None:
         try:

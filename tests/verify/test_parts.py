@@ -18,7 +18,7 @@ from retrysafe.verify.cases import CATALOGUE
 from retrysafe.verify.cases.retention import lifetime_of
 from retrysafe.verify.cases.security import chance_of
 from retrysafe.verify.message import Answer, Sent
-from retrysafe.verify.report.curl import curl
+from retrysafe.verify.report.curl import body_text, curl
 from retrysafe.verify.target import NEEDS
 from retrysafe.verify.template import Path as JsonPath
 from retrysafe.verify.template import fill, is_unique
@@ -215,6 +215,9 @@ def test_curl_hides_credentials():
     assert "s3cret" not in line
     assert '-H "X-Key: $X_KEY"' in line
     assert "'$(id)'" in line
+    assert "@3-BYTES" in curl(Sent("POST", "http://here/", (), b"\x1f\x8b\x00"))
+    assert body_text(b"\x1f\x8b\x00") == "(3 bytes)"
+    assert body_text(b"a" * 3_000).endswith("a... (3000 bytes)")
 
 
 def test_a_sample_of_a_schema():

@@ -15,6 +15,7 @@ from retrysafe.verify.options import Given, build
 from retrysafe.verify.probe import Run, Settings
 
 HOST = "127.0.0.1"
+Certificate = tuple[str, str]  # the files of the certificate and of its key
 SETTINGS = Settings(
     width=4, flood=60, samples=15, timeout_s=10.0, patience_s=4.0, settle_s=0.0, head_start_s=0.1, effects_max=50_000
 )
@@ -79,9 +80,9 @@ def run_of(server: Server, base_url: str, replica: str, sandbox: str) -> Run:
 
 
 @asynccontextmanager
-async def serving(*applications: Server, **tls: str) -> AsyncIterator[list[str]]:
+async def serving(*applications: Server, tls: Certificate | None = None) -> AsyncIterator[list[str]]:
     """Serve applications on free ports, in this event loop; gives their addresses."""
-    servers = [await _start(config(application, **tls)) for application in applications]
+    servers = [await _start(config(application, tls=tls)) for application in applications]
     loops = [asyncio.create_task(server.main_loop()) for server, _ in servers]
     try:
         scheme = "https" if tls else "http"
@@ -104,7 +105,7 @@ async def _start(how: uvicorn.Config) -> tuple[uvicorn.Server, socket.socket]:
     return server, listener
 
 
-def config(application: Server, port: int = 0, **tls: str) -> uvicorn.Config:
+def config(application: Server, port: int = 0, tls: Certificate | None = None) -> uvicorn.Config:
     """How a server of the laboratory runs; with the files of a certificate and its key, over TLS."""
     return uvicorn.Config(
         application,
@@ -116,5 +117,6 @@ def config(application: Server, port: int = 0, **tls: str) -> uvicorn.Config:
         access_log=False,
         log_level="critical",
         date_header=application.dates,
-        **tls,
+        ssl_certfile=tls and tls[0],
+        ssl_keyfile=tls and tls[1],
     )

@@ -30,14 +30,23 @@ def curl(sent: Sent) -> str:
         else:
             parts.append("-H " + shlex.quote(f"{name}: {_visible(value)}" if value else f"{name};"))
     if sent.body:
-        parts.append("--data-binary " + shlex.quote(body_text(sent.body)))
+        body = _text(sent.body)
+        parts.append("--data-binary " + (f"@{len(sent.body)}-BYTES" if body is None else shlex.quote(body)))
     return " ".join([*parts, shlex.quote(sent.url)])
 
 
 def body_text(body: bytes) -> str:
-    """Content as text, cut where it is long."""
-    text = body[:_BODY_BYTES_MAX].decode("utf-8", errors="replace")
+    """Content as text, cut where it is long; of what is no text, how much it is."""
+    text = _text(body[:_BODY_BYTES_MAX])
+    if text is None:
+        return f"({len(body)} bytes)"
     return text + (f"... ({len(body)} bytes)" if len(body) > _BODY_BYTES_MAX else "")
+
+
+def _text(body: bytes) -> str | None:
+    """Content that a terminal can show; None if it cannot."""
+    text = body.decode("utf-8", errors="replace")
+    return text if all(character.isprintable() or character in "\r\n\t" for character in text) else None
 
 
 def _visible(value: str) -> str:
