@@ -12,6 +12,7 @@ import pytest
 from retrysafe.lab.mutants.correct import Server
 from retrysafe.lab.mutants.http import problem
 from retrysafe.lab.mutants.serving import run_of, serving
+from retrysafe.lab.mutants.shop import Died
 from retrysafe.verify.probe import Run
 from retrysafe.verify.profile import load
 from retrysafe.verify.runner import run_cases
@@ -171,6 +172,80 @@ def test_a_key_in_the_content():
         "CON-01": Verdict.PASS,
     }
     assert "content" in got["SYN-01"].reason
+
+
+class Killable(Server):
+    """A server whose workers can be killed, and whose permissions are a file."""
+
+    def __init__(self, place):
+        super().__init__()
+        self.place = place
+        self.killed = asyncio.Event()
+
+    def sandbox(self):
+        """Not of this kind."""
+        return Server()
+
+    def switch(self, name):
+        """Kill whoever is at work."""
+        if name == "kill":
+            self.killed.set()
+            self.killed = asyncio.Event()
+        return super().switch(name)
+
+    async def safely(self, handler, request):
+        """The work, until it is done or the worker is dead."""
+        work = asyncio.create_task(super().safely(handler, request))
+        killed = asyncio.create_task(self.killed.wait())
+        await asyncio.wait([work, killed], return_when=asyncio.FIRST_COMPLETED)
+        killed.cancel()
+        if work.done():
+            return work.result()
+        work.cancel()
+        raise Died
+
+    def forbidden(self, account):
+        """As the file says."""
+        return (self.place / "revoked").exists()
+
+
+def test_hooks(tmp_path):
+    """A hook is a request or a command; a worker is killed by one while a slow operation is at work."""
+
+    def with_hooks(run: Run) -> Run:
+        operations = {name: each for name, each in run.target.operations.items() if not name.startswith("die-")}
+        hooks = {
+            "kill": "POST /lab/kill",
+            "revoke": f"cmd touch {tmp_path / 'revoked'}",
+            "restore": f"cmd rm {tmp_path / 'revoked'}",
+        }
+        run.target = replace(run.target, operations=operations, hooks=hooks)
+        return run
+
+    server = Killable(tmp_path)
+    got = results(server, "OUT-08", "OUT-09", "SEC-06", "OUT-10", change=with_hooks)
+    assert {id_: result.verdict for id_, result in got.items()} == {
+        "OUT-08": Verdict.PASS,
+        "OUT-09": Verdict.PASS,
+        "SEC-06": Verdict.PASS,
+        "OUT-10": Verdict.SKIP,
+    }
+    statuses = [step.answer.status for step in got["OUT-08"].steps]
+    assert statuses[0] == 502
+    assert statuses[-1] == 409
+    assert [step.answer.status for step in got["SEC-06"].steps] == [201, 403]
+
+
+def test_a_hook_that_fails():
+    """A command that fails makes its case inconclusive, and says so."""
+
+    def broken(run: Run) -> Run:
+        run.target = replace(run.target, hooks={**run.target.hooks, "store-down": "cmd exit 7"})
+        return run
+
+    result = results(Server(), "OUT-10", change=broken)["OUT-10"]
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert "exit code 7" in result.reason
 
 
 def test_patience_has_an_end():

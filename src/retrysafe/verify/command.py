@@ -41,7 +41,7 @@ def verify(options: dict[str, Any], say: Callable[[str], None]) -> int:
         RetrysafeError: the target cannot be reached, or its effects cannot be counted.
     """
     before = replays.read(options["replay"]) if options["replay"] else None
-    only = [*options["only"], *(before.ids if before else ())]
+    only = options["only"] or (before.ids if before else ())
     cases = select(only, everything=not options["core"])
     if options["only_list"]:
         for line in text.catalogue(cases if only else CATALOGUE):
