@@ -102,6 +102,12 @@ def test_nothing_is_a_pass(good):
     assert "is the operation right?" in refused.output
 
 
+def test_only_what_should_be(good):
+    """0, when nothing that binds was asked for, and something else passed."""
+    done = verify("POST", f"{good}/orders", "--json", CONTENT, *ALICE, *COUNTED, "--only", "FPR-03")
+    assert done.exit_code == 0, done.output
+
+
 def test_strict():
     """What should be and is not is a finding with `--strict` alone."""
     with serving(BytesAreCompared()) as address:
@@ -142,8 +148,10 @@ def test_list():
 def _json_report(address, *ids, folder):
     path = folder / "report.json"
     only = [argument for id_ in ids for argument in ("--only", id_)]
-    verify("POST", f"{address}/orders", "--json", CONTENT, *ALICE, *COUNTED, *only, "--json-report", str(path))
-    return json.loads(path.read_text())
+    done = verify("POST", f"{address}/orders", "--json", CONTENT, *ALICE, *COUNTED, *only, "--json-report", str(path))
+    report = json.loads(path.read_text())
+    assert (f"retrysafe verify --replay {path}" in done.output) is bool(report["summary"]["fail"])
+    return report
 
 
 def test_replay(bad, good, tmp_path):

@@ -74,6 +74,7 @@ def test_the_table_is_whole():
 def test_the_page_is_made_from_the_table():
     """docs/reference/verify-mutants.md is what `python -m retrysafe.lab.mutants.matrix` prints."""
     assert (ROOT / "docs/reference/verify-mutants.md").read_text("utf-8") == page()
+    assert f"[{len(MUTANTS)} servers]" in (ROOT / "docs/how-to/verify.md").read_text("utf-8")
 
 
 def test_a_server_runs_by_hand(tmp_path):

@@ -50,6 +50,7 @@ def _place(id_):
 def test_the_page_of_cases_is_made_from_them():
     """docs/reference/verify-cases.md is what `python -m retrysafe.verify.reference` prints."""
     assert (ROOT / "docs/reference/verify-cases.md").read_text("utf-8") == reference.page()
+    assert f"[{len(CATALOGUE)} cases]" in (ROOT / "docs/how-to/verify.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,8 @@ def verify(options: dict[str, Any], say: Callable[[str], None]) -> int:
     for line in replays.compare(before, results) if before else ():
         say(line)
     _write(options, run, results)
+    if options["json_report"] and any(result.findings for result in results):
+        say(f"after a fix: retrysafe verify --replay {options['json_report']}")
     return exit_code(results, strict=options["strict"])
 
 

@@ -414,10 +414,6 @@ class Probe:
         value = answer.value(self.profile.marker)
         return value is not None and (not self.profile.marker_value or value == self.profile.marker_value)
 
-    def different(self, first: Answer, again: Answer) -> bool:
-        """Whether the second answer cannot be a replay of the first."""
-        return again.success and again.body != first.body
-
     # --- what must hold ---------------------------------------------------------------------------
 
     def must(self, holds: bool, expected: str, seen: object) -> None:

@@ -10,7 +10,7 @@ from retrysafe.errors import RetrysafeError
 from retrysafe.verify.case import Case, Result
 from retrysafe.verify.message import Sent
 from retrysafe.verify.probe import Probe, Run
-from retrysafe.verify.verdict import MUST, Inconclusive, Severity, Skipped, Stopped, Verdict
+from retrysafe.verify.verdict import MUST, Inconclusive, Skipped, Stopped, Verdict
 from retrysafe.verify.wire import Wire
 
 CASE_S_MAX = 900.0
@@ -130,7 +130,7 @@ def _why_not(run: Run, case: Case) -> str:
 
 
 def exit_code(results: Sequence[Result], *, strict: bool = False) -> int:
-    """0 clean, 1 findings, 4 inconclusive: no case that binds reached a verdict.
+    """0 clean, 1 findings, 4 inconclusive: no case that binds reached a verdict, or none at all if none binds.
 
     Args:
         results: of the run.
@@ -140,4 +140,5 @@ def exit_code(results: Sequence[Result], *, strict: bool = False) -> int:
     if any(result.verdict in bad for result in results):
         return 1
     reached = {Verdict.PASS, Verdict.FAIL, Verdict.WARN}
-    return 0 if any(result.verdict in reached and result.severity is Severity.MUST for result in results) else 4
+    binding = [result for result in results if result.severity is MUST] or results
+    return 0 if any(result.verdict in reached for result in binding) else 4
