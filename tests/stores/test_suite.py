@@ -35,6 +35,21 @@ SHOWN_BY_SEQUENCES = [
     mutants.ClaimOverwrites,
     mutants.NeverHasMore,
     mutants.SettlesWhatIsUnknown,
+    mutants.KeepsTheRequest,
+    mutants.ForgetsTheRequest,
+    mutants.DropsTheJournal,
+    mutants.AppendsToTheJournal,
+    mutants.SortsTheHistory,
+    mutants.HistoryGoesWithTheRecord,
+    mutants.HistoryOnlyOfRecords,
+    mutants.ShowsWhatIsOver,
+    mutants.PurgesWholeHistories,
+    mutants.ListsEveryState,
+    mutants.SkipsARecord,
+    mutants.AbandonedBeforeItsTime,
+    mutants.ErasesWhateverIsThere,
+    mutants.RulesOutWhatIsInProgress,
+    mutants.RevokesOnlyLapsed,
 ]
 
 
