@@ -450,11 +450,11 @@ class WantsTheAttempt(Mutant):
         return super().perform(transition)
 
 
-class KeepsTheRequest(Mutant):
-    """A request and a journal stay when the record is completed or deleted."""
+class KeepsTheJournal(Mutant):
+    """A journal stays when the record is completed or deleted."""
 
     def _drop_extras(self, record_id):
-        """Leave them."""
+        self._requests.pop(record_id, None)
 
 
 class ForgetsTheRequest(Mutant):
@@ -859,7 +859,7 @@ CAUGHT_BY: dict[type[Mutant], tuple[str, ...]] = {
     LocksItselfOnly: ("test_once_over_all_connections", "test_one_claim_over_all_connections"),
     HasItsOwnSecret: ("test_both_agree_on_the_secret",),
     ClosesForAll: ("test_one_that_closes_leaves_the_other_be",),
-    KeepsTheRequest: ("test_kept_until_it_is_finished", "test_purged_with_the_record"),
+    KeepsTheJournal: ("test_kept_until_it_is_finished", "test_purged_with_the_record"),
     ForgetsTheRequest: ("test_next_attempt_goes_on", "test_kept_until_it_is_finished"),
     DropsTheJournal: ("test_kept_until_it_is_finished", "test_next_attempt_goes_on"),
     TakesAnyRequest: ("test_request_of_the_first_claim_stays", "test_request_that_was_not_kept_is_not_kept_later"),
