@@ -465,7 +465,7 @@ def rotate(ctx: click.Context, /, *, as_json: bool, **_: Any) -> None:
         done = asyncio.run(rotation.rotate(store, secret, key_ring(encryption_keys), tell))
     end_progress()
     click.echo(json.dumps(rotation.document(done)) if as_json else rotation.line(done))
-    if done.unreadable:
+    if done.unreadable or done.waiting:
         ctx.exit(FINDINGS)
 
 

@@ -91,9 +91,9 @@ def test_rotation(url):
     shop, keys = Shop(), [f"k-{number}" for number in range(30)]
     requests(url, keys, shop, encryption_keys=[OLD])
     result = command("keys", "rotate", "--store", url, RETRYSAFE_ENCRYPTION_KEYS=f"{NEW} {OLD}")
-    assert (result.exit_code, result.output) == (0, "encrypted 30, current 0, overtaken 0, unreadable 0\n")
+    assert (result.exit_code, result.output) == (0, "encrypted 30, current 0, overtaken 0, unreadable 0, waiting 0\n")
     again = command("keys", "rotate", "--store", url, RETRYSAFE_ENCRYPTION_KEYS=NEW)
-    assert (again.exit_code, again.output) == (0, "encrypted 0, current 30, overtaken 0, unreadable 0\n")
+    assert (again.exit_code, again.output) == (0, "encrypted 0, current 30, overtaken 0, unreadable 0, waiting 0\n")
     replays = requests(url, keys, shop, encryption_keys=[NEW])
     assert [answer.body for answer in replays] == [b"order %d" % number for number in range(1, 31)]
     assert all(answer.replayed for answer in replays)
