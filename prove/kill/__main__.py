@@ -60,7 +60,8 @@ def _run(store: str, mode: Mode, case: Case, times: int, folder: Path) -> int:
         tally = prove(store, case.shots[-1].action, modes=[mode], select=again, folder=folder, told=lambda _: None)
     except Violated as violated:
         print(*violated.sentences, sep="\n")
-        print(f"\nWhat was seen: python -m retrysafe.lab.auditor {violated.kept()}")
+        if violated.evidence:
+            print(f"\nWhat was seen: python -m retrysafe.lab.auditor {violated.kept()}")
         return 1
     print(f"{tally.cases} times, and every promise was kept: {tally}")
     return 0

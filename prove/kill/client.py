@@ -42,7 +42,7 @@ class Asked:
             self._socket.sendall(head.encode() + content)
             self._socket.settimeout(0)
         except OSError:
-            self._end()
+            self.close()
 
     @property
     def over(self) -> bool:
@@ -66,13 +66,14 @@ class Asked:
             content = b""
         self._content += content
         if not content:
-            self._end()
+            self.close()
 
-    def _end(self) -> None:
+    def close(self) -> None:
+        """Hang up: nothing more will come."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        self._call = _with_answer(self._call, self._content)
+            self._call = _with_answer(self._call, self._content)
 
     def answered(self, patience_s: float) -> Call:
         """Wait for all that comes; the request and its answer.

@@ -106,6 +106,8 @@ class Node:
         """End it at once."""
         self.signal(signal.SIGKILL)
         until(self.has_ended, f"the end of process {self.name}")
+        if self.asked is not None:
+            self.asked.close()
 
     def _close(self) -> None:
         if self._control is not None:

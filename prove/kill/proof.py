@@ -15,7 +15,7 @@ from prove.kill.judge import faults
 from prove.kill.modes import Mode
 from prove.kill.orders import Action, Case
 from prove.kill.places import place
-from prove.kill.rig import Rig, Trial
+from prove.kill.rig import Rig, StuckError, Trial
 from prove.violated import Violated
 from retrysafe.lab.evidence import Event, Fault, Kind, as_line
 
@@ -98,7 +98,7 @@ def prove(  # noqa: PLR0913 - each is a setting of its own, by name
             with Rig(mode, where, own) as rig:
                 cases = iter(select(rig, mode))
                 while batch := list(islice(cases, _batch(store, mode, action))):
-                    for trial in rig.run(batch):
+                    for trial in _ran(rig, store, batch):
                         _judge(store, mode, trial)
                         tally.add(mode, trial)
                     told(len(batch))
@@ -110,11 +110,23 @@ def _batch(store: str, mode: Mode, action: Action) -> int:
     return 1 if (store, action) == ("sqlite", Action.STOP) and mode.stores else _BATCH[action]
 
 
+def _ran(rig: Rig, store: str, batch: Sequence[Case]) -> list[Trial]:
+    try:
+        return rig.run(batch)
+    except StuckError as stuck:
+        found = f"I6 (when an owner dies, its key moves on within a lease): {stuck}, in {stuck.case}"
+        raise Violated([found], _replay(store, rig.mode, stuck.case)) from stuck
+
+
+def _replay(store: str, mode: Mode, case: Case) -> list[str]:
+    return ["python", "-m", "prove.kill", "--store", store, "--mode", mode.name, "--case", str(case)]
+
+
 def _judge(store: str, mode: Mode, trial: Trial) -> None:
     found = list(faults(trial))
     if found:
         assert trial.evidence is not None, "the trial is not over"
-        replay = ["python", "-m", "prove.kill", "--store", store, "--mode", mode.name, "--case", str(trial.case)]
+        replay = _replay(store, mode, trial.case)
         made: list[Event] = [*trial.evidence.effects, *trial.evidence.kept, *(trial.evidence.rows or ())]
         seen = [*trial.seen, *made, *trial.evidence.stored]
         raise Violated(found, replay, [as_line(trial.evidence.rules), *map(as_line, seen)])

@@ -8,8 +8,9 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -73,6 +74,27 @@ class Trial:
     evidence: Evidence | None = None
 
 
+class StuckError(Exception):
+    """Something did not come about, however long one waited.
+
+    Args:
+        case: in which.
+        what: it was.
+    """
+
+    def __init__(self, case: Case, what: str) -> None:
+        super().__init__(what)
+        self.case = case
+
+
+@contextmanager
+def _waiting_for(trial: Trial) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise StuckError(trial.case, str(error)) from error
+
+
 class Rig:
     """One mode over one store; a context manager.
 
@@ -88,6 +110,7 @@ class Rig:
         self._folder = folder
         self._numbers = count(1)
         self._beside = 0
+        self._nodes: set[Node] = set()  # those that may be running
         self._ends = ExitStack()
         self._ledger = Ledger(folder / "ledger.jsonl")
         self.rules = Rules(mode.promise, lease_ms=LEASE_MS)
@@ -95,15 +118,14 @@ class Rig:
     def __enter__(self) -> Self:
         with ExitStack() as opening:
             self._forks = opening.enter_context(Forks(self._folder, self._place.url))
+            opening.callback(self._kill_all)
             self._records = open_store(self._place.url)
             opening.callback(self._records.close)
             self._secret = self._records.open(SECRET.encode())
             if self.mode.stores:
                 tables.prepare(self._place.url)
             if self.mode.beside is not None:
-                beside = Node(self._forks, self._order(Shot()))
-                opening.callback(beside.kill)
-                self._beside = beside.port
+                self._beside = self._undisturbed().port
             self._ends = opening.pop_all()
         return self
 
@@ -122,7 +144,11 @@ class Rig:
         return [trial.traces[-1] for trial in trials]
 
     def run(self, cases: Sequence[Case]) -> list[Trial]:
-        """All of these, side by side; then a new process, two retries of each, and the evidence."""
+        """All of these, side by side; then a new process, two retries of each, and the evidence.
+
+        Raises:
+            StuckError: one of them does not come to its end.
+        """
         trials = [self._trial(case) for case in cases]
         self._attempt(trials)
         self._retry(trials)
@@ -146,16 +172,13 @@ class Rig:
     def _stage(self, trials: Sequence[Trial], number: int, *, lines: bool) -> None:
         """The attempt of that number of each case, to its end."""
         if number:
-            until(lambda: all(map(self._may_move, trials)), "every lease has lapsed")
-        nodes = [
-            Node(self._forks, self._order(trial.case.shots[number], lines=lines or trial.case.lines))
-            for trial in trials
-        ]
+            self._wait_for_leases(trials)
+        nodes = [self._fork(self._order(trial.case.shots[number], lines=lines or trial.case.lines)) for trial in trials]
         for trial, node in zip(trials, nodes, strict=True):
             self._ask(node, trial)
         standing: list[tuple[Trial, Node]] = []
         for trial, node in zip(trials, nodes, strict=True):
-            if node.run():
+            if self._stands(trial, node):
                 standing.append((trial, node))
             else:
                 self._over(trial, node)
@@ -169,6 +192,7 @@ class Rig:
         assert node.asked is not None, "nothing was asked"
         trial.seen.append(node.asked.call())
         trial.traces.append(node.trace())
+        self._nodes.discard(node)
         if node.status == -signal.SIGKILL:
             trial.seen.append(Fault(time.monotonic_ns(), Kind.CRASH, node.name))
         Path(node.order.trace).unlink(missing_ok=True)
@@ -187,18 +211,27 @@ class Rig:
     def _outlast(self, stopped: Sequence[tuple[Trial, Node]]) -> None:
         """They stand still past their leases; somebody else asks for each; then they go on."""
         began_ns = time.monotonic_ns()
-        until(lambda: all(self._may_move(trial) for trial, _ in stopped), "every lease has lapsed")
+        self._wait_for_leases([trial for trial, _ in stopped])
         other = self._undisturbed()
         for trial, _ in stopped:
             self._settle(other, trial, _IN_PROGRESS)  # the store may be locked by one that stopped in a transaction
-        other.kill()
+        self._kill(other)
         for trial, node in stopped:
             trial.seen.append(Fault(began_ns, Kind.PAUSE, node.name, until_ns=time.monotonic_ns()))
             node.go_on()
             self._to_end(trial, node)
 
+    def _stands(self, trial: Trial, node: Node) -> bool:
+        with _waiting_for(trial):
+            return node.run()
+
+    def _wait_for_leases(self, trials: Sequence[Trial]) -> None:
+        for trial in trials:
+            with _waiting_for(trial):
+                until(partial(self._may_move, trial), "the end of its lease")
+
     def _to_end(self, trial: Trial, node: Node) -> None:
-        while node.run():
+        while self._stands(trial, node):
             node.go_on()
         self._over(trial, node)
 
@@ -212,10 +245,23 @@ class Rig:
                 self._settle(node, trial)
                 if not number:
                     trial.retried = began_ns, time.monotonic_ns()
-        node.kill()
+        self._kill(node)
 
     def _undisturbed(self) -> Node:
-        return Node(self._forks, self._order(Shot()))
+        return self._fork(self._order(Shot()))
+
+    def _fork(self, order: Order) -> Node:
+        node = Node(self._forks, order)
+        self._nodes.add(node)
+        return node
+
+    def _kill(self, node: Node) -> None:
+        node.kill()
+        self._nodes.discard(node)
+
+    def _kill_all(self) -> None:
+        for node in list(self._nodes):
+            self._kill(node)
 
     def _settle(self, node: Node, trial: Trial, unsettled: frozenset[str] = _UNSETTLED) -> None:
         """Ask until the answer is more than a request to come again."""
@@ -225,7 +271,8 @@ class Rig:
             trial.seen.append(call)
             return call.returned_ns is not None and call.code not in unsettled
 
-        until(settled, f"a settled answer to {trial.case}", every_s=_RETRY_S)
+        with _waiting_for(trial):
+            until(settled, "a settled answer to a retry", every_s=_RETRY_S)
 
     def _ask(self, node: Node, trial: Trial) -> Asked:
         return node.ask(Call(next(self._numbers), SCOPE, trial.key, 0, node=node.name), trial.content)

@@ -12,10 +12,14 @@ import random
 import re
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
+from prove.kill import rig
+from prove.kill.handlers import LEASE_MS
 from prove.kill.modes import BROKEN, PROVED
+from prove.kill.nodes import until
 from prove.kill.orders import Action, Case, Shot
 from prove.kill.places import PLACES
 from prove.kill.proof import a_share, every_point, prove
@@ -85,6 +89,19 @@ def test_a_broken_promise_is_found(place):
     (auditor,) = re.findall(r"python (-m retrysafe.lab.auditor .*)", again.stdout)
     audited = subprocess.run([sys.executable, *auditor.split()], capture_output=True, text=True, check=False)
     assert (audited.returncode, audited.stdout.count("I1 (")) == (1, 1)
+
+
+def test_a_key_that_does_not_move_on_is_found(place, monkeypatch):
+    """Who waits for less than a lease finds a key in progress, and is told how to see it again."""
+    monkeypatch.setattr(rig, "until", partial(until, patience_s=LEASE_MS / 10_000))
+    case = Case((Shot(Action.KILL, "before CompleteIfHeld #1"),))
+    with pytest.raises(Violated) as caught:
+        prove(
+            "sqlite", Action.KILL, modes=PROVED[:1], select=lambda *_: iter([case]), folder=place, told=lambda _: None
+        )
+    (sentence,) = caught.value.sentences
+    assert sentence.startswith("I6 ")
+    assert caught.value.replay.endswith(f"--mode manual --case '{case}'")
 
 
 @pytest.mark.parametrize("case", [
