@@ -40,9 +40,9 @@ from retrysafe.lab.evidence import (
 )
 from retrysafe.lab.ledger import Ledger
 from retrysafe.model import Found, State
-from retrysafe.protocol.effects import Read
 from retrysafe.protocol.key import Key, record_id
 from retrysafe.protocol.snapshot import unseal
+from retrysafe.protocol.transitions import Read
 from retrysafe.stores.location import open_store
 
 _IN_PROGRESS = frozenset({"in-progress"})

@@ -30,8 +30,8 @@ from retrysafe.operate.opened import opened
 from retrysafe.operate.purge import purge as purge_all
 from retrysafe.operation.recovery import Report
 from retrysafe.protocol.duration import milliseconds
-from retrysafe.protocol.effects import ANSWER_DAYS_KEPT, ReadDetails, TakeStats
 from retrysafe.protocol.snapshot import Encryption
+from retrysafe.protocol.transitions import ANSWER_DAYS_KEPT, ReadDetails, TakeStats
 from retrysafe.server.named import named
 
 try:

@@ -27,7 +27,8 @@ from starlette.websockets import WebSocket
 from retrysafe import Policy
 from retrysafe.asgi import IdempotencyMiddleware
 from retrysafe.operation import current_operation
-from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, Transition
+from retrysafe.protocol.effects import Transition
+from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld
 from retrysafe.server.handling import Application, Receive, Send
 from retrysafe.server.scope import Connection
 from retrysafe.stores.contract import Pending, Store

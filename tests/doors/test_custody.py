@@ -18,8 +18,9 @@ from retrysafe import Policy, operation
 from retrysafe.errors import IncompleteResponse, StoreUnavailable
 from retrysafe.model import Head, Response, State
 from retrysafe.observe import ClaimLost, CutOff, Handled
-from retrysafe.protocol.effects import Answered, CompleteIfHeld, CompleteIfUnknown, Fate
+from retrysafe.protocol.effects import Answered, Fate
 from retrysafe.protocol.snapshot import seal, take_snapshot
+from retrysafe.protocol.transitions import CompleteIfHeld, CompleteIfUnknown
 from retrysafe.stores.memory import MemoryStore
 from tests.doors.connections import Connection, ask, protected
 from tests.doors.handlers import Shop, piece, raising, sending, start

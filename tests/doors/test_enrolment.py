@@ -17,7 +17,7 @@ from retrysafe.asgi import IdempotencyMiddleware
 from retrysafe.errors import StoreUnusable
 from retrysafe.model import Claim
 from retrysafe.operation import current_operation
-from retrysafe.protocol import effects
+from retrysafe.protocol import transitions
 from retrysafe.stores.memory import MemoryStore
 from tests.doors.connections import Connection, ask, protected
 from tests.doors.handlers import Shop, piece, sending, start
@@ -300,11 +300,11 @@ async def test_a_late_owner_may_be_refused_what_another_did(authorize):
     inner = MemoryStore(clock)
 
     def outrun(transition):
-        if isinstance(transition, effects.CompleteIfHeld):
+        if isinstance(transition, transitions.CompleteIfHeld):
             clock.now_ms += 60_001
             late, other = transition.claim, Claim(transition.claim.record_id, b"o" * 16, 2)
-            assert inner.perform(effects.TakeOverIfLapsed(late.record_id, late.token, other.token, 60_000, 1_000))
-            assert inner.perform(effects.CompleteIfHeld(other, transition.response, 60_000, 60_000))
+            assert inner.perform(transitions.TakeOverIfLapsed(late.record_id, late.token, other.token, 60_000, 1_000))
+            assert inner.perform(transitions.CompleteIfHeld(other, transition.response, 60_000, 60_000))
 
     connection = Connection()
     door = protected(Shop(), store=TamperedStore(inner, before=outrun), authorize=authorize)

@@ -12,7 +12,8 @@ from urllib.parse import parse_qs
 
 from retrysafe import Policy
 from retrysafe.operation import current_operation
-from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, Transition
+from retrysafe.protocol.effects import Transition
+from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld
 from retrysafe.recovery import Identity
 from retrysafe.server.environ import Environ
 from retrysafe.server.wsgi_exchange import StartResponse

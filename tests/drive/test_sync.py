@@ -20,18 +20,15 @@ from retrysafe.protocol.effects import (
     Answered,
     Broken,
     Cancelled,
-    ClaimIfAbsent,
     CompletedWithin,
-    CompleteIfHeld,
     Execute,
     Fate,
     Outcome,
     Raised,
-    Read,
-    RenewIfHeld,
     Unread,
 )
 from retrysafe.protocol.flow import Answer, BreakOff, Bypass, Deliver, Respond, Terms, Vanish, protect
+from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld, Read, RenewIfHeld
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.stores.sqlite import SqliteStore
 from tests.drive.harness import PATIENCE_S, ManualClock, Noted, TamperedStore, failing, records, states

@@ -11,7 +11,7 @@ import pytest
 from retrysafe.drive import aio, step
 from retrysafe.errors import StoreUnavailable
 from retrysafe.lab.failpoints import Failpoints, point_every_line, pointed, pointed_driver, pointed_store
-from retrysafe.protocol.effects import ClaimIfAbsent, Read
+from retrysafe.protocol.transitions import ClaimIfAbsent, Read
 from retrysafe.stores.contract import CompletesWithin
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.stores.sqlite import SqliteStore

@@ -12,7 +12,7 @@ import pytest
 from model.tlc import SPECIFICATION, table
 from model.traces import Move, faults
 from retrysafe.model import Claim, Found, Record, State
-from retrysafe.protocol import effects
+from retrysafe.protocol import transitions
 from retrysafe.protocol.effects import Transition
 from retrysafe.protocol.states import TABLE, Event
 from retrysafe.stores.memory import MemoryStore
@@ -58,22 +58,22 @@ def test_a_bad_trace(trace, fault):
 
 
 EVENTS: dict[type[Transition[Any]], Event] = {
-    effects.ClaimIfAbsent: Event.CLAIM,
-    effects.TakeOverIfLapsed: Event.TAKE_OVER,
-    effects.ClaimIfRetryable: Event.RECLAIM,
-    effects.RenewIfHeld: Event.RENEW,
-    effects.KeepJournalIfHeld: Event.JOURNAL,
-    effects.CompleteIfHeld: Event.COMPLETE,
-    effects.ReleaseIfHeld: Event.RELEASE,
-    effects.DiscardIfHeld: Event.DISCARD,
-    effects.MarkUnknownIfHeld: Event.GIVE_UP,
-    effects.MarkUnknownIfLapsed: Event.ABANDON,
-    effects.CompleteIfUnknown: Event.RESOLVE,
-    effects.ReleaseIfUnknown: Event.RULE_OUT,
-    effects.RevokeIfSeen: Event.REVOKE,
-    effects.ReplaceResponseIfSame: Event.RESEAL,
-    effects.ForgetIfSeen: Event.ERASE,
-    effects.ForgetIfOver: Event.FORGET,
+    transitions.ClaimIfAbsent: Event.CLAIM,
+    transitions.TakeOverIfLapsed: Event.TAKE_OVER,
+    transitions.ClaimIfRetryable: Event.RECLAIM,
+    transitions.RenewIfHeld: Event.RENEW,
+    transitions.KeepJournalIfHeld: Event.JOURNAL,
+    transitions.CompleteIfHeld: Event.COMPLETE,
+    transitions.ReleaseIfHeld: Event.RELEASE,
+    transitions.DiscardIfHeld: Event.DISCARD,
+    transitions.MarkUnknownIfHeld: Event.GIVE_UP,
+    transitions.MarkUnknownIfLapsed: Event.ABANDON,
+    transitions.CompleteIfUnknown: Event.RESOLVE,
+    transitions.ReleaseIfUnknown: Event.RULE_OUT,
+    transitions.RevokeIfSeen: Event.REVOKE,
+    transitions.ReplaceResponseIfSame: Event.RESEAL,
+    transitions.ForgetIfSeen: Event.ERASE,
+    transitions.ForgetIfOver: Event.FORGET,
 }
 ID = b"r" * 32
 BRIEF_MS = 100
@@ -89,7 +89,7 @@ class Watched:
 
     def record(self) -> Record | None:
         """As it stands."""
-        found = self.store.perform(effects.Read(ID))
+        found = self.store.perform(transitions.Read(ID))
         return None if found is None else found.record
 
     def state(self) -> State | None:
@@ -102,7 +102,7 @@ class Watched:
         before = self.state()
         answer = self.store.perform(transition)
         after = self.state()
-        if isinstance(transition, effects.Purge):
+        if isinstance(transition, transitions.Purge):
             events = [event for (state, event), end in TABLE.items() if (state, end) == (before, after)]
             purged = {Event.FORGET, Event.EXPIRE, Event.ABANDON} & set(events)
             self.trace += [Move(event, before, after) for event in purged if before != after]
@@ -116,23 +116,23 @@ def _wishes(chance: random.Random, token: bytes, state: State | None) -> Iterato
     """Whatever anybody might ask of the record who knows this token."""
     claim = Claim(ID, token, attempt=1)
     new, brief = chance.randbytes(16), BRIEF_MS
-    yield effects.ClaimIfAbsent(ID, new, b"\1print", brief, brief)
-    yield effects.TakeOverIfLapsed(ID, token, new, brief, brief)
-    yield effects.ClaimIfRetryable(ID, token, new, brief, brief)
-    yield effects.RenewIfHeld(claim, brief, brief)
-    yield effects.KeepJournalIfHeld(claim, b"journal")
-    yield effects.CompleteIfHeld(claim, b"answer", brief, brief)
-    yield effects.ReleaseIfHeld(claim, brief)
-    yield effects.DiscardIfHeld(claim)
-    yield effects.MarkUnknownIfHeld(claim, brief)
-    yield effects.MarkUnknownIfLapsed(ID, token, brief)
-    yield effects.CompleteIfUnknown(ID, token, b"answer", brief, brief)
-    yield effects.ReleaseIfUnknown(ID, token, brief)
-    yield effects.RevokeIfSeen(ID, token, brief)
-    yield effects.ReplaceResponseIfSame(ID, token, b"answer", b"answer")
-    yield effects.ForgetIfSeen(ID, token, state or State.UNKNOWN)
-    yield effects.ForgetIfOver(ID, token)
-    yield effects.Purge()
+    yield transitions.ClaimIfAbsent(ID, new, b"\1print", brief, brief)
+    yield transitions.TakeOverIfLapsed(ID, token, new, brief, brief)
+    yield transitions.ClaimIfRetryable(ID, token, new, brief, brief)
+    yield transitions.RenewIfHeld(claim, brief, brief)
+    yield transitions.KeepJournalIfHeld(claim, b"journal")
+    yield transitions.CompleteIfHeld(claim, b"answer", brief, brief)
+    yield transitions.ReleaseIfHeld(claim, brief)
+    yield transitions.DiscardIfHeld(claim)
+    yield transitions.MarkUnknownIfHeld(claim, brief)
+    yield transitions.MarkUnknownIfLapsed(ID, token, brief)
+    yield transitions.CompleteIfUnknown(ID, token, b"answer", brief, brief)
+    yield transitions.ReleaseIfUnknown(ID, token, brief)
+    yield transitions.RevokeIfSeen(ID, token, brief)
+    yield transitions.ReplaceResponseIfSame(ID, token, b"answer", b"answer")
+    yield transitions.ForgetIfSeen(ID, token, state or State.UNKNOWN)
+    yield transitions.ForgetIfOver(ID, token)
+    yield transitions.Purge()
 
 
 def test_what_a_store_does_is_in_the_model():

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from retrysafe.encryption import key_ring
 from retrysafe.model import Claim, Response
 from retrysafe.operate.rotate import Rotated, rotate
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.snapshot import Snapshot, seal, unseal
+from retrysafe.protocol.transitions import (
     ClaimIfAbsent,
     CompleteIfHeld,
     DiscardIfHeld,
@@ -23,7 +24,6 @@ from retrysafe.protocol.effects import (
     ReleaseIfHeld,
     ReplaceResponseIfSame,
 )
-from retrysafe.protocol.snapshot import Snapshot, seal, unseal
 from retrysafe.stores.memory import MemoryStore
 from tests.doors.handlers import Shop
 from tests.drive.harness import TamperedStore

@@ -11,7 +11,7 @@ import pytest
 
 from retrysafe import Policy
 from retrysafe.model import Claim
-from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld
+from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld
 from retrysafe.stores.contract import HasSchema
 from retrysafe.stores.location import open_store
 from tests.doors.connections import ask, protected

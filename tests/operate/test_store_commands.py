@@ -16,7 +16,7 @@ import pytest
 
 from retrysafe.model import Claim
 from retrysafe.operate.purge import purge
-from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, Purge, Purged, Read
+from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld, Purge, Purged, Read
 from retrysafe.stores.migrations import Migration
 from retrysafe.stores.sqlite import SqliteStore
 from retrysafe.stores.sqlite_file import migrations

@@ -17,7 +17,9 @@ from retrysafe.model import Record, State
 from retrysafe.observe import StoreFailed
 from retrysafe.operation import StepCall
 from retrysafe.operation.recovery import ATTEMPTS_MAX, BACKOFF_FIRST_MS, BACKOFF_MOST_MS, Fared, due_at_ms
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.journal import unseal_journal
+from retrysafe.protocol.stored_request import STORED_REQUEST_BYTES_MAX
+from retrysafe.protocol.transitions import (
     ClaimIfRetryable,
     CompleteIfUnknown,
     ForgetIfSeen,
@@ -28,8 +30,6 @@ from retrysafe.protocol.effects import (
     RevokeIfSeen,
     TakeOverIfLapsed,
 )
-from retrysafe.protocol.journal import unseal_journal
-from retrysafe.protocol.stored_request import STORED_REQUEST_BYTES_MAX
 from retrysafe.recovery import Completed, Identity, NotDone, RecordView, StillUnknown
 from tests.doors.connections import ask
 from tests.drive.harness import eventually, in_loop

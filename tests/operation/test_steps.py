@@ -13,7 +13,8 @@ import pytest
 from retrysafe.errors import ClaimLost, StepChanged, StepMisused, StepUnknown, StoreUnavailable
 from retrysafe.model import State
 from retrysafe.operation import NOT_DONE, UNKNOWN, StepCall, notebook
-from retrysafe.protocol.effects import Fate, KeepJournalIfHeld, MarkUnknownIfHeld, Read, ReadDetails
+from retrysafe.protocol.effects import Fate
+from retrysafe.protocol.transitions import KeepJournalIfHeld, MarkUnknownIfHeld, Read, ReadDetails
 from retrysafe.stores.memory import MemoryStore
 from tests.drive.harness import ManualClock, TamperedStore, in_loop
 from tests.operation.steps import RECORD_ID, Died, Shop, dying

@@ -12,7 +12,8 @@ from typing import ClassVar
 
 from retrysafe.errors import StoreError, StoreUnavailable
 from retrysafe.model import State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.states import TABLE, Event, target
+from retrysafe.protocol.transitions import (
     AddHistory,
     ClaimIfAbsent,
     ForgetIfSeen,
@@ -22,7 +23,6 @@ from retrysafe.protocol.effects import (
     Read,
     ReplaceResponseIfSame,
 )
-from retrysafe.protocol.states import TABLE, Event, target
 from retrysafe.stores.memory import MemoryStore, allowed
 from retrysafe.testing import store_contract
 

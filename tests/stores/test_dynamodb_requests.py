@@ -16,7 +16,8 @@ import pytest
 
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
 from retrysafe.model import Claim, State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard
+from retrysafe.protocol.transitions import (
     ANSWER_DAYS_KEPT,
     DAY_MS,
     STORED_HEAD_BYTES,
@@ -33,7 +34,6 @@ from retrysafe.protocol.effects import (
     ReplaceResponseIfSame,
     TakeStats,
 )
-from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard
 from retrysafe.stores.clock import host_clock
 from retrysafe.stores.dynamodb import DynamoStore
 from retrysafe.stores.dynamodb_items import INLINE_BYTES_MAX, META, PART_BYTES
@@ -592,7 +592,7 @@ def test_closing_finishes_what_was_submitted(shelf):
 FORKS = """
 import asyncio, os, secrets, sys
 import boto3
-from retrysafe.protocol.effects import ClaimIfAbsent
+from retrysafe.protocol.transitions import ClaimIfAbsent
 from retrysafe.stores.dynamodb import DynamoStore
 
 session = boto3.Session(aws_access_key_id="id", aws_secret_access_key="secret", region_name="eu-central-1")

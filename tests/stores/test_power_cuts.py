@@ -19,7 +19,7 @@ import pytest
 
 from retrysafe.errors import StoreError
 from retrysafe.model import Claim, State
-from retrysafe.protocol import effects
+from retrysafe.protocol import effects, transitions
 from retrysafe.protocol.effects import Transition
 from retrysafe.stores import sqlite_file, sqlite_session
 from retrysafe.stores.plan import AgreeOnSecret
@@ -80,22 +80,22 @@ class Callers:
         claim, new = Claim(record_id, token, attempt=1), chance.randbytes(16)
         response = chance.randbytes(chance.choice((10, 300, 5_000, 20_000)))
         wish: Transition[Any] = chance.choice((
-            effects.ClaimIfAbsent(record_id, new, b"\1print", HOUR_MS, HOUR_MS, "POST /orders", b"request"),
-            effects.ClaimIfAbsent(record_id, new, b"\1print", HOUR_MS, HOUR_MS),
-            effects.TakeOverIfLapsed(record_id, token, new, HOUR_MS, HOUR_MS),
-            effects.ClaimIfRetryable(record_id, token, new, HOUR_MS, HOUR_MS),
-            effects.RenewIfHeld(claim, HOUR_MS, HOUR_MS),
-            effects.KeepJournalIfHeld(claim, response),
-            effects.CompleteIfHeld(claim, response, HOUR_MS, HOUR_MS),
-            effects.CompleteIfHeld(claim, response, HOUR_MS, HOUR_MS),
-            effects.ReleaseIfHeld(claim, HOUR_MS),
-            effects.DiscardIfHeld(claim),
-            effects.MarkUnknownIfHeld(claim, HOUR_MS),
-            effects.ForgetIfSeen(record_id, token, State.COMPLETED),
-            effects.AddHistory(record_id, b"entry", HOUR_MS),
-            effects.CountAnswers((effects.AnswerCount("POST /orders", 1, 2),)),
-            effects.Purge(),
-            effects.Read(record_id),
+            transitions.ClaimIfAbsent(record_id, new, b"\1print", HOUR_MS, HOUR_MS, "POST /orders", b"request"),
+            transitions.ClaimIfAbsent(record_id, new, b"\1print", HOUR_MS, HOUR_MS),
+            transitions.TakeOverIfLapsed(record_id, token, new, HOUR_MS, HOUR_MS),
+            transitions.ClaimIfRetryable(record_id, token, new, HOUR_MS, HOUR_MS),
+            transitions.RenewIfHeld(claim, HOUR_MS, HOUR_MS),
+            transitions.KeepJournalIfHeld(claim, response),
+            transitions.CompleteIfHeld(claim, response, HOUR_MS, HOUR_MS),
+            transitions.CompleteIfHeld(claim, response, HOUR_MS, HOUR_MS),
+            transitions.ReleaseIfHeld(claim, HOUR_MS),
+            transitions.DiscardIfHeld(claim),
+            transitions.MarkUnknownIfHeld(claim, HOUR_MS),
+            transitions.ForgetIfSeen(record_id, token, State.COMPLETED),
+            transitions.AddHistory(record_id, b"entry", HOUR_MS),
+            transitions.CountAnswers((transitions.AnswerCount("POST /orders", 1, 2),)),
+            transitions.Purge(),
+            transitions.Read(record_id),
         ))  # fmt: skip
         if isinstance(wish, effects.Claiming):
             self._tokens[record_id] = new

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.transitions import (
     AnswerCount,
     CompleteIfHeld,
     CountAnswers,

@@ -12,8 +12,8 @@ import sys
 from typing import Any
 
 from retrysafe.model import Claim
-from retrysafe.protocol import effects
 from retrysafe.protocol.effects import Transition
+from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld, KeepJournalIfHeld, ReleaseIfHeld, RenewIfHeld
 from retrysafe.stores.sqlite import SqliteStore
 from retrysafe.stores.sqlite_file import SqliteFile
 
@@ -21,17 +21,17 @@ OUT = 1
 HOUR_MS = 3_600_000
 
 
-def transitions(number: int) -> list[Transition[Any]]:
+def life(number: int) -> list[Transition[Any]]:
     """The life of one record that ends with an answer, and of one that is released."""
     first, second = number.to_bytes(32, "big"), (1_000 + number).to_bytes(32, "big")
     token = b"t" * 16
     return [
-        effects.ClaimIfAbsent(first, token, b"\1print", HOUR_MS, HOUR_MS),
-        effects.KeepJournalIfHeld(Claim(first, token, 1), b"journal" * 100),
-        effects.RenewIfHeld(Claim(first, token, 1), HOUR_MS, HOUR_MS),
-        effects.CompleteIfHeld(Claim(first, token, 1), b"answer" * 1_000, HOUR_MS, HOUR_MS),
-        effects.ClaimIfAbsent(second, token, b"\1print", HOUR_MS, HOUR_MS),
-        effects.ReleaseIfHeld(Claim(second, token, 1), HOUR_MS),
+        ClaimIfAbsent(first, token, b"\1print", HOUR_MS, HOUR_MS),
+        KeepJournalIfHeld(Claim(first, token, 1), b"journal" * 100),
+        RenewIfHeld(Claim(first, token, 1), HOUR_MS, HOUR_MS),
+        CompleteIfHeld(Claim(first, token, 1), b"answer" * 1_000, HOUR_MS, HOUR_MS),
+        ClaimIfAbsent(second, token, b"\1print", HOUR_MS, HOUR_MS),
+        ReleaseIfHeld(Claim(second, token, 1), HOUR_MS),
     ]
 
 
@@ -63,7 +63,7 @@ def main() -> None:
     store = SqliteStore(path)
     store.open(b"s" * 32)
     for number in range(6):
-        for transition in transitions(number):
+        for transition in life(number):
             tell("asked")
             if number % 2:
                 store.perform(transition)

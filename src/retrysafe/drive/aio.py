@@ -20,7 +20,7 @@ from retrysafe.drive.waiting import Waiting
 from retrysafe.errors import StoreError
 from retrysafe.model import Request
 from retrysafe.observe import CutOff, Handled, Observer, StoreFailed, Unrecorded, name_of
-from retrysafe.protocol import effects
+from retrysafe.protocol import effects, transitions
 from retrysafe.protocol.effects import Effect, Execute, Flow, Outcome, Settled, Transition, Unread
 from retrysafe.protocol.fingerprint import fingerprint_of
 from retrysafe.protocol.flow import Answer, BreakOff, Deliver, Ending
@@ -261,7 +261,7 @@ class _Owner:
     async def _give_up(self, outcome: Outcome) -> Answer:
         """The flow itself failed: the record says that the outcome is unknown; a whole answer still goes out."""
         effect = self._effect
-        giving_up = effects.MarkUnknownIfHeld(effect.claim, effect.policy.unknown_retention_ms)
+        giving_up = transitions.MarkUnknownIfHeld(effect.claim, effect.policy.unknown_retention_ms)
         pending = await self._outlast(self._driver.store.submit(giving_up))
         if isinstance(error := pending.exception(), StoreError):
             await self._settle_again(effects.Settle(giving_up, effect.policy.lease_ms), error)

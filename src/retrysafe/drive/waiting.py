@@ -23,7 +23,8 @@ from retrysafe.errors import StoreError
 from retrysafe.model import Found
 from retrysafe.observe import Observer, StoreFailed
 from retrysafe.protocol.decision import in_flight
-from retrysafe.protocol.effects import Read, Wait, Waited, WaitEnd
+from retrysafe.protocol.effects import Wait, Waited, WaitEnd
+from retrysafe.protocol.transitions import Read
 from retrysafe.stores.contract import Store
 
 POLL_FIRST_S = 0.05

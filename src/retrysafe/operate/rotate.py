@@ -17,9 +17,9 @@ from enum import Enum
 from typing import TypeVar
 
 from retrysafe.encryption import KeyRing
-from retrysafe.protocol.effects import ListRecords, ListResponses, Read, ReadDetails, ReplaceResponseIfSame
 from retrysafe.protocol.snapshot import Unreadable, sealed, unsealed
 from retrysafe.protocol.states import UNFINISHED
+from retrysafe.protocol.transitions import ListRecords, ListResponses, Read, ReadDetails, ReplaceResponseIfSame
 from retrysafe.stores.contract import Store
 from retrysafe.value import value
 

@@ -186,6 +186,8 @@ class Operation:
     @property
     def fate(self) -> Fate:
         """What was stated; else what its steps came to; RAN if there is nothing to be said."""
+        if self._steps is not None and self._fate is Fate.NOT_RUN:
+            return Fate.NO_EFFECT  # to forget the record would be to forget what its steps came to
         if self._steps is None or self._fate is not Fate.RAN:
             return self._fate
         return self._steps.fate()

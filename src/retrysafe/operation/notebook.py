@@ -20,7 +20,7 @@ from retrysafe.model import Claim, Found
 from retrysafe.observe import Observer, StoreFailed
 from retrysafe.operation.step import Ask, Keep, Load, Look, Step, StepCall, take
 from retrysafe.operation.turn import Turn
-from retrysafe.protocol.effects import Details, Effect, Fate, KeepJournalIfHeld, Read, ReadDetails, Settled, Transition
+from retrysafe.protocol.effects import Effect, Fate, Settled, Transition
 from retrysafe.protocol.flow import Terms
 from retrysafe.protocol.journal import (
     JOURNAL_BYTES_MAX,
@@ -33,6 +33,7 @@ from retrysafe.protocol.journal import (
 )
 from retrysafe.protocol.key import child_key
 from retrysafe.protocol.snapshot import Unreadable
+from retrysafe.protocol.transitions import Details, KeepJournalIfHeld, Read, ReadDetails
 from retrysafe.stores.contract import Store
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from typing import assert_never
 
 from retrysafe.errors import StoreError
 from retrysafe.model import BytesBody, Claim, Found, Head, Record, Request, Response, State
-from retrysafe.protocol import decision, effects, history, refusals, states
+from retrysafe.protocol import decision, effects, history, refusals, states, transitions
 from retrysafe.protocol.decision import Verdict
 from retrysafe.protocol.effects import Answered, Ended, Flow, Settled, Unread, Waited, WaitEnd, perform
 from retrysafe.protocol.fingerprint import fingerprint_of, matches
@@ -157,7 +157,7 @@ def protect(head: Head, terms: Terms) -> Flow[Answer]:
     return (yield from _conclude(claimed, outcome, request, terms))
 
 
-def resume(stored: StoredRequest, record: Record, claiming: effects.TakeOverIfLapsed, terms: Terms) -> Flow[Answer]:
+def resume(stored: StoredRequest, record: Record, claiming: transitions.TakeOverIfLapsed, terms: Terms) -> Flow[Answer]:
     """One request whose owner is gone, sent again from what was stored of it (contract R45).
 
     It takes over exactly the claim that was seen to have lapsed, and never begins an operation anew.
@@ -246,11 +246,8 @@ def _claim_once(
 ) -> Flow[Claim | Answer | decision.Wait | None]:
     """One look at the record and what follows from it; None: it changed meanwhile, look again."""
     policy, token = terms.policy, terms.token
-    found = yield from perform(
-        effects.ClaimIfAbsent(
-            identity, token, fingerprint, policy.lease_ms, policy.unknown_retention_ms, terms.route, stored
-        )
-    )
+    ends = policy.lease_ms, policy.unknown_retention_ms
+    found = yield from perform(transitions.ClaimIfAbsent(identity, token, fingerprint, *ends, terms.route, stored))
     record = found.record
     same_request = _is_same(record.fingerprint, fingerprint, request, terms)
     decided = decision.decide(found, token, policy, same_request=same_request)
@@ -265,24 +262,20 @@ def _claim_once(
             return decided
         case decision.TakeOver():
             yield from _remember(identity, record, history.End.LAPSED, policy)
-            took = yield from perform(
-                effects.TakeOverIfLapsed(identity, record.token, token, policy.lease_ms, policy.unknown_retention_ms)
-            )
+            took = yield from perform(transitions.TakeOverIfLapsed(identity, record.token, token, *ends))
             return Claim(identity, token, record.attempt + 1) if took else (yield from _recognised(identity, token))
         case decision.Reclaim():
             if record.attempt <= history.RELEASED_ATTEMPTS_KEPT:
                 yield from _remember(identity, record, history.End.RELEASED, policy)
-            took = yield from perform(
-                effects.ClaimIfRetryable(identity, record.token, token, policy.lease_ms, policy.unknown_retention_ms)
-            )
+            took = yield from perform(transitions.ClaimIfRetryable(identity, record.token, token, *ends))
             return Claim(identity, token, record.attempt + 1) if took else (yield from _recognised(identity, token))
         case decision.Abandon():
             gave_up = yield from perform(
-                effects.MarkUnknownIfLapsed(identity, record.token, policy.unknown_retention_ms)
+                transitions.MarkUnknownIfLapsed(identity, record.token, policy.unknown_retention_ms)
             )
             return _refuse(decision.OUTCOME_UNKNOWN, terms) if gave_up else None
         case decision.Forget():
-            yield from perform(effects.ForgetIfOver(identity, record.token))
+            yield from perform(transitions.ForgetIfOver(identity, record.token))
             return None
         case never:
             assert_never(never)
@@ -303,7 +296,7 @@ def _recognised(identity: bytes, token: bytes) -> Flow[Claim | None]:
     It is looked for before the next look, because that is a claim under the same token, and where its answer is lost,
     what the token holds is deleted as new.
     """
-    found: Found | None = yield from perform(effects.Read(identity))
+    found: Found | None = yield from perform(transitions.Read(identity))
     if found is None or found.record.token != token or found.record.state is not State.IN_PROGRESS:
         return None
     return Claim(identity, token, found.record.attempt)
@@ -382,18 +375,18 @@ def _settlement(
     """What makes the verdict durable; what that is in the table of states; how the request has then ended."""
     match verdict:
         case Verdict.RECORD:
-            completing = effects.CompleteIfHeld(claim, stored, policy.keep_ms, policy.tombstone_ms)
+            completing = transitions.CompleteIfHeld(claim, stored, policy.keep_ms, policy.tombstone_ms)
             return completing, states.Event.COMPLETE, Ending.RECORDED
         case Verdict.RELEASE:
-            return effects.ReleaseIfHeld(claim, policy.lifetime_ms), states.Event.RELEASE, Ending.RELEASED
+            return transitions.ReleaseIfHeld(claim, policy.lifetime_ms), states.Event.RELEASE, Ending.RELEASED
         case Verdict.DISCARD:
-            return effects.DiscardIfHeld(claim), states.Event.DISCARD, Ending.DISCARDED
+            return transitions.DiscardIfHeld(claim), states.Event.DISCARD, Ending.DISCARDED
         case Verdict.UNKNOWN:
-            giving_up = effects.MarkUnknownIfHeld(claim, policy.unknown_retention_ms)
+            giving_up = transitions.MarkUnknownIfHeld(claim, policy.unknown_retention_ms)
             return giving_up, states.Event.GIVE_UP, Ending.UNKNOWN
         case Verdict.RESUME:  # the claim lapses soon, and whoever takes over goes on from the journal
             lease_ms = min(RESUME_AFTER_MS, policy.lease_ms)
-            shortening = effects.RenewIfHeld(claim, lease_ms, policy.unknown_retention_ms)
+            shortening = transitions.RenewIfHeld(claim, lease_ms, policy.unknown_retention_ms)
             return shortening, states.Event.RENEW, Ending.RESUMABLE
         case _:
             assert_never(verdict)
@@ -443,7 +436,7 @@ def _look_again(claim: Claim, intent: _Intent, head: Head, terms: Terms) -> Flow
     under this claim's own token. If the store cannot be asked, that is open.
     """
     try:
-        found: Found | None = yield from perform(effects.Read(claim.record_id))
+        found: Found | None = yield from perform(transitions.Read(claim.record_id))
     except StoreError:
         return Settled.OPEN
     return (yield from _settled_in(found, claim, intent, head, terms))
@@ -500,9 +493,9 @@ def _learn(claim: Claim, outcome: effects.CompletedWithin, request: Request, ter
 def _read(record_id: bytes) -> Flow[Found | None]:
     """The record; a connection that was cut meanwhile is made anew."""
     try:
-        return (yield from perform(effects.Read(record_id)))
+        return (yield from perform(transitions.Read(record_id)))
     except StoreError:
-        return (yield from perform(effects.Read(record_id)))
+        return (yield from perform(transitions.Read(record_id)))
 
 
 def _is_unsettled(found: Found | None, claim: Claim) -> bool:

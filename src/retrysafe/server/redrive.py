@@ -19,10 +19,10 @@ from retrysafe.model import Headers
 from retrysafe.observe import Observer, StoreFailed, name_of
 from retrysafe.operation.handle import Begin
 from retrysafe.operation.recovery import Completer, Counts, Door, Fared, Means, Reconcile, Reconciler, Report, reap
-from retrysafe.protocol.effects import Listed, TakeOverIfLapsed
 from retrysafe.protocol.flow import Answer, Ending, Terms, resume
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.stored_request import StoredRequest
+from retrysafe.protocol.transitions import Listed, TakeOverIfLapsed
 from retrysafe.server.capture import Message
 from retrysafe.server.exchange import Exchange
 from retrysafe.server.handling import Application

@@ -16,10 +16,10 @@ from retrysafe.errors import CallerError
 from retrysafe.observe import name_of
 from retrysafe.operation.handle import Begin
 from retrysafe.operation.recovery import Fared, Means
-from retrysafe.protocol.effects import Listed, TakeOverIfLapsed
 from retrysafe.protocol.flow import Terms, resume
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.stored_request import StoredRequest
+from retrysafe.protocol.transitions import Listed, TakeOverIfLapsed
 from retrysafe.server.environ import Environ, Resolver
 from retrysafe.server.redrive import FARED, Identity, checked_identity, stored_headers, stored_path_in
 from retrysafe.server.routes import Route, Routes

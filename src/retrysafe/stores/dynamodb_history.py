@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 
 from retrysafe.errors import StoreError, StoreUnavailable
-from retrysafe.protocol.effects import AddHistory
+from retrysafe.protocol.transitions import AddHistory
 from retrysafe.stores.dynamodb_items import (
     HISTORY_ADDS,
     HISTORY_FORGET,

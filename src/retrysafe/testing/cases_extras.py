@@ -8,7 +8,8 @@ import pytest
 
 from retrysafe.errors import CallerError
 from retrysafe.model import Claim, State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.states import GUARDS, TABLE, UNFINISHED, Event
+from retrysafe.protocol.transitions import (
     HISTORY_ENTRY_BYTES_MAX,
     AddHistory,
     Details,
@@ -17,7 +18,6 @@ from retrysafe.protocol.effects import (
     Purged,
     ReadDetails,
 )
-from retrysafe.protocol.states import GUARDS, TABLE, UNFINISHED, Event
 from retrysafe.testing.subject import JOURNAL, KEEP_MS, LEASE_MS, REQUEST, WAIT_MS, Cases, Subject, token
 
 SIZES = [0, 1, 70_000, (1 << 20) + 1]

@@ -7,7 +7,8 @@ import secrets
 import pytest
 
 from retrysafe.model import Claim, Found, Record, State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard
+from retrysafe.protocol.transitions import (
     ClaimIfAbsent,
     ClaimIfRetryable,
     CompleteIfHeld,
@@ -15,7 +16,6 @@ from retrysafe.protocol.effects import (
     Read,
     TakeOverIfLapsed,
 )
-from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard
 from retrysafe.testing.subject import (
     FINGERPRINT,
     KEEP_MS,

@@ -21,7 +21,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from retrysafe.model import Claim, Found, State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.effects import Transition
+from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard
+from retrysafe.protocol.transitions import (
     AddHistory,
     ClaimIfAbsent,
     KeepJournalIfHeld,
@@ -31,9 +33,7 @@ from retrysafe.protocol.effects import (
     Purged,
     Read,
     ReadDetails,
-    Transition,
 )
-from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard
 from retrysafe.stores.contract import Store
 from retrysafe.testing.clock import ManualClock
 from retrysafe.testing.subject import (

@@ -15,7 +15,9 @@ from typing import Any, Protocol, TypeVar
 import pytest
 
 from retrysafe.model import Claim, Found, Record, State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.effects import Transition
+from retrysafe.protocol.states import GUARDS, Event, Guard
+from retrysafe.protocol.transitions import (
     ClaimIfAbsent,
     ClaimIfRetryable,
     CompleteIfHeld,
@@ -37,9 +39,7 @@ from retrysafe.protocol.effects import (
     ReplaceResponseIfSame,
     RevokeIfSeen,
     TakeOverIfLapsed,
-    Transition,
 )
-from retrysafe.protocol.states import GUARDS, Event, Guard
 from retrysafe.stores.clock import Clock
 from retrysafe.stores.contract import Store
 from retrysafe.testing.clock import ManualClock

@@ -13,7 +13,7 @@ from retrysafe.lab.simulate.worker import Exchange, HandlerError, Sent, Silent, 
 from retrysafe.model import Response
 from retrysafe.operation.notebook import Notebook
 from retrysafe.operation.step import StepCall, make_step
-from retrysafe.protocol import effects
+from retrysafe.protocol import effects, transitions
 from retrysafe.protocol.effects import Ended, Execute, Outcome
 from retrysafe.protocol.snapshot import seal, take_snapshot
 
@@ -69,7 +69,7 @@ class Transacting(Exchange):
         policy, claim = effect.policy, effect.claim
         answered = effects.Answered(response, whole=True, size=len(response.body), digest=b"", fate=effects.Fate.RAN)
         stored = seal(take_snapshot(answered, effect.request.head, policy), claim.record_id, self.worker.world.secret)
-        completing = effects.CompleteIfHeld(claim, stored, policy.keep_ms, policy.tombstone_ms)
+        completing = transitions.CompleteIfHeld(claim, stored, policy.keep_ms, policy.tombstone_ms)
         return Transaction(completing, (self.plan.scope, self.plan.key), claim.attempt)
 
     async def complete(self, transaction: Transaction) -> None:

@@ -17,9 +17,10 @@ from retrysafe.lab.evidence import Fault, Kind, Row, Write
 from retrysafe.lab.simulate.loop import Actor, Choices, SimulatedLoop
 from retrysafe.lab.simulate.scenario import NetworkPlan
 from retrysafe.model import Record, State
-from retrysafe.protocol import effects
-from retrysafe.protocol.effects import Purge, Transition
+from retrysafe.protocol import transitions
+from retrysafe.protocol.effects import Transition
 from retrysafe.protocol.states import Event
+from retrysafe.protocol.transitions import Purge
 from retrysafe.stores.contract import Pending
 from retrysafe.stores.memory import MemoryStore, allowed
 from retrysafe.value import value
@@ -31,17 +32,17 @@ LATE_S = 3.5  # how much later than that a message may still arrive
 START_MS = 1_700_000_000_000
 
 EVENTS: dict[type[Transition[Any]], Event] = {
-    effects.ClaimIfAbsent: Event.CLAIM,
-    effects.TakeOverIfLapsed: Event.TAKE_OVER,
-    effects.ClaimIfRetryable: Event.RECLAIM,
-    effects.RenewIfHeld: Event.RENEW,
-    effects.KeepJournalIfHeld: Event.JOURNAL,
-    effects.CompleteIfHeld: Event.COMPLETE,
-    effects.ReleaseIfHeld: Event.RELEASE,
-    effects.DiscardIfHeld: Event.DISCARD,
-    effects.MarkUnknownIfHeld: Event.GIVE_UP,
-    effects.MarkUnknownIfLapsed: Event.ABANDON,
-    effects.ForgetIfOver: Event.FORGET,
+    transitions.ClaimIfAbsent: Event.CLAIM,
+    transitions.TakeOverIfLapsed: Event.TAKE_OVER,
+    transitions.ClaimIfRetryable: Event.RECLAIM,
+    transitions.RenewIfHeld: Event.RENEW,
+    transitions.KeepJournalIfHeld: Event.JOURNAL,
+    transitions.CompleteIfHeld: Event.COMPLETE,
+    transitions.ReleaseIfHeld: Event.RELEASE,
+    transitions.DiscardIfHeld: Event.DISCARD,
+    transitions.MarkUnknownIfHeld: Event.GIVE_UP,
+    transitions.MarkUnknownIfLapsed: Event.ABANDON,
+    transitions.ForgetIfOver: Event.FORGET,
 }
 
 
@@ -56,7 +57,7 @@ class Transaction:
         is_open: neither committed nor rolled back.
     """
 
-    completing: effects.CompleteIfHeld
+    completing: transitions.CompleteIfHeld
     place: tuple[str, str]
     attempt: int
     is_open: bool = True

@@ -11,7 +11,7 @@ from retrysafe.lab.simulate.bugs.stores import Blind
 from retrysafe.lab.simulate.network import START_MS, Connection
 from retrysafe.lab.simulate.worker import Worker
 from retrysafe.model import Claim, Found, State
-from retrysafe.protocol import effects
+from retrysafe.protocol import transitions
 from retrysafe.protocol.effects import Transition
 
 
@@ -51,15 +51,15 @@ class ChecksThenActs(View):
     """Looks whether there is a record, and then writes one."""
 
     def submit(self, transition: Transition[Any]) -> asyncio.Future[Any]:
-        if not isinstance(transition, effects.ClaimIfAbsent):
+        if not isinstance(transition, transitions.ClaimIfAbsent):
             return super().submit(transition)
         answer: asyncio.Future[Any] = self.worker.world.loop.create_future()
         self.worker.world.loop.spawn(self.worker.actor, self._claim(transition, answer))
         return answer
 
-    async def _claim(self, claim: effects.ClaimIfAbsent, answer: asyncio.Future[Any]) -> None:
+    async def _claim(self, claim: transitions.ClaimIfAbsent, answer: asyncio.Future[Any]) -> None:
         try:
-            found = await self.inner.submit(effects.Read(claim.record_id))
+            found = await self.inner.submit(transitions.Read(claim.record_id))
             if found is None:
                 blind = Blind(claim.record_id, claim.token, claim.fingerprint, claim.lease_ms, claim.forget_after_ms)
                 found = await self.inner.submit(blind)
@@ -75,7 +75,7 @@ class GoesByItsOwnClock(View):
     """Whether a lease is over is judged by the worker's clock."""
 
     def submit(self, transition: Transition[Any]) -> asyncio.Future[Any]:
-        if not isinstance(transition, effects.ClaimIfAbsent):
+        if not isinstance(transition, transitions.ClaimIfAbsent):
             return super().submit(transition)
         own_ms = START_MS + int((self.worker.world.loop.time() - 1_000) * 1_000)
         return self.then(super().submit(transition), lambda found: Found(found.record, own_ms))
@@ -86,7 +86,7 @@ class SaysDoneTooEarly(View):
 
     def submit(self, transition: Transition[Any]) -> asyncio.Future[Any]:
         sent_off = super().submit(transition)
-        if not isinstance(transition, effects.CompleteIfHeld):
+        if not isinstance(transition, transitions.CompleteIfHeld):
             return sent_off
         sent_off.add_done_callback(lambda done: done.exception())
         done: asyncio.Future[Any] = self.worker.world.loop.create_future()
@@ -102,11 +102,11 @@ class RetriesWithoutToken(View):
         self._tried: set[bytes] = set()
 
     def submit(self, transition: Transition[Any]) -> asyncio.Future[Any]:
-        if isinstance(transition, effects.CompleteIfHeld):
+        if isinstance(transition, transitions.CompleteIfHeld):
             record = self.worker.world.server.records.get(transition.claim.record_id)
             if transition.claim.token in self._tried and record is not None and record.state is State.IN_PROGRESS:
                 held = Claim(transition.claim.record_id, record.token, record.attempt)
-                forced = effects.CompleteIfHeld(
+                forced = transitions.CompleteIfHeld(
                     held, transition.response, transition.lifetime_ms, transition.forget_after_ms
                 )
                 self._tried.add(transition.claim.token)

@@ -12,7 +12,7 @@ from retrysafe.drive.step import first, sent, thrown
 from retrysafe.errors import StoreError
 from retrysafe.lab.simulate.network import START_MS
 from retrysafe.model import Found, Head, Record, State
-from retrysafe.protocol import effects
+from retrysafe.protocol import effects, transitions
 from retrysafe.protocol.effects import Effect, Execute, Flow, Settled, WaitEnd
 from retrysafe.protocol.flow import Answer, Terms, protect
 from retrysafe.protocol.policy import Policy
@@ -52,7 +52,7 @@ def runs_after_waiting(head: Head, terms: Terms) -> Flow[Answer]:
     step: Any = first(inner)
     waited = False
     while isinstance(step, Effect):
-        if waited and isinstance(step, effects.ClaimIfAbsent):
+        if waited and isinstance(step, transitions.ClaimIfAbsent):
             step = sent(inner, _granted(step))
             continue
         try:
@@ -65,7 +65,7 @@ def runs_after_waiting(head: Head, terms: Terms) -> Flow[Answer]:
     return step  # type: ignore[no-any-return] # what the flow returned
 
 
-def _granted(claim: effects.ClaimIfAbsent) -> Found:
+def _granted(claim: transitions.ClaimIfAbsent) -> Found:
     """What the store would say if it had granted this."""
     until_ms = START_MS + claim.lease_ms
     record = Record(
@@ -111,7 +111,7 @@ class RunsWhenInDoubt(Driver):
         try:
             return await self.store.submit(claiming)
         except StoreError:
-            return _granted(claiming) if isinstance(claiming, effects.ClaimIfAbsent) else True
+            return _granted(claiming) if isinstance(claiming, transitions.ClaimIfAbsent) else True
 
 
 class FailsOpen(Driver):
@@ -119,7 +119,7 @@ class FailsOpen(Driver):
 
     async def run(self, flow_: Flow[Answer], exchange: Any) -> None:
         try:
-            await self.store.submit(effects.Read(b"?"))
+            await self.store.submit(transitions.Read(b"?"))
         except StoreError:
             await exchange.unprotected()
         else:
@@ -134,5 +134,5 @@ class TakesBackWhatRuns(Driver):
             await super().run(flow_, exchange)
         except asyncio.CancelledError:
             if exchange.effect is not None:
-                self.errand(self.settle_until(effects.DiscardIfHeld(exchange.effect.claim), 1e9))
+                self.errand(self.settle_until(transitions.DiscardIfHeld(exchange.effect.claim), 1e9))
             raise

@@ -10,8 +10,9 @@ from retrysafe.lab.simulate.worker import HandlerError
 from retrysafe.operation.notebook import Notebook
 from retrysafe.operation.step import Step, StepCall
 from retrysafe.protocol import effects
-from retrysafe.protocol.effects import Details, Ended, Execute, Fate, Outcome
+from retrysafe.protocol.effects import Ended, Execute, Fate, Outcome
 from retrysafe.protocol.journal import Entry
+from retrysafe.protocol.transitions import Details
 
 # --- transactions ---------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from retrysafe.model import Found, Record, State
-from retrysafe.protocol import effects
+from retrysafe.protocol import transitions
 from retrysafe.protocol.effects import Transition
 from retrysafe.protocol.states import TABLE, Event, target
 from retrysafe.stores.memory import MemoryStore, _rewritten, allowed
@@ -65,7 +65,7 @@ class LapsesEarly(Loose):
     def may(self, record: Record, event: Event, token: bytes) -> bool:
         return allowed(record, event, token, self._now_ms + 2_000)
 
-    def _claim(self, claim: effects.ClaimIfAbsent) -> Found:
+    def _claim(self, claim: transitions.ClaimIfAbsent) -> Found:
         found = super()._claim(claim)
         return Found(found.record, found.now_ms + 2_000)
 
@@ -73,17 +73,17 @@ class LapsesEarly(Loose):
 class ReapsTheLiving(MemoryStore):
     """The reaper goes by age alone."""
 
-    def _purge(self, batch_max: int) -> effects.Purged:
+    def _purge(self, batch_max: int) -> transitions.Purged:
         old = [name for name, record in self._records.items() if record.created_at_ms < self._now_ms - 2_000]
         for name in old[:batch_max]:
             del self._records[name]
-        return effects.Purged(0, len(old), more=False)
+        return transitions.Purged(0, len(old), more=False)
 
 
 class ReapsTheUnknown(MemoryStore):
     """The reaper takes unknown records for finished ones."""
 
-    def _purge(self, batch_max: int) -> effects.Purged:
+    def _purge(self, batch_max: int) -> transitions.Purged:
         unknown = [name for name, record in self._records.items() if record.state is State.UNKNOWN]
         for name in unknown:
             del self._records[name]
@@ -93,7 +93,7 @@ class ReapsTheUnknown(MemoryStore):
 class VanishesWithItsLease(MemoryStore):
     """A claim is a key with an expiry: when its lease is over there is nothing."""
 
-    def _claim(self, claim: effects.ClaimIfAbsent) -> Found:
+    def _claim(self, claim: transitions.ClaimIfAbsent) -> Found:
         record = self._records.get(claim.record_id)
         if record is not None and record.state is State.IN_PROGRESS and record.lease_until_ms <= self._now_ms:
             del self._records[claim.record_id]
@@ -107,7 +107,7 @@ class RetriesUnknown(Loose):
         is_claim = event is Event.RECLAIM and record.state is State.UNKNOWN and record.token == token
         return is_claim or super().may(record, event, token)
 
-    def _claim(self, claim: effects.ClaimIfAbsent) -> Found:
+    def _claim(self, claim: transitions.ClaimIfAbsent) -> Found:
         found = super()._claim(claim)
         is_unknown = found.record.state is State.UNKNOWN
         return Found(_rewritten(found.record, State.RETRYABLE, {}), found.now_ms) if is_unknown else found
@@ -130,14 +130,14 @@ class ForgetsAnything(Loose):
 
 
 @value
-class Blind(effects.ClaimIfAbsent):
+class Blind(transitions.ClaimIfAbsent):
     """A claim that was checked before, and writes."""
 
 
 class OverwritesClaims(MemoryStore):
     """The second half of check-then-act: it writes what was absent when it was looked at."""
 
-    def _claim(self, claim: effects.ClaimIfAbsent) -> Found:
+    def _claim(self, claim: transitions.ClaimIfAbsent) -> Found:
         if isinstance(claim, Blind):
             self._records.pop(claim.record_id, None)
         return super()._claim(claim)
