@@ -78,7 +78,10 @@ def test_a_store_that_is_not_there_is_not_made(name, url):
 def test_migrate_makes_the_schema(url):
     """Once; then there is nothing to do, and nothing to print."""
     result = command("migrate", "--store", url)
-    assert (result.exit_code, result.output) == (0, "gone through 0001 before the deployment: records\n")
+    assert (result.exit_code, result.output) == (
+        0,
+        "gone through 0001 before the deployment: records\ngone through 0002 before the deployment: recovery\n",
+    )
     assert command("migrate", "--store", url).output == "the schema is up to date\n"
     assert command("migrate", "--print", "--store", url).output == ""
     assert command("stats", "--store", url).exit_code == 0
