@@ -502,9 +502,9 @@ def test_a_history_that_is_full_says_so(shelf):
     """It takes no more than fits into an item, and what is there stays."""
     entry = bytes(HISTORY_ENTRY_BYTES_MAX)
     addition = AddHistory(shelf.record_id, entry, KEEP_MS)
-    added = [shelf.store.perform(addition) for _ in range(30)]
+    added = [shelf.store.perform(addition) for _ in range(10)]
     with pytest.raises(StoreError, match="this history is full"):
-        added += [shelf.store.perform(addition) for _ in range(30)]
+        added += [shelf.store.perform(addition) for _ in range(50)]
     kept = shelf.store.perform(ReadDetails(shelf.record_id)).history
     assert len(added) <= len(kept) < 60
 
