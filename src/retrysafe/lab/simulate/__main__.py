@@ -4,6 +4,7 @@
     python -m retrysafe.lab.simulate --mode manual --seed 42 --trace    one seed again, with what happened
     python -m retrysafe.lab.simulate --duel calm --delays 2             every schedule of a small scenario
     python -m retrysafe.lab.simulate --bug unfenced-complete            a planted bug, up to its find
+    python -m retrysafe.lab.simulate --bugs                             all of them, and how long each took
 
 Exit codes: 0 nothing was violated, 1 something was, 2 it was called wrongly.
 """
@@ -11,11 +12,12 @@ Exit codes: 0 nothing was violated, 1 something was, 2 it was called wrongly.
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 from collections.abc import Sequence
 
 from retrysafe.lab.evidence import Effect, Fault, Mode, Write, as_line
-from retrysafe.lab.simulate.bugs.catalogue import BUGS, Bug
+from retrysafe.lab.simulate.bugs.catalogue import BUGS, SCHEDULES_MAX, Bug, find
 from retrysafe.lab.simulate.explore import INTERRUPTIONS, every_interruption, interrupted, run_delays, run_seed, trace
 from retrysafe.lab.simulate.worker import PRODUCT, Parts
 from retrysafe.lab.simulate.world import Run
@@ -52,11 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=10_000, metavar="N", help="how many runs (default: %(default)s)")
     parser.add_argument("--first", type=int, default=0, metavar="N", help="the first seed of them")
     parser.add_argument("--bug", choices=[bug.name for bug in BUGS], help="plant this bug")
+    parser.add_argument("--bugs", action="store_true", help="plant each bug in turn, and say how long its find takes")
     parser.add_argument("--duel", choices=["calm", *INTERRUPTIONS], help="every schedule of two workers and a key")
     parser.add_argument("--delays", type=int, default=2, metavar="N", help="how many delays at most in it")
     parser.add_argument("--schedule", metavar="STEP:DELAYS", help="one schedule of it")
     parser.add_argument("--trace", action="store_true", help="show what happened")
     options = parser.parse_args(arguments)
+    if options.bugs:
+        return _bugs()
     bug = next((bug for bug in BUGS if bug.name == options.bug), None)
     mode, parts = (options.mode, PRODUCT) if bug is None else (bug.mode, bug.parts)
     if options.duel:
@@ -75,6 +80,17 @@ def _seeds(seeds: Sequence[int], mode: Mode, parts: Parts, bug: Bug | None, *, t
             return 1
     _say(f"{len(seeds)} runs of mode {mode}, no violations")
     return 0
+
+
+def _bugs() -> int:
+    counts = []
+    for bug in BUGS:
+        count, run = find(bug)
+        counts.append(count)
+        found = "not found" if run is None else ", ".join(sorted({violation.invariant for violation in run.violations}))
+        _say(f"{bug.name:24} {count:6}  {found:12}  {bug.sentence}")
+    _say(f"{len(BUGS)} bugs; schedules until found: median {statistics.median(counts):g}, most {max(counts)}")
+    return 0 if max(counts) < SCHEDULES_MAX else 1
 
 
 def _duel(options: argparse.Namespace, mode: Mode, parts: Parts) -> int:
