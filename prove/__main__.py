@@ -82,7 +82,8 @@ def _prove(proof: Proof, options: argparse.Namespace) -> Proved:
     with TemporaryDirectory(prefix="retrysafe-prove-") as name, progress(proof.name, count) as told:
         folder = Path(name)
         folder.chmod(0o755)  # a database's server is another user
-        done = proof.run(Run(count, options.seed, [MODES[mode] for mode in options.modes], folder, told))
+        modes = [MODES[mode] for mode in options.modes]
+        done = proof.run(Run(count, count >= proof.whole, options.seed, modes, folder, told))
     took_s = time.monotonic() - began_s
     print(f"{proof.name}: {done.count:,} {proof.unit}, {done.notes}, {spoken(took_s)}", file=sys.stderr, flush=True)
     return Proved(proof, done, took_s)

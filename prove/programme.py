@@ -42,6 +42,7 @@ class Run:
 
     Attributes:
         count: how much to do.
+        whole: that makes a whole proof.
         seed: that everything at random follows from.
         modes: in which protection is proved by killing.
         folder: for what is written; it goes afterwards.
@@ -49,6 +50,7 @@ class Run:
     """
 
     count: int
+    whole: bool
     seed: int
     modes: Sequence[Mode]
     folder: Path
@@ -96,7 +98,7 @@ def _killing(store: str, action: Action) -> Callable[[Run], Done]:
             store,
             action,
             modes=order.modes,
-            select=proof.some(action, order.seed, each),
+            select=proof.some(action, order.seed, each, every=order.whole),
             folder=order.folder,
             told=order.told,
         )
@@ -203,7 +205,7 @@ def _proofs() -> tuple[Proof, ...]:
             f"stop-{store}",
             f"processes over {store}, stopped beyond their lease at every failpoint",
             "stops",
-            600,
+            1_000,
             _killing(store, Action.STOP),
         )
         for store in PLACES

@@ -63,7 +63,7 @@ class Tally:
             words += f"; {self.passed_by:,} cases went another way"
         if len(self.late_ms) > 1:
             p99 = statistics.quantiles(self.late_ms, n=100)[98]
-            words += f"; settled after the lease and p99 {max(p99, 0.0):,.0f} ms"
+            words += f"; settled within {max(p99, 0.0):,.0f} ms of the end of the lease, p99"
         return words
 
 
@@ -137,16 +137,16 @@ def every_point(action: Action) -> Callable[[Rig, Mode], Iterator[Case]]:
     return lambda rig, _: iter(enumerated(rig, [action]))
 
 
-def some(action: Action, seed: int, number: int) -> Callable[[Rig, Mode], Iterator[Case]]:
-    """So many: of the points, if there are more of them; else every point once, and the rest at random."""
+def some(action: Action, seed: int, number: int, *, every: bool) -> Callable[[Rig, Mode], Iterator[Case]]:
+    """So many: every point once, and the rest at random; or, unless it has to be `every` point, a choice of them."""
 
     def select(rig: Rig, mode: Mode) -> Iterator[Case]:
         known = enumerated(rig, [action])
-        if number < len(known):
+        if number < len(known) and not every:
             yield from random.Random(f"{seed} {mode.name}").sample(known, number)  # noqa: S311 - the same again
             return
         yield from known
-        yield from at_random(rig, action, seed, number - len(known))
+        yield from at_random(rig, action, seed, max(0, number - len(known)))
 
     return select
 
