@@ -106,8 +106,13 @@ def test_a_change_leaves_the_reference():
     """A number is changed, or else a text that is not the reference; and if there is none, nothing."""
     assert content.changed(DOCUMENT, "r-1") == {**DOCUMENT, "quantity": 2}
     assert content.changed({"reference": "r-1", "item": "tea"}, "r-1") == {"reference": "r-1", "item": "teax"}
+    nested = {"reference": "r-1", "lines": [{"sku": "r-1"}, {"sku": "a", "gift": True}]}
+    assert content.changed(nested, "r-1") == {
+        "reference": "r-1",
+        "lines": [{"sku": "r-1"}, {"sku": "ax", "gift": True}],
+    }
     with pytest.raises(LookupError):
-        content.changed({"reference": "r-1"}, "r-1")
+        content.changed({"reference": "r-1", "lines": [], "gift": True}, "r-1")
 
 
 def test_a_doubled_member_has_both_orders():
@@ -236,13 +241,14 @@ def test_a_sample_of_a_schema():
         },
         "s": {
             "type": "object",
-            "required": ["note", "kind", "at", "deep", "count"],
+            "required": ["note", "kind", "at", "deep", "count", "tags"],
             "properties": {
                 "note": {"type": "string"},
                 "kind": {"enum": ["full", "part"]},
                 "at": {"type": "string", "format": "date"},
                 "deep": {"allOf": [{"$ref": "#/s"}]},
                 "count": {"type": ["integer", "null"], "minimum": 3},
+                "tags": {"type": "array", "items": {"type": "boolean"}},
             },
         },
     }
@@ -251,6 +257,7 @@ def test_a_sample_of_a_schema():
     assert required
     made = json.loads(operation.body or "")
     assert (made["note"], made["kind"], made["at"], made["count"]) == ("{{unique}}", "full", "2030-01-31", 3)
+    assert made["tags"] == [True]
     found = openapi.operation_at(document, "POST", "https://api.example/v1/orders/7/refunds")
     assert found is not None
     assert found["operationId"] == "refund"

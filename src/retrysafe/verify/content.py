@@ -44,22 +44,38 @@ def _escaped(character: str) -> str:
 
 
 def changed(document: Document, reference: str) -> dict[str, Any]:
-    """The same with one value changed: a number if there is one, else a text, but never the reference.
+    """The same with one value changed, at any depth: a number if there is one, else a text, but never the reference.
 
     Raises:
         LookupError: nothing in it can be changed.
     """
-    found = _first(document, lambda value: isinstance(value, int) and not isinstance(value, bool)) or _first(
-        document, lambda value: isinstance(value, str) and reference not in value
-    )
-    if found is None:
+    made = _change(document, _is_number) or _change(document, lambda value: _is_text(value) and reference not in value)
+    if made is None:
         raise LookupError
-    value = document[found]
-    return {**document, found: value + 1 if isinstance(value, int) else value + "x"}
+    return dict(made)
 
 
-def _first(document: Document, fits: Callable[[Any], bool]) -> str | None:
-    return next((name for name, value in document.items() if fits(value)), None)
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _change(value: Any, fits: Callable[[Any], bool]) -> Any:
+    """The value with the first thing that fits changed; None if nothing does."""
+    if isinstance(value, Mapping):
+        made = ((name, _change(member, fits)) for name, member in value.items())
+        return next(({**value, name: other} for name, other in made if other is not None), None)
+    if isinstance(value, list):
+        numbered = ((place, _change(item, fits)) for place, item in enumerate(value))
+        return next(
+            ([*value[:place], other, *value[place + 1 :]] for place, other in numbered if other is not None), None
+        )
+    if not fits(value):
+        return None
+    return value + 1 if isinstance(value, int) else value + "x"
 
 
 def doubled(document: Document, reference: str) -> tuple[bytes, bytes]:

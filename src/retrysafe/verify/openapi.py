@@ -169,7 +169,7 @@ def _of_kind(document: Document, kind: str, schema: Document, depth: int) -> Any
                 name: sample(document, properties.get(name, {}), depth + 1) for name in required if depth < _DEPTH_MAX
             }
         case "array":
-            return [sample(document, schema.get("items", {}), depth + 1)] if schema.get("minItems") else []
+            return [sample(document, schema.get("items", {}), depth + 1)] if depth < _DEPTH_MAX else []
         case "integer" | "number":
             return max(1, schema.get("minimum", 1))
         case "boolean":

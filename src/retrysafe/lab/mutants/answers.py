@@ -28,6 +28,14 @@ class ReplaysAre200(Server):
         return Response(200, replayed.headers, replayed.body) if response.status == 201 else replayed
 
 
+class ReplaysAreConflicts(Server):
+    """Answers every retry with 409, although the request was done."""
+
+    def replay(self, response: Response, request: Request) -> Response:
+        """Refuse."""
+        return problem(409, "duplicate-request")
+
+
 class ContentIsWrittenAnew(Server):
     """Parses recorded content and writes it anew."""
 
@@ -253,6 +261,18 @@ class LargeRequestsRunAgain(_RunsAgain):
     def keeps(self, request: Request, response: Response) -> bool:
         """What is no upload."""
         return request.path != "/uploads"
+
+
+class StreamsAreCut(Server):
+    """Breaks a streamed answer off after its first piece."""
+
+    async def respond(self, request: Request) -> Response:
+        """Only the beginning, and a length that says more."""
+        response = await super().respond(request)
+        if not response.streamed:
+            return response
+        length = ("content-length", str(len(response.body)))
+        return Response(response.status, (*response.headers, length), response.body[:1_000], streamed=True)
 
 
 class StreamsBecomeEmptyObjects(Server):

@@ -178,6 +178,14 @@ class ExpiredKeysRun(Server):
         return None
 
 
+class ExpiredKeysAreInFlight(Server):
+    """Forgets the answer when the lifetime is over, and keeps the key: in flight for ever."""
+
+    def expired(self) -> Response | None:
+        """Say so."""
+        return self.in_progress()
+
+
 class ForgetsEarly(Server):
     """Forgets keys before their lifetime is over."""
 

@@ -61,6 +61,17 @@ class OthersRunInFlight(Server):
         return None if other and record.response is None else super().judge(record, request)
 
 
+class WaitersDeleteTheKey(Server):
+    """Forgets a key that is in flight, when somebody has waited for it in vain."""
+
+    async def once(self, identity: Identity, request: Request, handler: Handler) -> Response:
+        """Forget what is in flight."""
+        response = await super().once(identity, request, handler)
+        if b"in-progress" in response.body:
+            self.records.pop(identity, None)
+        return response
+
+
 class FlightNeverEnds(Server):
     """Says that a request is in flight when it has ended, if somebody asked meanwhile."""
 

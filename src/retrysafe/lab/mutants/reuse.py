@@ -150,6 +150,23 @@ class ReuseRuns(Server):
         return super().judge(record, request) if record.fingerprint == self.fingerprint(request) else None
 
 
+class ContentIsPartOfTheKey(Server):
+    """Takes a key with other content for another key."""
+
+    async def once(self, identity: Identity, request: Request, handler: Handler) -> Response:
+        """Look it up with the content."""
+        return await super().once((*identity, repr(self.fingerprint(request))), request, handler)
+
+
+class RetriesAreRefused(Server):
+    """Loses the fingerprint with the first answer, and takes every retry for a reuse."""
+
+    def settle(self, identity: Identity, record: Record, request: Request, response: Response) -> None:
+        """Record the answer, and nothing of the request."""
+        super().settle(identity, record, request, response)
+        record.fingerprint = ""
+
+
 class ReuseForgetsTheFirst(Server):
     """Refuses a reuse, and forgets the request that the key belongs to."""
 
