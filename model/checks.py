@@ -154,7 +154,7 @@ LARGE = (
     *_large(RERUN, budget=5, workers=3),
     *_large(TRANSACTIONAL, budget=6, workers=3),
     *_large(STEPWISE, budget=4, workers=3),
-    replace(MANUAL, name="manual, two keys", eventually=(), keys=2, workers=3, budget=4),
+    replace(MANUAL, name="manual, two keys", eventually=(), keys=2, workers=3, budget=3),
     replace(STEPWISE, name="steps, two keys", eventually=(), keys=2, workers=2, budget=3),
     replace(WAITING, eventually=(), budget=4, workers=3),
 )
