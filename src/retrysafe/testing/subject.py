@@ -328,6 +328,20 @@ class Cases:
     @pytest.fixture(params=list(COLOURS))
     def subject(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
         """An open store on a manual clock, used in one of the two colours."""
-        subject = Subject(self.make, tmp_path, COLOURS[request.param]())
-        yield subject
-        subject.close()
+        yield from _used(self.make, tmp_path, request.param)
+
+
+def subject_in(colours: Sequence[str]) -> Any:
+    """The fixture `subject` of cases that are run in these colours."""
+
+    @pytest.fixture(params=list(colours), name="subject")
+    def subject(self: Cases, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
+        yield from _used(self.make, tmp_path, request.param)
+
+    return subject
+
+
+def _used(make: MakeStore, folder: Path, colour: str) -> Iterator[Subject]:
+    subject = Subject(make, folder, COLOURS[colour]())
+    yield subject
+    subject.close()
