@@ -57,7 +57,7 @@ def store_contract(
         durable: the records outlive the store object, and are there for every other on the same folder.
         failing: makes the engine under the stores of a folder fail until its context ends, so that the suite
             can show what a store says and does meanwhile; None for a store whose engine cannot fail.
-        colours: `"blocking"`, `"asyncio"`, or both: in which to use the store. A store that is published passes in both.
+        colours: `"blocking"`, `"asyncio"`, or both: in which to use the store; one that is published passes in both.
     """
     cases: tuple[type[Cases], ...] = EVERY
     members: dict[str, Any] = {"make": staticmethod(make), "subject": subject_in(colours)}
