@@ -13,9 +13,10 @@ import pytest
 
 from retrysafe.demo.processes import HOST, await_ready, child, free_port
 from retrysafe.lab.mutants.catalogue import FOUND_BY, MUTANTS
-from retrysafe.lab.mutants.matrix import NOT_TRIED, found, matrix, page
+from retrysafe.lab.mutants.matrix import NOT_TRIED, found, matrix, page, results_of
 from retrysafe.verify.case import Result
 from retrysafe.verify.cases import CATALOGUE
+from retrysafe.verify.verdict import Verdict
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 150
@@ -34,13 +35,15 @@ NO_DEFECT = {
 
 
 @pytest.fixture(scope="module")
-def results():
-    """What every case says of every server, as it comes: a few servers at once, in a thread of their own."""
-    coming: dict[str, Future[list[Result]]] = {kind.__name__: Future() for kind in MUTANTS}
+def results(request):
+    """What every case says of each server that is asked for, as it comes: a few at once, in a thread of their own."""
+    here = [item for item in request.session.items if item.path == request.path]
+    kinds = [item.callspec.params["kind"] for item in here if "kind" in getattr(item, "fixturenames", ())]
+    coming: dict[str, Future[list[Result]]] = {kind.__name__: Future() for kind in kinds}
 
     def judge() -> None:
         try:
-            asyncio.run(matrix(MUTANTS, lambda kind, its_results: coming[kind.__name__].set_result(its_results)))
+            asyncio.run(matrix(kinds, lambda kind, its_results: coming[kind.__name__].set_result(its_results)))
         except BaseException as error:
             for future in coming.values():
                 if not future.done():
@@ -55,8 +58,12 @@ def results():
 
 @pytest.mark.parametrize("kind", MUTANTS, ids=lambda kind: kind.__name__)
 def test_defect_is_found(kind, results):
-    """It is found by exactly these cases."""
-    assert found(results[kind.__name__].result(PATIENCE_S)) == FOUND_BY[kind.__name__]
+    """It is found by exactly these cases. Those that a slow machine left without a verdict are asked once more."""
+    told = results[kind.__name__].result(PATIENCE_S)
+    unclear = [result.case for result in told if result.verdict is Verdict.INCONCLUSIVE]
+    asked = [case for case in unclear if case.id in FOUND_BY[kind.__name__]]
+    again = asyncio.run(results_of(kind, asked)) if asked else []
+    assert found([*told, *again]) == FOUND_BY[kind.__name__]
 
 
 def test_every_case_finds_something():
