@@ -4,6 +4,11 @@ from retrysafe.client.attempt import Schedule
 from retrysafe.client.budget import RetryBudget
 from retrysafe.client.httpx import AsyncIdempotencyTransport, IdempotencyTransport
 from retrysafe.client.intent import intent
+from retrysafe.client.journal import Journal
 from retrysafe.client.profile import Profile
+from retrysafe.client.protection import outcome
 
-__all__ = ["AsyncIdempotencyTransport", "IdempotencyTransport", "Profile", "RetryBudget", "Schedule", "intent"]
+__all__ = [
+    "AsyncIdempotencyTransport", "IdempotencyTransport", "Journal", "Profile", "RetryBudget", "Schedule", "intent",
+    "outcome",
+]  # fmt: skip

@@ -1,0 +1,108 @@
+"""A pool manager of urllib3 that keeps one key for each operation, over every attempt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import urllib3
+from urllib3 import exceptions
+
+from retrysafe.client.answers import answer_of
+from retrysafe.client.attempt import Failure, Reply
+from retrysafe.client.entry import Asked
+from retrysafe.client.protection import Call, Protection, conclude, is_broken_off, is_hopeless, is_read_whole
+from retrysafe.client.run import wall_clock_s
+from retrysafe.errors import CallerError
+
+_REDIRECTS_MAX = 10
+_NEVER_LEFT = (exceptions.NewConnectionError, exceptions.ConnectTimeoutError)
+_MENDABLE = (exceptions.ProtocolError, exceptions.TimeoutError, exceptions.NewConnectionError, exceptions.SSLError)
+
+
+class _OneLayer(urllib3.Retry):
+    """Follows redirects and tries nothing again: that happens at one layer only (contract R93)."""
+
+
+class IdempotencyPoolManager(urllib3.PoolManager):
+    """A `urllib3.PoolManager`: `IdempotencyPoolManager("stripe-v1").request("POST", url, json=...)`.
+
+    Args:
+        profile: how the server takes keys: a name such as `"retrysafe"`, `"stripe-v1"` or `"ietf"`, or a `Profile`.
+        settings: `origins`, `schedule`, `budget` and `journal`, as `Protection` has them.
+        pool: what `urllib3.PoolManager` is made with, `{"num_pools": 4}` say.
+
+    Raises:
+        ConfigurationError: there is no such profile, or an origin is none.
+    """
+
+    def __init__(self, profile: Any, *, pool: dict[str, Any] | None = None, **settings: Any) -> None:
+        super().__init__(**(pool or {}))
+        self._protection = Protection(profile, **settings)
+
+    def urlopen(self, method: str, url: str, redirect: bool = True, **options: Any) -> urllib3.BaseHTTPResponse:  # type: ignore[override] # noqa: FBT002 - the library's own signature
+        """One call, to its last attempt.
+
+        Raises:
+            CallerError: `retries` asks for a second layer that tries again.
+        """
+        if isinstance(options.get("retries"), _OneLayer):  # a redirect, from inside of an attempt
+            return super().urlopen(method, url, redirect, **options)
+        headers = urllib3.HTTPHeaderDict(self.headers if options.get("headers") is None else options["headers"])
+        call = self._protection.call_of(method, url, headers)
+        if call is None:
+            return super().urlopen(method, url, redirect, **options)
+        if options.pop("retries", None) not in (None, False, 0):
+            raise CallerError("retries= is not for calls under a key: they are tried again as the schedule says")
+        content = _content(options.pop("body", None))
+        preload = options.pop("preload_content", True)
+        seen: list[Any] = [None, None]
+
+        def attempt(call: Call) -> Reply:
+            once = {**options, "headers": self._with_key(headers, call), "retries": self._one_layer(), "body": content}
+            try:
+                response = super(IdempotencyPoolManager, self).urlopen(
+                    method, url, redirect, preload_content=False, **once
+                )
+                return self._answered(response, seen, preload=preload)
+            except exceptions.HTTPError as failure:
+                reason = failure.reason if isinstance(failure, exceptions.MaxRetryError) else failure
+                if not isinstance(reason, _MENDABLE) or is_hopeless(failure):
+                    raise
+                seen[:] = [None, failure]
+                return Failure(sent=not isinstance(reason, _NEVER_LEFT))
+
+        fields = tuple((name, line) for name, line in headers.items() if not self._is_key(name))
+        asked = Asked(method.upper(), url, fields, content)
+        return conclude(self._protection.perform(call, asked, attempt)[1], *seen)  # type: ignore[no-any-return] # what was put there
+
+    def _is_key(self, name: str) -> bool:
+        return name.lower() == self._protection.profile.header.lower()
+
+    def _with_key(self, headers: urllib3.HTTPHeaderDict, call: Call) -> urllib3.HTTPHeaderDict:
+        once = headers.copy()
+        once[self._protection.profile.header] = call.key
+        return once
+
+    def _one_layer(self) -> _OneLayer:
+        secret = {*urllib3.Retry.DEFAULT_REMOVE_HEADERS_ON_REDIRECT, self._protection.profile.header}
+        return _OneLayer(
+            total=None, connect=False, read=False, status=0, other=0, redirect=_REDIRECTS_MAX,
+            remove_headers_on_redirect=secret, respect_retry_after_header=False,
+        )  # fmt: skip
+
+    def _answered(self, response: urllib3.BaseHTTPResponse, seen: list[Any], *, preload: bool) -> Reply:
+        if is_broken_off(response.status, response.headers, response.version):
+            raise exceptions.ProtocolError("the answer broke off within its head")
+        whole = is_read_whole(response.status, response.headers)
+        content = response.data if whole or preload else b""
+        seen[:] = [response, None]
+        return answer_of(response.status, response.headers, content, self._protection.profile, wall_clock_s())
+
+
+def _content(body: Any) -> bytes:
+    """The whole content, of a file or an iterable too: every attempt sends the same bytes."""
+    if hasattr(body, "read"):
+        body = body.read()
+    if body is None or isinstance(body, (bytes, bytearray, memoryview, str)):
+        return body.encode() if isinstance(body, str) else bytes(body or b"")
+    return b"".join(piece.encode() if isinstance(piece, str) else bytes(piece) for piece in body)
