@@ -9,8 +9,8 @@ from retrysafe.client.protection import outcome
 from retrysafe.errors import ConfigurationError
 
 try:
-    from retrysafe.client.aiohttp import IdempotencyMiddleware
+    from retrysafe.client.aiohttp import IdempotencyMiddleware, resume
 except ModuleNotFoundError as missing:
     raise ConfigurationError([f'retrysafe.aiohttp needs {missing.name}: pip install "retrysafe[aiohttp]"']) from missing
 
-__all__ = ["IdempotencyMiddleware", "Journal", "Profile", "RetryBudget", "Schedule", "intent", "outcome"]
+__all__ = ["IdempotencyMiddleware", "Journal", "Profile", "RetryBudget", "Schedule", "intent", "outcome", "resume"]

@@ -2,7 +2,7 @@
 
 from retrysafe.client.attempt import Schedule
 from retrysafe.client.budget import RetryBudget
-from retrysafe.client.httpx import AsyncIdempotencyTransport, IdempotencyTransport
+from retrysafe.client.httpx import AsyncIdempotencyTransport, IdempotencyTransport, resume, resume_async
 from retrysafe.client.intent import intent
 from retrysafe.client.journal import Journal
 from retrysafe.client.profile import Profile
@@ -10,5 +10,5 @@ from retrysafe.client.protection import outcome
 
 __all__ = [
     "AsyncIdempotencyTransport", "IdempotencyTransport", "Journal", "Profile", "RetryBudget", "Schedule", "intent",
-    "outcome",
+    "outcome", "resume", "resume_async",
 ]  # fmt: skip

@@ -9,10 +9,10 @@ from retrysafe.client.protection import outcome
 from retrysafe.errors import ConfigurationError
 
 try:
-    from retrysafe.client.requests import IdempotencyAdapter
+    from retrysafe.client.requests import IdempotencyAdapter, resume
 except ModuleNotFoundError as missing:
     raise ConfigurationError(
         [f'retrysafe.requests needs {missing.name}: pip install "retrysafe[requests]"']
     ) from missing
 
-__all__ = ["IdempotencyAdapter", "Journal", "Profile", "RetryBudget", "Schedule", "intent", "outcome"]
+__all__ = ["IdempotencyAdapter", "Journal", "Profile", "RetryBudget", "Schedule", "intent", "outcome", "resume"]

@@ -9,8 +9,8 @@ from retrysafe.client.protection import outcome
 from retrysafe.errors import ConfigurationError
 
 try:
-    from retrysafe.client.urllib3 import IdempotencyPoolManager
+    from retrysafe.client.urllib3 import IdempotencyPoolManager, resume
 except ModuleNotFoundError as missing:
     raise ConfigurationError([f'retrysafe.urllib3 needs {missing.name}: pip install "retrysafe[urllib3]"']) from missing
 
-__all__ = ["IdempotencyPoolManager", "Journal", "Profile", "RetryBudget", "Schedule", "intent", "outcome"]
+__all__ = ["IdempotencyPoolManager", "Journal", "Profile", "RetryBudget", "Schedule", "intent", "outcome", "resume"]

@@ -12,6 +12,10 @@ import httpx
 import httpx2
 import requests
 
+import retrysafe.aiohttp
+import retrysafe.httpx
+import retrysafe.requests
+import retrysafe.urllib3
 from retrysafe.aiohttp import IdempotencyMiddleware
 from retrysafe.client.attempt import Schedule
 from retrysafe.client.protection import outcome
@@ -133,6 +137,51 @@ CLIENTS: dict[str, Callable[[Post], Got]] = {
     "requests": by_requests,
     "aiohttp": by_aiohttp,
     "urllib3": by_urllib3,
+}
+
+
+def _resume_sync(make: Callable[[Post], Any], resume: Any) -> Callable[[Post, Any], Any]:
+    def resumed(call: Post, journal: Any, **options: Any) -> Any:
+        with make(call) as client:
+            return resume(journal, client, **options)
+
+    return resumed
+
+
+def _resume_async(make: Callable[[Post], Any], resume: Any) -> Callable[[Post, Any], Any]:
+    async def resumed(call: Post, journal: Any, **options: Any) -> Any:
+        async with make(call) as client:
+            return await resume(journal, client, **options)
+
+    return lambda call, journal, **options: asyncio.run(resumed(call, journal, **options))
+
+
+def _session(call: Post) -> requests.Session:
+    session = requests.Session()
+    session.mount("http://", IdempotencyAdapter("retrysafe", **call.options))
+    return session
+
+
+def _aiohttp_session(call: Post) -> Any:
+    return aiohttp.ClientSession(middlewares=[IdempotencyMiddleware("retrysafe", **call.options)])
+
+
+def _httpx_client(library: Any) -> Callable[[Post], Any]:
+    return lambda call: library.Client(transport=IdempotencyTransport("retrysafe", **call.options))
+
+
+def _httpx_async_client(library: Any) -> Callable[[Post], Any]:
+    return lambda call: library.AsyncClient(transport=AsyncIdempotencyTransport("retrysafe", **call.options))
+
+
+RESUME: dict[str, Callable[..., Any]] = {
+    "httpx2": _resume_sync(_httpx_client(httpx2), retrysafe.httpx.resume),
+    "httpx2-async": _resume_async(_httpx_async_client(httpx2), retrysafe.httpx.resume_async),
+    "httpx": _resume_sync(_httpx_client(httpx), retrysafe.httpx.resume),
+    "httpx-async": _resume_async(_httpx_async_client(httpx), retrysafe.httpx.resume_async),
+    "requests": _resume_sync(_session, retrysafe.requests.resume),
+    "aiohttp": _resume_async(_aiohttp_session, retrysafe.aiohttp.resume),
+    "urllib3": _resume_sync(lambda call: IdempotencyPoolManager("retrysafe", **call.options), retrysafe.urllib3.resume),
 }
 
 

@@ -54,7 +54,7 @@ class Entry:
         id: of the entry.
         name: of the intent; empty if there is none.
         key: as it is sent.
-        profile: the name of the profile that it is sent under.
+        header: the field that carries the key.
         asked: the request, without what may not be kept; empty once it is settled.
         digest: of the request as it was sent.
         created_at_s: when the key was first sent, by the wall clock.
@@ -64,7 +64,7 @@ class Entry:
     id: bytes = field(repr=False)
     name: str
     key: str = field(repr=False)
-    profile: str
+    header: str
     asked: Asked
     digest: bytes = field(repr=False)
     created_at_s: float
@@ -90,7 +90,7 @@ def kept_fields(headers: Fields, *, secrets: bool) -> Fields:
 def written(entry: Entry) -> bytes:
     """The bytes of an entry, but for its id."""
     asked = entry.asked
-    texts = (entry.name, entry.key, entry.profile, asked.method, asked.url)
+    texts = (entry.name, entry.key, entry.header, asked.method, asked.url)
     fields = (frame(_bytes(name), _bytes(line)) for name, line in asked.headers)
     times = struct.pack(">dd", entry.created_at_s, entry.lifetime_s)
     return bytes([VERSION]) + frame(*map(_bytes, texts), times, entry.digest, frame(*fields), asked.content)
@@ -106,12 +106,12 @@ def read(entry_id: bytes, document: bytes) -> Entry:
         if document[0] != VERSION:
             raise Unreadable("an entry of a journal that a newer release wrote")
         *texts, times, digest, framed, content = unframed(document[1:])
-        name, key, profile, method, url = map(_text, texts)
+        name, key, header, method, url = map(_text, texts)
         created_at_s, lifetime_s = struct.unpack(">dd", times)
         headers = tuple(_pair(*map(_text, unframed(pair))) for pair in unframed(framed))
     except (IndexError, ValueError, TypeError, struct.error) as error:
         raise error if isinstance(error, Unreadable) else Unreadable("an entry of the journal is damaged") from None
-    return Entry(entry_id, name, key, profile, Asked(method, url, headers, content), digest, created_at_s, lifetime_s)
+    return Entry(entry_id, name, key, header, Asked(method, url, headers, content), digest, created_at_s, lifetime_s)
 
 
 def _pair(name: str, line: str) -> tuple[str, str]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import aclosing, closing, suppress
 from typing import Any, Self
 
+from retrysafe.client import resume as resumption
 from retrysafe.client.answers import answer_of
 from retrysafe.client.attempt import Ended, Failure, Reply
 from retrysafe.client.entry import Asked
+from retrysafe.client.journal import Journal
 from retrysafe.client.protection import NOTE, Call, Protection, conclude, is_hopeless, is_read_whole
+from retrysafe.client.resume import Carrier, Resumed
 from retrysafe.client.run import wall_clock_s
 
 
@@ -74,7 +78,10 @@ class _Operation:
         return conclude(ended, self._response, self._failure)
 
 
-class _Transport:
+_BaseTransport: Any = object  # of either library, and neither needs to be there to be asked
+
+
+class _Transport(_BaseTransport):  # type: ignore[misc] # to type checkers it is what each library wants
     """What both colours share.
 
     Args:
@@ -183,3 +190,46 @@ class AsyncIdempotencyTransport(_Transport):
 
 def _library_of(request: Any) -> Any:
     return sys.modules[type(request).__module__.partition(".")[0]]
+
+
+def resume(
+    journal: Journal, client: Any, *, headers: Mapping[str, str] | None = None, status_path: str | None = None
+) -> list[Resumed]:
+    """Send again what the journal has and nobody is at work on, each under its own key, and settle what is answered.
+
+    Args:
+        journal: what a crash left.
+        client: a client with a transport of this module, under the profile that the calls were made with.
+        headers: for every request, above what was kept: credentials, unless the journal is encrypted and has them.
+        status_path: where the server says what became of a key, for those that are too old to be sent again.
+
+    Returns:
+        How each stands now. What is not settled stays in the journal: `journal.unsettled()`.
+    """
+    return resumption.resume(Carrier(_send_again, _read), journal, client, headers, status_path)
+
+
+async def resume_async(
+    journal: Journal, client: Any, *, headers: Mapping[str, str] | None = None, status_path: str | None = None
+) -> list[Resumed]:
+    """As `resume`, for asyncio clients."""
+    return await resumption.resume_async(Carrier(_send_again, _aread), journal, client, headers, status_path)
+
+
+def _send_again(client: Any, asked: Asked) -> Any:
+    """A request past the client's own parameters, which its URL has already."""
+    library = sys.modules[type(client).__module__.partition(".")[0]]
+    headers = library.Headers(client.headers)
+    headers.update(library.Headers(list(asked.headers)))
+    cookies = None if "cookie" in headers else client.cookies
+    return client.send(
+        library.Request(asked.method, asked.url, headers=headers, content=asked.content, cookies=cookies)
+    )
+
+
+def _read(response: Any) -> tuple[int, bytes]:
+    return response.status_code, response.content
+
+
+async def _aread(response: Any) -> tuple[int, bytes]:
+    return _read(response)

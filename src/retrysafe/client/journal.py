@@ -64,14 +64,14 @@ class Wish:
         name: of the intent; empty if there is none.
         key: as it is sent.
         own: the key is the caller's, and finds the operation.
-        profile: the name of the profile.
+        header: the field that carries it.
         lifetime_s: for how long the server knows the key.
     """
 
     name: str
     key: str
     own: bool
-    profile: str
+    header: str
     lifetime_s: float
 
 
@@ -128,7 +128,7 @@ class Journal:
             sql.execute("DELETE FROM entries WHERE settled AND ends_at_s <= ?", (now_s,))
             name = "" if wish.own else wish.name
             entry = Entry(
-                uuid.uuid4().bytes, name, wish.key, wish.profile, self._kept(asked), digest, now_s, wish.lifetime_s
+                uuid.uuid4().bytes, name, wish.key, wish.header, self._kept(asked), digest, now_s, wish.lifetime_s
             )
             self._write(sql, entry, place)
             return entry, wish.own

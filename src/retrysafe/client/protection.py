@@ -16,7 +16,7 @@ from retrysafe.client.intent import current_intent, key_for, random_key, spelled
 from retrysafe.client.journal import Journal, Wish
 from retrysafe.client.profile import Profile, profile_of
 from retrysafe.client.run import finished, in_thread, run, run_async
-from retrysafe.errors import ConfigurationError, OutcomeUnknown
+from retrysafe.errors import CallerError, ConfigurationError, OutcomeUnknown
 from retrysafe.protocol.effects import Flow
 from retrysafe.value import value
 
@@ -109,9 +109,8 @@ class Protection:
         if isinstance(before, Call):
             return before if before.origin == origin else None
         given = headers.get(self.profile.header)
-        now = resuming.get()
-        if now is not None and given == now.entry.key:
-            return Call(given, origin, now.entry.name, doubtful=True, entry=now.entry)
+        if (resumed := self._resumed(origin, given)) is not None:
+            return resumed
         if given:
             return Call(given, origin, own=True, doubtful=True)
         name = current_intent()
@@ -119,6 +118,18 @@ class Protection:
             return Call(spelled(random_key(), self.profile), origin, name or "")
         key = spelled(key_for(name, method, url.partition("#")[0]), self.profile)
         return Call(key, origin, name, doubtful=True)
+
+    def _resumed(self, origin: str, given: str | None) -> Call | None:
+        """The operation that is being sent again; None if the request is not that."""
+        now = resuming.get()
+        if now is None or origin != origin_of(now.entry.asked.url):
+            return None
+        if now.entry.header.lower() != self.profile.header.lower():
+            raise CallerError(
+                f'the journal has a call under a key in "{now.entry.header}", and the client sends keys in '
+                f'"{self.profile.header}": give resume() a client with the profile that the call was made with'
+            )
+        return Call(given, origin, now.entry.name, doubtful=True, entry=now.entry) if given == now.entry.key else None
 
     def perform(self, call: Call, asked: Asked, send: Callable[[Call], Reply]) -> tuple[Call, Ended]:
         """All attempts of an operation, written down before and after.
@@ -151,7 +162,9 @@ class Protection:
         try:
             ended = await run_async(self._attempts(begun), lambda: send(begun), self._budget)
         finally:
-            if self._journal is not None:
+            if self._journal is None:
+                self._end(begun, ended)
+            else:
                 await finished(lambda: self._end(begun, ended))
         return _after(begun, ended), ended
 
@@ -162,7 +175,7 @@ class Protection:
     def _begin(self, call: Call, asked: Asked) -> Call:
         if self._journal is None:
             return call
-        wish = Wish(call.name, call.key, call.own, self.profile.name, self.profile.lifetime_s)
+        wish = Wish(call.name, call.key, call.own, self.profile.header, self.profile.lifetime_s)
         if call.entry is None:
             entry, doubtful = self._journal.begin(asked, wish)
             return replace(call, key=entry.key, entry=entry, doubtful=doubtful)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import requests
@@ -9,12 +10,16 @@ from requests import exceptions
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import NewConnectionError
 
+from retrysafe.client import resume as resumption
 from retrysafe.client.answers import answer_of
 from retrysafe.client.attempt import Failure, Reply
 from retrysafe.client.entry import Asked
+from retrysafe.client.journal import Journal
 from retrysafe.client.protection import NOTE, Call, Protection, conclude, is_broken_off, is_hopeless, is_read_whole
+from retrysafe.client.resume import Carrier, Resumed
 from retrysafe.client.run import wall_clock_s
 
+_TIMEOUT_S = 60.0  # of what is resumed: a session has none of its own
 _BROKEN_OFF = "the answer broke off within its head"
 _MENDABLE = (
     exceptions.ConnectionError, exceptions.Timeout, exceptions.ChunkedEncodingError, exceptions.ContentDecodingError
@@ -107,3 +112,39 @@ def _never_left(failure: Exception) -> bool:
     """Whether there was no connection that a request could have gone out on."""
     reason = getattr(failure.args[0] if failure.args else None, "reason", None)
     return isinstance(failure, exceptions.ConnectTimeout) or isinstance(reason, NewConnectionError)
+
+
+def resume(
+    journal: Journal,
+    client: requests.Session,
+    *,
+    headers: Mapping[str, str] | None = None,
+    status_path: str | None = None,
+) -> list[Resumed]:
+    """Send again what the journal has and nobody is at work on, each under its own key, and settle what is answered.
+
+    Args:
+        journal: what a crash left.
+        client: a client with a transport of this module, under the profile that the calls were made with.
+        headers: for every request, above what was kept: credentials, unless the journal is encrypted and has them.
+        status_path: where the server says what became of a key, for those that are too old to be sent again.
+
+    Returns:
+        How each stands now. What is not settled stays in the journal: `journal.unsettled()`.
+    """
+    return resumption.resume(Carrier(_send_again, _read), journal, client, headers, status_path)
+
+
+def _send_again(session: requests.Session, asked: Asked) -> requests.Response:
+    """A request past the session's own parameters, which its URL has already."""
+    headers = requests.structures.CaseInsensitiveDict({**session.headers})
+    headers.update(dict(asked.headers))
+    request = requests.Request(
+        asked.method, asked.url, headers=headers, data=asked.content, auth=session.auth, cookies=session.cookies
+    )
+    settings = session.merge_environment_settings(asked.url, {}, None, None, None)
+    return session.send(request.prepare(), timeout=_TIMEOUT_S, **settings)
+
+
+def _read(response: requests.Response) -> tuple[int, bytes]:
+    return response.status_code, response.content

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import urllib3
 from urllib3 import exceptions
 
+from retrysafe.client import resume as resumption
 from retrysafe.client.answers import answer_of
 from retrysafe.client.attempt import Failure, Reply
 from retrysafe.client.entry import Asked
+from retrysafe.client.journal import Journal
 from retrysafe.client.protection import Call, Protection, conclude, is_broken_off, is_hopeless, is_read_whole
+from retrysafe.client.resume import Carrier, Resumed
 from retrysafe.client.run import wall_clock_s
 from retrysafe.errors import CallerError
 
 _REDIRECTS_MAX = 10
+_TIMEOUT_S = 60.0  # of what is resumed: a pool manager has none of its own
 _NEVER_LEFT = (exceptions.NewConnectionError, exceptions.ConnectTimeoutError)
 _MENDABLE = (exceptions.ProtocolError, exceptions.TimeoutError, exceptions.NewConnectionError, exceptions.SSLError)
 
@@ -106,3 +111,34 @@ def _content(body: Any) -> bytes:
     if body is None or isinstance(body, (bytes, bytearray, memoryview, str)):
         return body.encode() if isinstance(body, str) else bytes(body or b"")
     return b"".join(piece.encode() if isinstance(piece, str) else bytes(piece) for piece in body)
+
+
+def resume(
+    journal: Journal,
+    client: IdempotencyPoolManager,
+    *,
+    headers: Mapping[str, str] | None = None,
+    status_path: str | None = None,
+) -> list[Resumed]:
+    """Send again what the journal has and nobody is at work on, each under its own key, and settle what is answered.
+
+    Args:
+        journal: what a crash left.
+        client: a client with a transport of this module, under the profile that the calls were made with.
+        headers: for every request, above what was kept: credentials, unless the journal is encrypted and has them.
+        status_path: where the server says what became of a key, for those that are too old to be sent again.
+
+    Returns:
+        How each stands now. What is not settled stays in the journal: `journal.unsettled()`.
+    """
+    return resumption.resume(Carrier(_send_again, _read), journal, client, headers, status_path)
+
+
+def _send_again(pool: IdempotencyPoolManager, asked: Asked) -> urllib3.BaseHTTPResponse:
+    headers = urllib3.HTTPHeaderDict(pool.headers)
+    headers.update(dict(asked.headers))
+    return pool.urlopen(asked.method, asked.url, headers=headers, body=asked.content, timeout=_TIMEOUT_S)
+
+
+def _read(response: urllib3.BaseHTTPResponse) -> tuple[int, bytes]:
+    return response.status, response.data
