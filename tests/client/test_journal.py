@@ -215,6 +215,24 @@ def test_a_file_of_somebody_else(tmp_path):
         assert path.read_bytes() == before
 
 
+def test_a_folder_that_is_not_there(tmp_path):
+    """It is said so."""
+    with pytest.raises(StoreUnusable, match="No such file"):
+        Journal(tmp_path / "nowhere" / "journal.db")
+
+
+def test_a_place_that_was_taken_meanwhile(tmp_path):
+    """Somebody else began the same intent while this call was told where to go: both have their entry."""
+    wish = Wish("order-1", '"k-1"', own=False, header="Idempotency-Key", lifetime_s=60.0)
+    asked = Asked("POST", "http://127.0.0.1:1/x", (), b"")
+    with Journal(tmp_path / "j.db") as journal:
+        entry, _ = journal.begin(asked, wish)
+        journal.drop(entry)
+        other, _ = journal.begin(asked, wish)
+        journal.again(entry, asked, wish)
+        assert {each.id for each in journal.unsettled()} == {entry.id, other.id}
+
+
 def test_two_journals_on_one_file(tmp_path):
     """What one has in flight the other leaves alone; what one left the other takes, and only one of them."""
     wish = Wish("", '"k-1"', own=False, header="Idempotency-Key", lifetime_s=60.0)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import threading
 import uuid
 
+import aiohttp
 import pytest
 
+from retrysafe.aiohttp import IdempotencyMiddleware
 from retrysafe.client.attempt import Certainty, Schedule
 from retrysafe.client.intent import intent
 from retrysafe.faults import CutRequest, CutResponse, DeliverTwice, Leave, LoseResponse, Nothing, Reset, Slow
@@ -99,8 +102,9 @@ def test_moved_within_the_origin(send, shop, network):
 
 
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": '"mine-4711"'}], ids=["our key", "their key"])
-def test_moved_to_another_origin(send, shop, tmp_path, network, headers):
-    """No key goes to another origin: that one has given no word about keys (R97)."""
+def test_moved_to_another_origin(send, shop, network, headers):
+    """No key goes to another origin, which has given no word about keys; nor credentials (R97)."""
+    headers = {**headers, "Authorization": "Bearer s3cret"}
     with network.faulty(shop.port, []) as elsewhere:
         url = f"http://127.0.0.1:{shop.port}/moved?to=http://127.0.0.1:{elsewhere.port}/orders"
         answer = got(send, Post(url, CONTENT, headers=headers))
@@ -109,6 +113,16 @@ def test_moved_to_another_origin(send, shop, tmp_path, network, headers):
     assert first != "None"
     assert others == ["None"]
     assert not shop.effects()
+    assert len(shop.lines("credential")) == 1
+
+
+def test_what_went_to_another_origin_is_not_sent_twice(send, shop, network):
+    """There is no key there that would make it safe."""
+    with network.faulty(shop.port, [LoseResponse()]) as elsewhere:
+        url = f"http://127.0.0.1:{shop.port}/moved?to=http://127.0.0.1:{elsewhere.port}/orders"
+        answer = got(send, Post(url, CONTENT))
+    assert answer.failure is not None
+    assert len(shop.keys()) == 2
 
 
 def test_nobody_there(send, network, shop):
@@ -137,6 +151,29 @@ def test_a_stream_is_read_once(send, shop, network):
         url = f"http://127.0.0.1:{proxy.port}/orders"
         assert got(send, Post(url, iter([b"A" * 1_000] * 3))).status == 201
     one_effect(shop)
+
+
+def test_a_stream_is_moved(send, shop):
+    """What was read once is there for the place that it was moved to."""
+    url = f"http://127.0.0.1:{shop.port}/moved"
+    assert got(send, Post(url, iter([b"A" * 1_000] * 3))).status == 201
+    one_effect(shop)
+
+
+def test_the_time_of_all_attempts(shop):
+    """With aiohttp a time may be set for all attempts together: when it is over, nothing is tried again."""
+    gate = shop.place / "closed"
+    gate.touch()
+
+    async def hurry():
+        timeout = aiohttp.ClientTimeout(total=0.5)
+        async with aiohttp.ClientSession(middlewares=[IdempotencyMiddleware("retrysafe")], timeout=timeout) as session:
+            await session.post(f"http://127.0.0.1:{shop.port}/orders", data=CONTENT, headers={"X-Account-Id": "7"})
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(hurry())
+    gate.unlink()
+    assert len(shop.keys()) == 1
 
 
 def test_a_form_keeps_its_boundary(send, shop, network):

@@ -19,7 +19,7 @@ from retrysafe.client.resume import Carrier, Resumed
 from retrysafe.client.run import wall_clock_s
 
 _NEVER_LEFT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
-_MENDABLE = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError)
+_MENDABLE = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError)  # a bare TimeoutError: the time of all is over
 
 
 class _Content(BytesPayload):

@@ -135,8 +135,11 @@ class Journal:
 
     def again(self, entry: Entry, asked: Asked, wish: Wish) -> None:
         """Go on with an operation that this process has begun: it was redirected, or has to be authenticated."""
+        place = _place(entry.asked, wish)
         with self._transaction() as sql:
-            self._write(sql, replace(entry, asked=self._kept(asked)), _place(entry.asked, wish))
+            found = self._found(sql, place)
+            taken = found is not None and found[0].id != entry.id  # somebody began the same intent meanwhile
+            self._write(sql, replace(entry, asked=self._kept(asked)), None if taken else place)
 
     def settle(self, entry: Entry) -> None:
         """The server has said how it ended: nothing is sent again. The key of a name is remembered."""
@@ -216,13 +219,16 @@ class Journal:
                 self._holder.close(forked=True)
                 self._busy.clear()
                 self._open()
+            busy = dict(self._busy)
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield self._connection
                     self._connection.execute("COMMIT")
                 except BaseException:
-                    self._connection.execute("ROLLBACK")
+                    self._busy = busy  # what was not written is not at work
+                    if self._connection.in_transaction:
+                        self._connection.execute("ROLLBACK")
                     raise
             except sqlite3.Error as error:
                 raise StoreUnavailable(f"the journal of the client cannot be used now: {error}") from error
@@ -296,7 +302,10 @@ def _connected(path: Path) -> sqlite3.Connection:
 
     A rollback journal with `synchronous=EXTRA` survives a loss of power at every point, in every release of SQLite.
     """
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # what it holds is nobody else's to read
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # what it holds is nobody else's to read
+    except OSError as error:
+        raise StoreUnusable(f"{path} cannot be a client's journal: {error.strerror}") from error
     connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = DELETE")

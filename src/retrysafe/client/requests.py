@@ -48,6 +48,7 @@ class IdempotencyAdapter(HTTPAdapter):
         if call is None:
             return super().send(request, *args, **options)
         request.body = content = _content(request)
+        vars(request)["_body_position"] = None  # or the session would rewind what is bytes now, for a redirect
         if "Transfer-Encoding" in request.headers:  # its content was a stream, and was read
             del request.headers["Transfer-Encoding"]
             request.headers["Content-Length"] = str(len(content))
@@ -84,6 +85,7 @@ class IdempotencyAdapter(HTTPAdapter):
 
     def _answered(self, response: requests.Response, seen: list[Any]) -> Reply:
         if is_broken_off(response.status_code, response.headers, response.raw.version):
+            response.close()
             raise exceptions.ConnectionError(_BROKEN_OFF)
         content = response.content if is_read_whole(response.status_code, response.headers) else b""
         seen[:] = [response, None]

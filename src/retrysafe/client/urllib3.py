@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urljoin
 
 import urllib3
 from urllib3 import exceptions
@@ -13,19 +14,33 @@ from retrysafe.client.answers import answer_of
 from retrysafe.client.attempt import Failure, Reply
 from retrysafe.client.entry import Asked
 from retrysafe.client.journal import Journal
-from retrysafe.client.protection import Call, Protection, conclude, is_broken_off, is_hopeless, is_read_whole
+from retrysafe.client.protection import Call, Protection, conclude, is_broken_off, is_hopeless, is_read_whole, origin_of
 from retrysafe.client.resume import Carrier, Resumed
 from retrysafe.client.run import wall_clock_s
 from retrysafe.errors import CallerError
 
-_REDIRECTS_MAX = 10
+_ONCE: dict[str, Any] = {
+    "total": None, "connect": False, "read": False, "status": 0, "other": 0, "redirect": 10,
+    "raise_on_redirect": False, "respect_retry_after_header": False,
+}  # fmt: skip
 _TIMEOUT_S = 60.0  # of what is resumed: a pool manager has none of its own
 _NEVER_LEFT = (exceptions.NewConnectionError, exceptions.ConnectTimeoutError)
 _MENDABLE = (exceptions.ProtocolError, exceptions.TimeoutError, exceptions.NewConnectionError, exceptions.SSLError)
 
 
-class _OneLayer(urllib3.Retry):
+class _Redirects(urllib3.Retry):
     """Follows redirects and tries nothing again: that happens at one layer only (contract R93)."""
+
+
+class _WithinOrigin(_Redirects):
+    """Hands back a redirect to another origin: what is sent there has no key, and must not be sent twice."""
+
+    def increment(self, method: Any = None, url: Any = None, response: Any = None, *args: Any, **options: Any) -> Any:
+        """One redirect more, or the end."""
+        location = response.get_redirect_location() if response is not None else None
+        if location and origin_of(urljoin(url, location)) != origin_of(url):
+            raise exceptions.MaxRetryError(options["_pool"], url)
+        return super().increment(method, url, response, *args, **options)
 
 
 class IdempotencyPoolManager(urllib3.PoolManager):
@@ -50,7 +65,7 @@ class IdempotencyPoolManager(urllib3.PoolManager):
         Raises:
             CallerError: `retries` asks for a second layer that tries again.
         """
-        if isinstance(options.get("retries"), _OneLayer):  # a redirect, from inside of an attempt
+        if isinstance(options.get("retries"), _Redirects):  # from inside of a call
             return super().urlopen(method, url, redirect, **options)
         headers = urllib3.HTTPHeaderDict(self.headers if options.get("headers") is None else options["headers"])
         call = self._protection.call_of(method, url, headers)
@@ -63,7 +78,12 @@ class IdempotencyPoolManager(urllib3.PoolManager):
         seen: list[Any] = [None, None]
 
         def attempt(call: Call) -> Reply:
-            once = {**options, "headers": self._with_key(headers, call), "retries": self._one_layer(), "body": content}
+            once = {
+                **options,
+                "headers": self._with_key(headers, call),
+                "retries": _WithinOrigin(**_ONCE),
+                "body": content,
+            }
             try:
                 response = super(IdempotencyPoolManager, self).urlopen(
                     method, url, redirect, preload_content=False, **once
@@ -78,7 +98,8 @@ class IdempotencyPoolManager(urllib3.PoolManager):
 
         fields = tuple((name, line) for name, line in headers.items() if not self._is_key(name))
         asked = Asked(method.upper(), url, fields, content)
-        return conclude(self._protection.perform(call, asked, attempt)[1], *seen)  # type: ignore[no-any-return] # what was put there
+        response = conclude(self._protection.perform(call, asked, attempt)[1], *seen)
+        return self._elsewhere(response, asked, options) if redirect else response  # type: ignore[no-any-return] # as seen
 
     def _is_key(self, name: str) -> bool:
         return name.lower() == self._protection.profile.header.lower()
@@ -88,15 +109,22 @@ class IdempotencyPoolManager(urllib3.PoolManager):
         once[self._protection.profile.header] = call.key
         return once
 
-    def _one_layer(self) -> _OneLayer:
-        secret = {*urllib3.Retry.DEFAULT_REMOVE_HEADERS_ON_REDIRECT, self._protection.profile.header}
-        return _OneLayer(
-            total=None, connect=False, read=False, status=0, other=0, redirect=_REDIRECTS_MAX,
-            remove_headers_on_redirect=secret, respect_retry_after_header=False,
-        )  # fmt: skip
+    def _elsewhere(self, response: Any, asked: Asked, options: dict[str, Any]) -> Any:
+        """What the answer is, if it is a redirect to another origin: followed, once, without key and credentials."""
+        location = response.get_redirect_location()
+        if not location:
+            return response
+        dropped = {name.lower() for name in urllib3.Retry.DEFAULT_REMOVE_HEADERS_ON_REDIRECT}
+        headers = urllib3.HTTPHeaderDict([field for field in asked.headers if field[0].lower() not in dropped])
+        method, body = asked.method, asked.content or None
+        if response.status == 303:
+            method, body, headers = "GET", None, headers._prepare_for_method_change()  # noqa: SLF001 - as the library
+        once = {**options, "headers": headers, "body": body, "retries": _Redirects(**_ONCE)}
+        return super().urlopen(method, urljoin(urljoin(asked.url, response.url or ""), location), **once)
 
     def _answered(self, response: urllib3.BaseHTTPResponse, seen: list[Any], *, preload: bool) -> Reply:
         if is_broken_off(response.status, response.headers, response.version):
+            response.close()
             raise exceptions.ProtocolError("the answer broke off within its head")
         whole = is_read_whole(response.status, response.headers)
         content = response.data if whole or preload else b""
