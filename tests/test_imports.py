@@ -82,6 +82,7 @@ def _is_module(value: object) -> bool:
         ("retrysafe.requests", "requests"),
         ("retrysafe.stores.redis", "redis"),
         ("retrysafe.urllib3", "urllib3"),
+        ("retrysafe.verify", "verify"),
     ],
 )
 def test_missing_extra_is_named(module, extra):

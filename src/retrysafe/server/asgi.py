@@ -10,7 +10,7 @@ from typing import Any
 
 from retrysafe.drive.aio import Driver
 from retrysafe.drive.tally import Tally
-from retrysafe.errors import CallerError, ConfigurationError, StoreError
+from retrysafe.errors import CallerError, StoreError
 from retrysafe.model import Head
 from retrysafe.observe import LogObserver, Observer, StoreFailed
 from retrysafe.operation.handle import begin, begin_without
@@ -30,14 +30,12 @@ from retrysafe.server.lifespan import Lifespan
 from retrysafe.server.redrive import Reauthenticate, Recovery, Redrive, check_recovery
 from retrysafe.server.routes import Route, Routes
 from retrysafe.server.scope import ANONYMOUS, Connection, Resolver, resolver
-from retrysafe.server.settings import Faults, check_completes_within, encryption_of, seconds
+from retrysafe.server.settings import Faults, check_completes_within, encryption_of, every_s, seconds
 from retrysafe.stores.contract import Store
 from retrysafe.stores.location import open_store
 
 # In the connection scope of a lifespan: a list for the doors that it reaches, by whoever recovers instead of them.
 DOORS = "retrysafe.doors"
-
-_EVERY_S_MIN = 0.05
 
 
 class IdempotencyMiddleware:
@@ -104,7 +102,7 @@ class IdempotencyMiddleware:
         self._drain_s: float = faults.collect(lambda: seconds("drain", drain))
         self._encryption: Encryption | None = faults.collect(lambda: encryption_of(encryption_keys))
         self._status: Route | None = faults.collect(lambda: status_route(status_path, policy or Policy()))
-        self._every_s: float | None = faults.collect(lambda: _every_s(complete_abandoned))
+        self._every_s: float | None = faults.collect(lambda: every_s(complete_abandoned))
         faults.collect(lambda: check_recovery(scope, reauthenticate, reconcile, encryption_keys, complete_abandoned))
         faults.raise_any()
         check_completes_within(self._routes, self._store)
@@ -251,14 +249,3 @@ class IdempotencyMiddleware:
             self._recovering.cancel()
             await asyncio.wait({self._recovering})
             self._recovering = None
-
-
-def _every_s(complete_abandoned: Duration | None) -> float | None:
-    if complete_abandoned is None:
-        return None
-    every_s = seconds("complete_abandoned", complete_abandoned)
-    if every_s < _EVERY_S_MIN:
-        raise ConfigurationError(
-            [f"complete_abandoned is {complete_abandoned!r}; it must be at least {_EVERY_S_MIN} s"]
-        )
-    return every_s
