@@ -30,6 +30,7 @@ PLANTED = [
     ("drivers-postgres", "stores/memory.py", "import asyncpg"),
     ("dynamodb", "stores/memory.py", "import boto3"),
     ("redis", "stores/memory.py", "import hiredis"),
+    ("clients", "client/attempt.py", "import requests"),
     ("extras", "server/asgi.py", "import starlette"),
 ]
 
