@@ -1,4 +1,4 @@
-"""What retrysafe sells passes its own verifier: core cases, or all, with real processes, two replicas and real kills."""
+"""What retrysafe sells passes its own verifier: real processes, two replicas, real kills; core cases, or all."""
 
 from __future__ import annotations
 
