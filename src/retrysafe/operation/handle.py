@@ -132,7 +132,7 @@ class Operation:
         nothing behind: the record is released, and the next attempt runs. It costs nothing and writes nothing; a
         crash before it is an unknown outcome all the same.
         """
-        if self._fate is Fate.NOT_BEGUN:
+        if self._fate in (Fate.NOT_BEGUN, Fate.NOT_REACHED):
             self._fate = Fate.RAN
 
     def complete_within(self, connection: Any, response: R, *, status: int = 200) -> Awaitable[R]:
@@ -178,6 +178,15 @@ class Operation:
     def outcome_unknown(self) -> None:
         """State that nobody can tell whether this attempt took effect: it is not run again until that is settled."""
         self._fate = Fate.UNKNOWN
+
+    def await_handler(self) -> None:
+        """For doors: what is about to run says when the handler is reached; a refusal until then has run nothing."""
+        self._fate = Fate.NOT_REACHED
+
+    def reach_handler(self) -> None:
+        """For what marks handlers: from here on it is the handler that runs."""
+        if self._fate is Fate.NOT_REACHED:
+            self._fate = Fate.RAN if self._execute.policy.effects == "assumed" else Fate.NOT_BEGUN
 
     def outcome(self, ended: Ended) -> Outcome:
         """For doors: what an end of the handler means, by what was recorded before."""

@@ -132,6 +132,8 @@ class Exchange:
     async def execute(self, effect: Execute, conclude: Conclude) -> None:
         """Run the handler to its end; conclude at the message that completes its response."""
         operation = self._begin(effect, self._terms)
+        if self._route.tells:
+            operation.await_handler()
         capture = Capture(self._route.policy.response_bytes_max, self._route.withheld)
         self._handling = Handling(effect.request.body, self._server_send, operation, capture, conclude)
         if self._gone:
