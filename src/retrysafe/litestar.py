@@ -10,6 +10,7 @@ from typing import Any, cast
 from litestar import Litestar, asgi
 from litestar.config.app import AppConfig
 from litestar.enums import ScopeType
+from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.middleware import ASGIMiddleware
 from litestar.openapi.config import OpenAPIConfig
@@ -17,6 +18,7 @@ from litestar.openapi.spec import OpenAPI
 from litestar.plugins import InitPlugin
 from litestar.routes import HTTPRoute
 from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.utils import normalize_path
 
 from retrysafe.errors import ConfigurationError
 from retrysafe.protocol.policy import Policy
@@ -131,10 +133,21 @@ class _Router:
                     )
 
     def match(self, connection: Connection) -> Endpoint | None:
-        """The handler that the request was routed to."""
-        handler = connection["route_handler"]
+        """The handler that the request was routed to, or would be."""
+        if "route_handler" in connection:
+            return self._endpoint(connection["route_handler"], connection["path_template"])
+        try:  # a request that is sent again, and has not come by way of the router
+            routed = self._app.asgi_router.handle_routing(
+                path=normalize_path(connection["path"].removeprefix(connection.get("root_path", ""))),
+                method=connection["method"],
+            )
+        except HTTPException:
+            return None
+        return self._endpoint(routed[1], routed[4])
+
+    def _endpoint(self, handler: Any, path: str) -> Endpoint:
         methods = frozenset(map(str, handler.http_methods)) if isinstance(handler, HTTPRouteHandler) else None
-        return Endpoint(connection.get("path_template") or "/", methods, self._marked(handler))
+        return Endpoint(path or "/", methods, self._marked(handler))
 
     def _marked(self, handler: Any) -> Any:
         """What is marked: by `opt`, or else the function itself."""

@@ -264,7 +264,7 @@ class IdempotencyMiddleware:
     def _make_recovery(self, secret: bytes) -> Recovery:
         means = Means(self._store, self._namespace, secret, self._encryption)
         redrive = Redrive(
-            self.app, self._routes, self._resolver, self._driver, self._begin, self._reauthenticate, means
+            self.app, self._routes, self._find, self._resolver, self._driver, self._begin, self._reauthenticate, means
         )
         redrive.connection = self._surroundings
         return Recovery(redrive, means, self._reconcile, self._observer)
