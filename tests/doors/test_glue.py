@@ -85,6 +85,17 @@ async def test_the_table_goes_before_the_marker(framework):
     assert (await shop.ask("POST /sub/charges", key=None)).status == 201
 
 
+@in_loop
+async def test_entries_of_the_table_that_name_one_handler():
+    """Each holds for its own paths."""
+    routes = {"POST /orders/a": Policy(required=True), "POST /orders/b": Policy(), "POST /orders/c": None}
+    app = protected([Route("/orders/{name}", _answer, methods=["POST"])], routes=routes)
+    for _ in range(2):
+        assert (await ask(app, "POST /orders/a", key=None)).code == "key-missing"
+        assert (await ask(app, "POST /orders/b", key=None)).status == 201
+    assert [(await ask(app, "POST /orders/c")).replayed for _ in range(2)] == [False, False]
+
+
 @pytest.mark.parametrize("status", [402, 403, 409, 503])
 @in_loop
 async def test_what_refuses_before_the_handler_leaves_no_record(framework, status):
@@ -195,7 +206,7 @@ async def test_litestar_refuses_an_opt_that_it_does_not_understand(said):
 # --- Starlette ------------------------------------------------------------------------------------
 
 
-def protected(routes: list[Any], **settings: Any) -> Starlette:
+def protected(routes: list[Any], /, **settings: Any) -> Starlette:
     """An application with these routes."""
     settings = {"store": MemoryStore(), "scope": "header:X-Account", **settings}
     return Starlette(routes=routes, middleware=[Middleware(IdempotencyMiddleware, **settings)])

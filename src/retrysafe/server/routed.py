@@ -60,7 +60,7 @@ class RoutedMiddleware(IdempotencyMiddleware):
     """
 
     _router: Router | None = None
-    _known: dict[tuple[str, str, int, bool], Route | None]
+    _known: dict[tuple[str, str, int, str], Route | None]
 
     @abstractmethod
     def _find_router(self, connection: Connection) -> Router:
@@ -135,7 +135,8 @@ class RoutedMiddleware(IdempotencyMiddleware):
 
     def _route_of(self, method: str, endpoint: Endpoint, named: Route | Unnamed = UNNAMED) -> Route | None:
         """The route of a handler: by the table, else by its marker, else by default."""
-        known = (method, endpoint.path, id(endpoint.handler), named is UNNAMED)
+        entry = named.entry if isinstance(named, Route) else ""  # many of the table may name one handler
+        known = (method, endpoint.path, id(endpoint.handler), entry)
         if known not in self._known:
             self._known[known] = self._make_route(method, endpoint, named)
         return self._known[known]
