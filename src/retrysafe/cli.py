@@ -204,7 +204,7 @@ def end_progress() -> None:
 @AS_JSON
 @click.pass_context
 def contract(ctx: click.Context, /, application: str | None, *, as_json: bool, **_: Any) -> None:
-    """Print what clients may rely on: a page for them, of an ASGI application or of the gateway."""
+    """Print what clients may rely on: a page for them, of an application or of the gateway."""
     if application is None:
         published = build_published(settings_of(ctx))
     else:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from retrysafe import ConfigurationError, Policy
+from retrysafe.stores.memory import MemoryStore
+from retrysafe.wsgi import IdempotencyMiddleware as WsgiDoor
 from tests.doors.connections import ask, protected
 from tests.doors.handlers import Shop
+from tests.doors.test_wsgi import Server, environ_of
 from tests.drive.harness import in_loop
 
 PATH = "/.well-known/idempotency-contract"
@@ -47,6 +51,26 @@ async def test_problems_link_to_it():
     assert len((await ask(protected(Shop(), policy=Policy(required=True)), key=None)).values("link")) == 1
     mounted = await ask(door, f"GET /shop{PATH}", root_path="/shop")
     assert mounted.status == 200
+
+
+def test_the_wsgi_door():
+    """It says the same."""
+    routes = {"POST /pay": Policy(required=True)}
+    settings: dict[str, Any] = {"store": MemoryStore(), "scope": "header:X-Account", "contract_path": PATH}
+    door = WsgiDoor(_never_called, routes=routes, **settings)
+    answer = Server().serve(door, environ_of(f"GET {PATH}"))
+    plain = protected(Shop(), routes=routes)
+    assert (answer.status, json.loads(answer.body)) == (200, plain.published().document())
+    assert Server().serve(door, environ_of(f"HEAD {PATH}")).body == b""
+    assert Server().serve(door, environ_of(f"POST {PATH}")).status == 405
+    mounted = environ_of("POST /pay", key=None, SCRIPT_NAME="/shop")
+    assert f'</shop{PATH}>; rel="service-meta"' in Server().serve(door, mounted).values("link")
+    with pytest.raises(ConfigurationError, match="contract_path"):
+        WsgiDoor(_never_called, **{**settings, "contract_path": "contract"})
+
+
+def _never_called(*_: Any) -> list[bytes]:
+    raise AssertionError("the door answers by itself")
 
 
 @pytest.mark.parametrize("path", ["contract", "/a b", "/a?b", "/%61", 7])

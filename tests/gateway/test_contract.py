@@ -40,6 +40,19 @@ app.add_middleware(IdempotencyMiddleware, store="sqlite:////nowhere/at/all.db", 
 """
 
 
+FLASK = """
+from flask import Flask
+
+from retrysafe import Policy
+from retrysafe.wsgi import IdempotencyMiddleware
+
+app = Flask("shop")
+app.wsgi_app = IdempotencyMiddleware(
+    app.wsgi_app, store="sqlite:////nowhere/at/all.db", scope="user", routes={"POST /pay": Policy(lifetime="3d")}
+)
+"""
+
+
 def cli(*arguments):
     """Run a command."""
     return CliRunner().invoke(main, ["contract", *arguments], prog_name="retrysafe")
@@ -82,4 +95,6 @@ def test_a_page_of_an_application(tmp_path, monkeypatch):
     assert done.exit_code == 0
     assert "| `POST /pay` | required | 2 days |" in done.output
     assert "the credential in `Authorization`" in done.output
+    (tmp_path / "flask_shop.py").write_text(FLASK)
+    assert "| `POST /pay` | if you want it | 3 days |" in cli("flask_shop:app").output
     assert (cli("pay_shop:plain").exit_code, "no door" in cli("pay_shop:plain").output) == (2, True)

@@ -26,7 +26,7 @@ from retrysafe.protocol.snapshot import Encryption
 from retrysafe.protocol.status import inquire
 from retrysafe.server.exchange import PROTECTED, Authorizer, Exchange
 from retrysafe.server.handling import Application, Receive, Send, messages_of
-from retrysafe.server.inquiry import METHOD_NOT_ALLOWED, OWN_METHODS, check_path, contract_response, status_route
+from retrysafe.server.inquiry import METHOD_NOT_ALLOWED, OWN_METHODS, check_path, contract_answer, status_route
 from retrysafe.server.lifespan import Lifespan
 from retrysafe.server.redrive import Reauthenticate, Recovery, Redrive, check_recovery
 from retrysafe.server.routes import Route, Routes
@@ -179,13 +179,11 @@ class IdempotencyMiddleware:
         """The answer at a path of the door itself that needs no look at a record; None for every other request."""
         if self._status is None and self._contract_path is None:
             return None
-        path = _path_of(scope)
-        is_contract = path == self._contract_path
-        if not is_contract and (self._status is None or path != self._status.entry):
-            return None
-        if scope["method"] not in OWN_METHODS:
-            return METHOD_NOT_ALLOWED
-        return contract_response(self.published(), with_content=scope["method"] == "GET") if is_contract else None
+        path, method = _path_of(scope), scope["method"]
+        if path == self._contract_path:
+            return contract_answer(self.published(), method)
+        is_status = self._status is not None and path == self._status.entry
+        return METHOD_NOT_ALLOWED if is_status and method not in OWN_METHODS else None
 
     def published(self) -> Published:
         """What the door promises to clients."""

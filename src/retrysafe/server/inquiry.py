@@ -51,17 +51,19 @@ def check_path(setting: str, path: str | None, example: str) -> str | None:
     return path
 
 
-def contract_response(published: Published, *, with_content: bool) -> Response:
-    """The contract, as the answer to whoever asks for it; nothing in it is anybody's secret.
+def contract_answer(published: Published, method: str) -> Response:
+    """The answer to whoever asks for the contract; nothing in it is anybody's secret.
 
     Args:
         published: what is promised.
-        with_content: False for HEAD.
+        method: of the request.
     """
+    if method not in OWN_METHODS:
+        return METHOD_NOT_ALLOWED
     content = json.dumps(published.document(), separators=(",", ":")).encode()
     headers = (
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(content)),
         (b"cache-control", b"no-cache"),  # it changes with a deployment, and nobody says when that will be
     )
-    return Response(200, headers, content if with_content else b"")
+    return Response(200, headers, b"" if method == "HEAD" else content)

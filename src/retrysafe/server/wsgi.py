@@ -18,12 +18,14 @@ from retrysafe.operation.notebook import Notebook
 from retrysafe.operation.transaction import StoreKeeper
 from retrysafe.protocol.flow import Terms, protect, refuse_unready
 from retrysafe.protocol.policy import Policy
+from retrysafe.protocol.published import Published
 from retrysafe.protocol.snapshot import Encryption
 from retrysafe.server.environ import Environ, Resolver, path_of, resolver
+from retrysafe.server.inquiry import check_path, contract_answer
 from retrysafe.server.routes import Route, Routes
 from retrysafe.server.scope import ANONYMOUS
 from retrysafe.server.settings import Faults, check_completes_within, encryption_of
-from retrysafe.server.wsgi_exchange import PROTECTED, Application, Authorizer, Exchange, StartResponse
+from retrysafe.server.wsgi_exchange import PROTECTED, Application, Authorizer, Exchange, StartResponse, respond
 from retrysafe.stores.contract import Store
 from retrysafe.stores.location import open_store
 
@@ -48,6 +50,8 @@ class IdempotencyMiddleware:
             base64. The first encrypts, all decrypt (R110). Needs the extra `crypto`.
         authorize: asked with the WSGI environ before a replay: may this caller see the stored answer now
             (R60)? Needed where this layer stands before authorisation.
+        contract_path: a path at which the door says what it promises, as JSON (R82), like
+            "/.well-known/idempotency-contract"; problem documents link to it. Off unless given.
         observer: told of what happens; the default logs.
 
     Raises:
@@ -66,6 +70,7 @@ class IdempotencyMiddleware:
         secret: str | bytes | None = None,
         encryption_keys: str | bytes | Sequence[str | bytes] | None = None,
         authorize: Authorizer | None = None,
+        contract_path: str | None = None,
         observer: Observer | None = None,
     ) -> None:
         faults = Faults()
@@ -75,8 +80,12 @@ class IdempotencyMiddleware:
         self._routes: Routes = faults.collect(lambda: Routes(policy or Policy(), routes or {}))
         self._resolver: Resolver = faults.collect(lambda: resolver(scope))
         self._encryption: Encryption | None = faults.collect(lambda: encryption_of(encryption_keys))
+        self._contract_path: str | None = faults.collect(
+            lambda: check_path("contract_path", contract_path, "/.well-known/idempotency-contract")
+        )
         faults.raise_any()
         check_completes_within(self._routes, self._store)
+        self._scope = scope if isinstance(scope, str) else "function"
         self._anonymous = scope == ANONYMOUS
         self._namespace = namespace
         self._given_secret = secret.encode() if isinstance(secret, str) else secret
@@ -93,6 +102,8 @@ class IdempotencyMiddleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """One request."""
+        if self._contract_path is not None and PROTECTED not in environ and path_of(environ) == self._contract_path:
+            return respond(start_response, contract_answer(self.published(), environ["REQUEST_METHOD"]))
         route = None if PROTECTED in environ else self._route(environ)
         if route is None:
             if PROTECTED not in environ:  # a server's thread comes from the request before
@@ -107,12 +118,18 @@ class IdempotencyMiddleware:
             self._anonymous,
             route.entry,
             self._encryption,
+            place=("http", environ.get("SCRIPT_NAME", "").encode("latin-1").decode("utf-8", "replace")),
+            contract_path=self._contract_path,
         )
         exchange = Exchange(
             self.app, environ, start_response, route, terms, self._begin, self._resolver, self._authorizer
         )
         flow = protect(exchange.head, terms) if ready else refuse_unready(exchange.head, terms)
         return exchange.answer(self._driver.run(flow, exchange))
+
+    def published(self) -> Published:
+        """What the door promises to clients."""
+        return Published(self._scope, self._routes.entries())
 
     def _route(self, environ: Environ) -> Route | None:
         method = environ["REQUEST_METHOD"].upper()

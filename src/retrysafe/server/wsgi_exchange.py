@@ -98,9 +98,9 @@ class Exchange:
                 begin_without()
                 return self._application(self._environ, self._start_response)
             case flow.Respond(response):
-                return _respond(self._start_response, response)
+                return respond(self._start_response, response)
             case flow.Vanish():  # nobody is there; the server has to hear something
-                return _respond(self._start_response, Response(400, ((b"content-length", b"0"),)))
+                return respond(self._start_response, Response(400, ((b"content-length", b"0"),)))
             case _:
                 raise AssertionError(f"{type(answer).__name__} is no answer before a handler ran")
 
@@ -197,7 +197,7 @@ class _Handling:
                     return _Whole(self._held(recorded=recorded), self._pieces, self._close)
                 return self._closing(self._held(recorded=recorded), self._pieces)
             case flow.Respond(response) if not self._capture.sent:
-                return self._closing(_respond(self._server_start, response))
+                return self._closing(respond(self._server_start, response))
             case flow.Respond() | flow.BreakOff():
                 self._failure = self._failure or IncompleteResponse(
                     "the response was broken off: the outcome of the operation is unknown"
@@ -263,7 +263,8 @@ class _Whole(_Closing):
         return 1
 
 
-def _respond(start_response: StartResponse, response: Response) -> list[bytes]:
+def respond(start_response: StartResponse, response: Response) -> list[bytes]:
+    """A whole response, as what to return to the server."""
     _start_server(start_response, {"status": response.status, "headers": response.headers}, "")
     return [response.body]
 
