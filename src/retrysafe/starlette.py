@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from types import MethodType
 from typing import Any
 
+from starlette.endpoints import HTTPEndpoint
 from starlette.routing import BaseRoute, Match
 
 from retrysafe.errors import ConfigurationError
@@ -20,6 +22,7 @@ __all__ = ["IdempotencyMiddleware", "idempotent"]
 _ROUTED_MAX = 1_024
 _PATH_CHARACTERS_MAX = 256
 _DEPTH_MAX = 16
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 class IdempotencyMiddleware(RoutedMiddleware):
@@ -101,7 +104,8 @@ def _match(routes: Sequence[BaseRoute], connection: Connection, prefix: str, hos
             inner = getattr(route, "routes", None)
             if inner:
                 return _match(inner, {**connection, **found}, prefix + _place(route), hosts)
-            return _endpoint(route, prefix)
+            endpoint = _endpoint(route, prefix)
+            return endpoint if endpoint.methods is None or connection["method"] in endpoint.methods else None
     return None
 
 
@@ -121,6 +125,8 @@ def _place(route: Any) -> str:
 def _endpoint(route: Any, prefix: str) -> Endpoint:
     methods = getattr(route, "methods", None)
     handler = getattr(route, "endpoint", None)
+    if methods is None and inspect.isclass(handler) and issubclass(handler, HTTPEndpoint):
+        methods = {method for method in _METHODS if hasattr(handler, method.lower())}  # others it refuses by itself
     return Endpoint(prefix + getattr(route, "path_format", ""), frozenset(methods) if methods else None, handler)
 
 

@@ -229,7 +229,10 @@ async def test_classes_are_marked_by_method():
         async def put(self, request: Request) -> Response:
             return await _answer(request)
 
-    app = protected([Route("/orders", Orders)])
+    store = MemoryStore()
+    app = protected([Route("/orders", Orders)], store=store)
+    assert (await ask(app, "PATCH /orders")).status == 405
+    assert not store._records
     assert (await ask(app, "POST /orders", key=None)).code == "key-missing"
     assert [(await ask(app, "PUT /orders")).replayed for _ in range(2)] == [False, True]
 
