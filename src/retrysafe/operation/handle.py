@@ -42,7 +42,8 @@ class Operation:
     """
 
     __slots__ = (
-        "_execute", "_fate", "_keeper", "_make_steps", "_steps", "_terms", "attempt", "key", "recorded", "scope",
+        "_execute", "_fate", "_is_entered", "_keeper", "_make_steps", "_steps", "_terms", "attempt", "key", "recorded",
+        "scope",
     )  # fmt: skip
 
     def __init__(self, execute: Execute, terms: Terms, make_steps: MakeSteps, keeper: Keeper | None = None) -> None:
@@ -55,7 +56,8 @@ class Operation:
         self._terms = terms
         self._make_steps = make_steps
         self._steps: Steps | None = None
-        self._fate = Fate.RAN if execute.policy.effects == "assumed" else Fate.NOT_BEGUN
+        self._fate = _fate_at_first(execute)
+        self._is_entered = False
 
     def child_key(self, name: str, target: str = "") -> str:
         """An idempotency key for a call that this operation makes (contract R101).
@@ -175,6 +177,16 @@ class Operation:
         """State that the request was refused before any handling: the key is as if it had never been sent."""
         self._fate = Fate.NOT_RUN
 
+    def await_entry(self) -> None:
+        """For glue that sees the handler entered: until `enter`, what answers stands in front of it: nothing ran."""
+        self._fate = Fate.NOT_RUN
+
+    def enter(self) -> None:
+        """For glue: the handler begins."""
+        if self._fate is Fate.NOT_RUN and not self._is_entered:
+            self._fate = _fate_at_first(self._execute)
+        self._is_entered = True
+
     def outcome_unknown(self) -> None:
         """State that nobody can tell whether this attempt took effect: it is not run again until that is settled."""
         self._fate = Fate.UNKNOWN
@@ -189,6 +201,10 @@ class Operation:
         if self._steps is None or self._fate is not Fate.RAN:
             return self._fate
         return self._steps.fate()
+
+
+def _fate_at_first(execute: Execute) -> Fate:
+    return Fate.RAN if execute.policy.effects == "assumed" else Fate.NOT_BEGUN
 
 
 Begin = Callable[[Execute, Terms], Operation]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from retrysafe.errors import ConfigurationError
 from retrysafe.protocol.flow import UNRECORDED_STATUS
@@ -29,11 +30,13 @@ class Route:
         entry: of the table, or `*`.
         policy: what holds for it.
         withheld: names of response fields, in lower case, that its handler may not set: they are ours.
+        marked: its handler is marked by `@idempotent`, and says when it is entered.
     """
 
     entry: str
     policy: Policy
     withheld: frozenset[bytes]
+    marked: bool = False
 
 
 class Routes:
@@ -108,6 +111,16 @@ class Routes:
     def policy_of(self, entry: str) -> Policy:
         """What holds for the records of an entry; of one that is not in the table any more, the default."""
         return (self.named(entry) or self._named[ANY]).policy
+
+
+def marked_route(entry: str, policy: Policy) -> Route:
+    """The route of a handler that is marked by `@idempotent`.
+
+    Args:
+        entry: for people, `POST /orders/<pk>`, say; what is too long to be kept with a record is cut off.
+        policy: of the handler.
+    """
+    return replace(_route(entry[:_ENTRY_CHARACTERS_MAX], policy), marked=True)
 
 
 def _route(entry: str, policy: Policy) -> Route:

@@ -93,7 +93,7 @@ class IdempotencyMiddleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """One request."""
-        route = None if PROTECTED in environ else self._route(environ)
+        route = None if PROTECTED in environ else self.route_of(environ)
         if route is None:
             if PROTECTED not in environ:  # a server's thread comes from the request before
                 begin_without()
@@ -114,7 +114,8 @@ class IdempotencyMiddleware:
         flow = protect(exchange.head, terms) if ready else refuse_unready(exchange.head, terms)
         return exchange.answer(self._driver.run(flow, exchange))
 
-    def _route(self, environ: Environ) -> Route | None:
+    def route_of(self, environ: Environ) -> Route | None:
+        """What a request falls under; None lets it pass. Glue of frameworks asks their routers first."""
         method = environ["REQUEST_METHOD"].upper()
         return self._routes.find(method, path_of(environ)) if method in self._routes.methods else None
 
