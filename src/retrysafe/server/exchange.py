@@ -61,7 +61,7 @@ class Exchange:
         authorizer: Authorizer | None,
     ) -> None:
         self.route = route.entry
-        self.head = _head(connection)
+        self.head = head_of(connection)
         # Frozen: a server may go on adding to its list while the content arrives, and what was judged must be what is.
         self._connection = {**connection, "headers": list(self.head.headers), PROTECTED: True}
         self._server_connection = connection
@@ -161,6 +161,7 @@ class Exchange:
             self._handling.overdue()
 
 
-def _head(connection: Connection) -> Head:
+def head_of(connection: Connection) -> Head:
+    """The request before its content is read."""
     path = connection.get("raw_path") or quote(connection["path"]).encode()
     return Head(connection["method"].upper(), path, connection.get("query_string", b""), tuple(connection["headers"]))
