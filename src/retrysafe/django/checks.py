@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004 - Django's names
-from django.urls import URLPattern, get_resolver
 from django.utils.module_loading import import_string
 
-from retrysafe.django.enrolment import Enrolment, answers, class_of, mark_of
+from retrysafe.django.enrolment import Enrolment, answers, class_of, mark_of, views
 from retrysafe.django.middleware import IdempotencyMiddleware
 from retrysafe.django.scope import user
 from retrysafe.django.settings import Configuration, configuration
@@ -58,7 +57,7 @@ def _order(found: Configuration) -> Iterator[CheckMessage]:
 
 
 def _is_ours(name: str) -> bool:
-    made = import_string(name)
+    made = None if name.startswith("django.") else import_string(name)
     return isinstance(made, type) and issubclass(made, IdempotencyMiddleware)
 
 
@@ -68,7 +67,7 @@ def _is_ours(name: str) -> bool:
 def _views(found: Configuration) -> Iterator[CheckMessage]:
     """Which views are not protected, and which let a request without a key do what costs money."""
     enrolment = Enrolment(found.routes, MarkedRoutes(found.policy, found.store))
-    for pattern, view in _patterns(get_resolver().url_patterns, ""):
+    for pattern, view in views():
         for method in _METHODS:
             if _takes(view, method):
                 policy = _policy(enrolment, found, pattern, view, method)
@@ -108,15 +107,6 @@ def _takes(view: Any, method: str) -> bool:
     if class_of(view) is None:
         return method == "POST"
     return answers(view, method)
-
-
-def _patterns(patterns: Sequence[Any], before: str) -> Iterator[tuple[str, Any]]:
-    for pattern in patterns:
-        path = before + str(pattern.pattern)
-        if isinstance(pattern, URLPattern):
-            yield path, pattern.callback
-        else:
-            yield from _patterns(pattern.url_patterns, path)
 
 
 def _name(view: Any) -> str:

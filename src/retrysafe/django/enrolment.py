@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from django.urls import Resolver404, resolve
+from django.urls import Resolver404, URLPattern, get_resolver, resolve
 
 from retrysafe.protocol.policy import METHODS_NEVER
 from retrysafe.server.marker import MarkedRoutes, options_of
@@ -86,3 +86,17 @@ def _name(view: Any, method: str) -> str | None:
     actions: Mapping[str, str] | None = getattr(view, "actions", None)
     name = method.lower() if actions is None else actions.get(method.lower())
     return name if name is not None and hasattr(class_of(view), name) else None
+
+
+def views() -> Iterator[tuple[str, Any]]:
+    """Every view of the project, and the pattern that leads to it."""
+    yield from _views(get_resolver().url_patterns, "")
+
+
+def _views(patterns: Sequence[Any], before: str) -> Iterator[tuple[str, Any]]:
+    for pattern in patterns:
+        path = before + str(pattern.pattern)
+        if isinstance(pattern, URLPattern):
+            yield path, pattern.callback
+        else:
+            yield from _views(pattern.url_patterns, path)

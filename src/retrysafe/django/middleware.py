@@ -61,12 +61,15 @@ class IdempotencyMiddleware:
 class _Opened:
     """What both modes share: the settings, and the store, which is opened once in each process."""
 
+    _driver: sync.Driver | aio.Driver
+
     def __init__(self, get_response: GetResponse, settings: Configuration) -> None:
         self._get_response = get_response
         self._settings = settings
         self._enrolment = Enrolment(settings.routes, MarkedRoutes(settings.policy, settings.store))
         self._secret: bytes | None = None
         self._opening = threading.Lock()
+        _ALL.add(self)
 
     def open(self) -> None:
         """Make the store ready; the first protected request does it.
@@ -77,7 +80,7 @@ class _Opened:
         with self._opening:
             if self._secret is None:
                 self._secret = self._settings.store.open(self._settings.secret)
-                _OPEN.add(self)
+                self._driver.waiting.resume()
 
     def _route(self, request: Any) -> Route | None:
         """What the request falls under; None lets it pass."""
@@ -117,7 +120,7 @@ class Door(_Opened):
     def __init__(self, get_response: GetResponse, settings: Configuration) -> None:
         super().__init__(get_response, settings)
         self._observer = BlockingTally(settings.observer, settings.store)
-        self._driver = sync.Driver(settings.store, self._observer)
+        self._driver: sync.Driver = sync.Driver(settings.store, self._observer)
         keeper = StoreKeeper(settings.store, self._driver.renewals.stop, settings.encryption)
         self._begin = partial(begin, make_steps=partial(Notebook, settings.store, self._observer), keeper=keeper)
 
@@ -153,7 +156,7 @@ class AsyncDoor(_Opened):
     def __init__(self, get_response: GetResponse, settings: Configuration) -> None:
         super().__init__(get_response, settings)
         self._observer = Tally(settings.observer, settings.store)
-        self._driver = aio.Driver(settings.store, self._observer)
+        self._driver: aio.Driver = aio.Driver(settings.store, self._observer)
         keeper = StoreKeeper(settings.store, self._driver.renewals.stop, settings.encryption)
         self._begin = partial(begin, make_steps=partial(Notebook, settings.store, self._observer), keeper=keeper)
         self._running: set[asyncio.Task[None]] = set()
@@ -188,16 +191,28 @@ class AsyncDoor(_Opened):
         await asyncio.to_thread(self.close)
 
 
-_OPEN: weakref.WeakSet[_Opened] = weakref.WeakSet()
+_ALL: weakref.WeakSet[_Opened] = weakref.WeakSet()
 
 
-def doors() -> list[_Opened]:
-    """Those of this process whose store is open."""
-    return list(_OPEN)
+async def open_all() -> None:
+    """Make the stores of this process ready, before its server takes requests.
+
+    Raises:
+        StoreError: one cannot be reached, or must not be used.
+    """
+    for door in list(_ALL):
+        await asyncio.to_thread(door.open)
+
+
+async def drain_all() -> None:
+    """Wait for the running views of this process, and let its stores go."""
+    for door in list(_ALL):
+        if isinstance(door, AsyncDoor):
+            await door.drain()
 
 
 def _close_all() -> None:
-    for door in doors():
+    for door in list(_ALL):
         door.close()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from django.db import migrations
+from django.db import migrations, models
 
 from retrysafe.django.database import make_tables
 from retrysafe.django.settings import records_alias
@@ -22,4 +22,11 @@ class Migration(migrations.Migration):
 
     atomic = False
     dependencies: ClassVar[list[Any]] = []
-    operations: ClassVar[list[Any]] = [migrations.RunPython(make, migrations.RunPython.noop)]
+    operations: ClassVar[list[Any]] = [
+        migrations.CreateModel(
+            name="Record",
+            fields=[("record_id", models.CharField(max_length=64, primary_key=True, serialize=False))],
+            options={"managed": False, "default_permissions": ("view", "change")},
+        ),
+        migrations.RunPython(make, migrations.RunPython.noop),
+    ]
