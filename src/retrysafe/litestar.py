@@ -22,7 +22,7 @@ from litestar.utils import normalize_path
 
 from retrysafe.errors import ConfigurationError
 from retrysafe.protocol.policy import Policy
-from retrysafe.server.marker import Marker, idempotent, marker_from
+from retrysafe.server.marker import Marker, check_marker, idempotent
 from retrysafe.server.routed import Endpoint, RoutedMiddleware, Router
 from retrysafe.server.scope import Connection
 
@@ -164,7 +164,8 @@ def _marker(said: Any, where: str) -> Marker:
     if isinstance(said, bool):
         return Marker({}, enrolled=said)
     if isinstance(said, dict):
-        return marker_from(said, f'opt["{OPT}"] of {where}')
+        check_marker(said, f'opt["{OPT}"] of {where}')
+        return Marker(said)
     fault = f'opt["{OPT}"] of {where} is {said!r}; it must be options of a policy, a Policy, True or False'
     raise ConfigurationError([fault])
 

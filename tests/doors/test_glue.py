@@ -218,14 +218,14 @@ async def _answer(_: Request) -> Response:
 
 @in_loop
 async def test_classes_are_marked_by_method():
-    """Each function of an endpoint, or the class for those that are not."""
+    """Each function of an endpoint; what an endpoint does not have is not enrolled."""
 
-    @idempotent(lifetime="2d")
     class Orders(HTTPEndpoint):
         @idempotent(required=True)
         async def post(self, request: Request) -> Response:
             return await _answer(request)
 
+        @idempotent()
         async def put(self, request: Request) -> Response:
             return await _answer(request)
 
@@ -337,9 +337,9 @@ async def test_what_is_wrong_with_markers_stops_the_start():
     assert "/b" in said[0]["message"]
 
 
-@pytest.mark.parametrize("options", [{"life": "7d"}, {"enrolled": False, "required": True}])
+@pytest.mark.parametrize("options", [{"life": "7d"}, {"lifetime": "long"}, {"enrolled": False, "required": True}])
 def test_a_marker_is_checked_where_it_stands(options):
-    """An option that is none, and options of what is taken out."""
+    """An option that is none, one without a meaning, and options of what is taken out."""
     with pytest.raises(ConfigurationError):
         idempotent(**options)
 
@@ -365,7 +365,7 @@ async def test_a_transaction_that_is_not_declared_does_not_run_again():
     """A marker that takes `transactional` back takes back what that implied."""
     assert Policy(transactional=True).recovery == "rerun"
     marked: Any = idempotent(transactional=False)(_answer)
-    policy = marked.__idempotent__.policy(Policy(transactional=True))
+    policy = marked.retrysafe_options.policy(Policy(transactional=True))
     assert (policy.transactional, policy.recovery) == (False, "manual")
 
 

@@ -134,6 +134,7 @@ def test_policy_options_as_text():
         ("leese", "5s", "leese is no policy option; did you mean lease?"),
         ("classify", "f", "classify is no policy option"),
         ("transactional", "true", "a gateway has no handler"),
+        ("effects", "declared", "a gateway has no handler"),
         ("lease", "soon", "is not a duration"),
         ("methods", "GET", "must be an upper-case method"),
     ],

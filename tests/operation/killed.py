@@ -37,9 +37,11 @@ def states(place: Path) -> list[State]:
         store.close()
 
 
-def die(place: Path, other_side: Downstream, *, target: str, moment: str, name: str, **request: str) -> None:
+def die(
+    place: Path, other_side: Downstream, *, target: str, moment: str, name: str, store: str = "", **request: str
+) -> None:
     """Send a request, in the middle of which the process dies."""
-    with serving(place, other_side) as shop:
+    with serving(place, other_side, SHOP_STORE=store) as shop:
         shop.shut(f"armed-{moment}")
         lost = shop.ask(target, key=name, name=name, **request)
         assert (lost.status, lost.whole) == (0, False)

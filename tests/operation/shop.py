@@ -1,7 +1,8 @@
 """An application whose handler takes two steps, in a process of its own that dies where a test wants it to.
 
-`SHOP_PLACE` names its folder, `DOWNSTREAM` the port of the other side. The path says how the second step is taken:
-`/POLICY/DEDUP`. A file `armed-MOMENT` in the folder makes the process die at that moment, once.
+`SHOP_PLACE` names its folder, `SHOP_STORE` its store if that is not a file there, `DOWNSTREAM` the port of the other
+side. The path says how the second step is taken: `/POLICY/DEDUP`. A file `armed-MOMENT` in the folder makes the process
+die at that moment, once.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from retrysafe.stores.contract import Pending, Store
 from retrysafe.stores.location import open_store
 
 PLACE = Path(os.environ.get("SHOP_PLACE", "."))
-STORE = os.environ.get("SHOP_STORE", f"sqlite:///{PLACE / 'records.db'}")
+STORE = os.environ.get("SHOP_STORE") or f"sqlite:///{PLACE / 'records.db'}"
 KEYS = "ab" * 32
 LEASE = "400ms"
 

@@ -10,6 +10,7 @@ import pytest
 from retrysafe.model import State
 from tests.doors.servers import until
 from tests.operation.killed import die, serving, states
+from tests.stores.postgres_server import schema_of, server
 
 MOMENTS = {  # to how often the charge was made by then
     "before-journal-1": 0, "after-journal-1": 0, "before-journal-2": 0, "after-journal-2": 0,
@@ -47,6 +48,18 @@ def test_the_process_dies(tmp_path, other_side, case):
     assert len(keys) == effects
     assert len(set(keys)) <= 1
     assert len(other_side.effects("reserve")) == 1
+
+
+@pytest.mark.parametrize("moment", OPEN)
+def test_the_process_dies_beside_postgresql(tmp_path, other_side, moment):
+    """The journal is in a server that lives on: one effect of each step."""
+    name, target = uuid.uuid4().hex, "POST /resend/dedup"
+    store = f"{server().url()}?schema={schema_of(tmp_path)}"
+    die(tmp_path, other_side, target=target, moment=moment, name=name, store=store)
+    with serving(tmp_path, other_side, SHOP_STORE=store) as shop:
+        answers = [shop.settled(target, key=name, name=name), shop.ask(target, key=name, name=name)]
+    assert [(answer.status, answer.replayed) for answer in answers] == [(201, False), (201, True)]
+    assert [len(other_side.effects(what)) for what in ("reserve", "charge")] == [1, 1]
 
 
 @pytest.mark.parametrize("moment", ["after-journal-2", "called"])

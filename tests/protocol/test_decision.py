@@ -190,7 +190,7 @@ def test_the_policy_may_classify():
         (Raised(Fate.NOT_REACHED), Verdict.DISCARD),
         (Cancelled(Fate.NOT_REACHED), Verdict.DISCARD),
         (answered(201, fate=Fate.NOT_REACHED), Verdict.RECORD),
-        (answered(303, fate=Fate.NOT_REACHED), Verdict.RECORD),
+        (answered(303, fate=Fate.NOT_REACHED), Verdict.DISCARD),
     ],
 )
 def test_a_handler_that_was_not_reached(outcome, verdict):

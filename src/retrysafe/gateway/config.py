@@ -30,8 +30,9 @@ from retrysafe.stores.url import without_password
 DEFAULT = "default"
 
 # `classify` is a function: it has no spelling in a file. And of a handler behind a gateway nobody here knows what it
-# commits together.
-POLICY_OPTIONS = tuple(name for name in OPTIONS if name not in ("classify", "transactional"))
+# commits together, nor when its effects begin: taken at its word, a 500 of the upstream would be sent again.
+_OF_HANDLERS = {"transactional": "complete_within", "effects": "begin_effects"}
+POLICY_OPTIONS = tuple(name for name in OPTIONS if name != "classify" and name not in _OF_HANDLERS)
 _POLICY_DEFAULT = Policy()
 _SECRET_BYTES_MIN = 16
 _OFTEN_MS_MIN = 50
@@ -368,9 +369,9 @@ def _from_text(name: str, text: str) -> Any:
 
 
 def _unknown(kind: str, name: str, known: tuple[str, ...]) -> str:
-    if name == "transactional":
+    if name in _OF_HANDLERS:
         return (
-            f"{name} is for handlers that call operation().complete_within, and a gateway has no handler: use the "
+            f"{name} is for handlers that call operation().{_OF_HANDLERS[name]}, and a gateway has no handler: use the "
             "middleware in the application, or leave it out"
         )
     close = get_close_matches(name, known, n=1)

@@ -219,8 +219,8 @@ def judge(outcome: Ended, request: Request, policy: Policy) -> Verdict:
 
 
 def _failures_from(fate: Fate) -> int:
-    """The least status that is a failure: of what was answered in place of a handler, that is any refusal."""
-    return 400 if fate is Fate.NOT_REACHED else 500
+    """The least status that is a failure: in place of a handler, all but a success is a refusal."""
+    return 300 if fate is Fate.NOT_REACHED else 500
 
 
 def _is_router_redirect(outcome: Answered, request: Request) -> bool:

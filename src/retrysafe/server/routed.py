@@ -102,7 +102,11 @@ class RoutedMiddleware(IdempotencyMiddleware):
         for method in methods:
             if marker_of(endpoint.handler, method) is not None:
                 self._route_of(method, endpoint)
-        if endpoint.methods and not methods and any(marker_of(endpoint.handler, it) for it in endpoint.methods):
+        if (
+            endpoint.methods
+            and not methods
+            and any(marker_of(endpoint.handler, it) is not None for it in endpoint.methods)
+        ):
             served = ", ".join(sorted(endpoint.methods))
             fault = (
                 f"{endpoint.path}: its handler is marked with @idempotent and serves {served}, which never have keys"
@@ -144,16 +148,18 @@ class RoutedMiddleware(IdempotencyMiddleware):
     def _make_route(self, method: str, endpoint: Endpoint, named: Route | Unnamed) -> Route | None:
         is_telling = tells(endpoint.handler, method)
         if isinstance(named, Route):
-            return replace(named, tells=is_telling)
+            return replace(named, marked=is_telling)
         marker = marker_of(endpoint.handler, method)
         if marker is None:
             return self._routes.default_for(method)
+        if method not in marker.get("methods", (method,)):
+            return None
         entry = f"{method} {endpoint.path}"
         try:
             policy = marker.policy(self._routes.policy_of(ANY))
         except ConfigurationError as error:
             raise ConfigurationError([f"{entry}: {fault}" for fault in error.faults]) from None
-        return self._routes.add(entry, policy, tells=is_telling)
+        return self._routes.add(entry, policy, marked=is_telling)
 
 
 def door_of(application: Any) -> IdempotencyMiddleware | None:

@@ -40,13 +40,13 @@ class Route:
         entry: of the table, or `*`.
         policy: what holds for it.
         withheld: names of response fields, in lower case, that its handler may not set: they are ours.
-        tells: its handler says when it is reached, so that what was refused before it leaves no record.
+        marked: its handler is marked by `@idempotent`, and says when it is entered.
     """
 
     entry: str
     policy: Policy
     withheld: frozenset[bytes]
-    tells: bool = False
+    marked: bool = False
 
 
 class Routes:
@@ -123,13 +123,13 @@ class Routes:
         """The route of requests by that method which nothing names; None if they are not enrolled."""
         return self._default.get(method)
 
-    def add(self, entry: str, policy: Policy | None, *, tells: bool) -> Route | None:
+    def add(self, entry: str, policy: Policy | None, *, marked: bool) -> Route | None:
         """A route that the table does not have, because a handler of the application is marked with its policy.
 
         Args:
             entry: as one of the table: a method and a path.
             policy: what holds for it; None takes it out.
-            tells: its handler says when it is reached.
+            marked: its handler says when it is entered.
 
         Raises:
             ConfigurationError: the entry is too long to be kept with each record.
@@ -141,7 +141,7 @@ class Routes:
         if policy is None:
             self._out.append(entry)
             return None
-        self._named[entry] = route = _route(entry, policy, tells=tells)
+        self._named[entry] = route = _route(entry, policy, marked=marked)
         self.methods |= {entry.partition(" ")[0]}
         if policy.transactional and entry not in self.transactional:
             self.transactional.append(entry)
@@ -160,8 +160,18 @@ class Routes:
         return (self.named(entry) or self._named[ANY]).policy
 
 
-def _route(entry: str, policy: Policy, *, tells: bool = False) -> Route:
-    return Route(entry, policy, frozenset({policy.replay_field, UNRECORDED_STATUS[0]}), tells)
+def marked_route(entry: str, policy: Policy) -> Route:
+    """The route of a handler that is marked by `@idempotent`.
+
+    Args:
+        entry: for people, `POST /orders/<pk>`, say; what is too long to be kept with a record is cut off.
+        policy: of the handler.
+    """
+    return _route(entry[:_ENTRY_CHARACTERS_MAX], policy, marked=True)
+
+
+def _route(entry: str, policy: Policy, *, marked: bool = False) -> Route:
+    return Route(entry, policy, frozenset({policy.replay_field, UNRECORDED_STATUS[0]}), marked)
 
 
 def _compiled(path: str) -> re.Pattern[str]:

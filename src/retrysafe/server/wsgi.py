@@ -104,7 +104,7 @@ class IdempotencyMiddleware:
         """One request."""
         if self._contract_path is not None and PROTECTED not in environ and path_of(environ) == self._contract_path:
             return respond(start_response, contract_answer(self.published(), environ["REQUEST_METHOD"]))
-        route = None if PROTECTED in environ else self._route(environ)
+        route = None if PROTECTED in environ else self.route_of(environ)
         if route is None:
             if PROTECTED not in environ:  # a server's thread comes from the request before
                 begin_without()
@@ -131,7 +131,8 @@ class IdempotencyMiddleware:
         """What the door promises to clients."""
         return Published(self._scope, self._routes.entries())
 
-    def _route(self, environ: Environ) -> Route | None:
+    def route_of(self, environ: Environ) -> Route | None:
+        """What a request falls under; None lets it pass. Glue of frameworks asks their routers first."""
         method = environ["REQUEST_METHOD"].upper()
         return self._routes.find(method, path_of(environ)) if method in self._routes.methods else None
 
