@@ -176,6 +176,10 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+_status_path = _own_path("status_path", "/idempotency/requests")
+_contract_path = _own_path("contract_path", "/.well-known/idempotency-contract")
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One setting that is a line of text.
@@ -216,14 +220,10 @@ SETTINGS = (
     Setting("namespace", _text, "Environments that share a store differ in it.", "default"),
     Setting("authorize", _path, "Path of the upstream that is asked (GET) before a replay; 2xx allows it."),
     Setting(
-        "status_path",
-        _own_path("status_path", "/idempotency/requests"),
-        "Path at which the gateway itself says what became of a key; off unless given.",
+        "status_path", _status_path, "Path at which the gateway itself says what became of a key; off unless given."
     ),
     Setting(
-        "contract_path",
-        _own_path("contract_path", "/.well-known/idempotency-contract"),
-        "Path at which the gateway itself says what it promises; off unless given.",
+        "contract_path", _contract_path, "Path at which the gateway itself says what it promises; off unless given."
     ),
     Setting("forwarded", _one_of("replace", "append"), "X-Forwarded-* of clients: replace, or append to.", "replace"),
     Setting("host", _one_of("preserve", "upstream"), "Host: preserve the client's, or name the upstream.", "preserve"),
