@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 
 import django
 from django.conf import settings
@@ -33,10 +34,9 @@ if not settings.configured:
     django.setup()
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
-from django.core.asgi import get_asgi_application
 from django.core.management import execute_from_command_line
 from django.core.wsgi import get_wsgi_application
-from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http import FileResponse, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import path
 from django.utils.decorators import sync_and_async_middleware
 from django.views import View
@@ -46,6 +46,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from retrysafe.django import idempotent
+from retrysafe.django.asgi import get_asgi_application
 from retrysafe.operation import current_operation
 
 
@@ -141,6 +142,12 @@ async def astreamed(request):
     return StreamingHttpResponse(pieces(), status=201, headers=headers)
 
 
+def file(request):
+    """A file."""
+    note(f"effect {request.GET['name']}")
+    return FileResponse(Path(__file__).open("rb"))
+
+
 @require_POST
 @idempotent(required=True)
 def marked(request):
@@ -199,6 +206,7 @@ urlpatterns = [
     path("open", told),
     path("size", size),
     path("upload", upload),
+    path("file", file),
     path("streamed", astreamed if os.environ.get("SHOP_ASYNC") else streamed),
     path("marked/<slug:name>", lambda request, name: marked(request)),
     path("marked", marked),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -31,13 +33,11 @@ def manage(place, *words, module=("-m", MODULE), **environment):
 
 
 @contextmanager
-def served(server, place, **environment):
-    """A server of the project; its database is there."""
+def served(server, place, *options, **environment):
+    """A server of the project, with further options; its database is there."""
     environment = {"SHOP_PLACE": str(place), **environment} | ({"SHOP_ASYNC": "yes"} if server == "uvicorn" else {})
     port = free_port()
-    words = command(server, port, f"{MODULE}:application")
-    if server == "uvicorn":
-        words = (*words, "--lifespan", "off")
+    words = (*command(server, port, f"{MODULE}:application"), *options)
     with child(server.replace(" ", "-"), words, port, place, environment) as process:
         await_ready(process, "/ready")
         yield Shop(process, place)
@@ -242,3 +242,40 @@ def test_the_process_dies(tmp_path, name, server, moment, effects):
         answers = [shop.settled("POST /marked", key=name, name=name) for _ in range(2)]
         assert [answer.code for answer in answers] == ["outcome-unknown"] * 2
         assert shop.ledger("effect", name) == effects
+
+
+def test_a_file(shop, name):
+    """It is sent piece by piece, and kept like everything else."""
+    answers = [shop.settled(f"POST /file?name={name}", key=name) for _ in range(2)]
+    content = Path(__file__).with_name("django_apps.py").read_bytes()
+    assert [(answer.body, answer.replayed) for answer in answers] == [(content, False), (content, True)]
+    assert shop.ledger("effect", name) == 1
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_the_server_stops_while_a_view_runs(tmp_path, name, server):
+    """Its client has left already: it is waited for, and its outcome is recorded."""
+    manage(tmp_path, "migrate", "--verbosity", "0")
+    with served(server, tmp_path) as shop:
+        shop.shut(f"{name}-effect")
+        with connect(shop.port) as client:
+            client.send(request_bytes(key=name, name=name))
+            shop.until("effect", name)
+            client.reset()
+        shop.process.process.send_signal(signal.SIGTERM)
+        shop.open(f"{name}-effect")
+        shop.process.process.wait(20)
+    with served(server, tmp_path) as shop:
+        assert (shop.ask(key=name, name=name).replayed, shop.ledger("effect", name)) == (True, 1)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_without_tables(tmp_path, name, server):
+    """Nothing runs under a key; what has none passes."""
+    connection = sqlite3.connect(tmp_path / "django.db")
+    connection.execute("CREATE TABLE others (name TEXT)")
+    connection.close()
+    with served(server, tmp_path, *(("--lifespan", "off") if server == "uvicorn" else ())) as shop:
+        assert (shop.ask(key=name, name=name).code, shop.ledger("effect", name)) == ("store-unavailable", 0)
+        assert (shop.ask(name=name).status, shop.ledger("effect", name)) == (201, 1)
+        shop.until_logged("manage.py migrate")

@@ -42,7 +42,7 @@ class Refunds(View):
 def found(*patterns, middleware=(OURS,), **idempotency):
     """The ids of what is found, and where."""
     urls = types.ModuleType("urls")
-    urls.urlpatterns = list(patterns)  # type: ignore[attr-defined]
+    urls.urlpatterns = list(patterns)  # type: ignore[attr-defined]  # as every module of paths has it
     idempotency = {"STORE": MemoryStore(), "SCOPE": "authorization", **idempotency}
     with override_settings(ROOT_URLCONF=urls, MIDDLEWARE=list(middleware), IDEMPOTENCY=idempotency):
         return [

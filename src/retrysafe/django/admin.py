@@ -70,8 +70,8 @@ class RecordAdmin(admin.ModelAdmin):
         states = (State(chosen),) if chosen in list(State) else () if chosen == "stuck" else tuple(State)
         rows, more = [], False
         try:
-            with desk() as (opened, _):
-                listing = keys.list_records(opened.store, Wanted(states, chosen == "stuck", limit=_LIMIT))
+            opened, _ = desk()
+            listing = keys.list_records(opened.store, Wanted(states, chosen == "stuck", limit=_LIMIT))
             rows, more = shown.list_document(listing)["records"], listing.more
         except RetrysafeError as error:
             messages.error(request, str(error))
@@ -84,14 +84,14 @@ class RecordAdmin(admin.ModelAdmin):
         may_resolve = self.has_change_permission(request)
         form = Resolution(request.POST or None)
         try:
-            with desk() as (opened, _):
-                record_id = which.by_id(opened.store, record)
-                if request.method == "POST":
-                    _need(may=may_resolve)
-                    if form.is_valid():
-                        messages.success(request, _resolved(opened, record_id, form.cleaned_data, request.user))
-                        return HttpResponseRedirect(request.path)
-                lines, is_open = _shown(opened, record_id)
+            opened, _ = desk()
+            record_id = which.by_id(opened.store, record)
+            if request.method == "POST":
+                _need(may=may_resolve)
+                if form.is_valid():
+                    messages.success(request, _resolved(opened, record_id, form.cleaned_data, request.user))
+                    return HttpResponseRedirect(request.path)
+            lines, is_open = _shown(opened, record_id)
         except RetrysafeError as error:
             messages.error(request, str(error))
             return HttpResponseRedirect(reverse(_LIST, current_app=self.admin_site.name))

@@ -10,15 +10,15 @@ from django.db import connections
 from django.utils.connection import ConnectionDoesNotExist
 
 from retrysafe.errors import ConfigurationError
-from retrysafe.stores.contract import HasSchema, Store
+from retrysafe.stores.contract import HasSchema
 from retrysafe.stores.location import open_store
 from retrysafe.stores.sqlite_file import APPLICATION_ID, all_statements
 
 _LIBPQ = ("sslmode", "sslrootcert", "sslcert", "sslkey")
 
 
-def store_of(alias: str) -> Store:
-    """The store in the database of this alias. It touches nothing until it is opened.
+def url_of(alias: str) -> str:
+    """The URL of the store in the database of this alias; it may have a password in it.
 
     Args:
         alias: of `DATABASES`.
@@ -36,7 +36,7 @@ def store_of(alias: str) -> Store:
             "they can be in PostgreSQL, MySQL, MariaDB and SQLite"
         )
         raise ConfigurationError([fault])
-    return open_store(_URLS[connection.vendor](connection))
+    return _URLS[connection.vendor](connection)
 
 
 def _sqlite(connection: Any) -> str:
@@ -83,7 +83,7 @@ def make_tables(alias: str) -> None:
         ConfigurationError: they cannot be in this database.
         StoreError: it cannot be reached, or must not be used.
     """
-    store = store_of(alias)
+    store = open_store(url_of(alias))
     if connections[alias].vendor == "sqlite":
         _adopt(connections[alias])
     if not isinstance(store, HasSchema):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 
 from retrysafe.django.enrolment import mark_of, views
@@ -12,8 +11,7 @@ from retrysafe.operate.keys import Desk
 from retrysafe.protocol.policy import Policy
 
 
-@contextmanager
-def desk() -> Iterator[tuple[Desk, str]]:
+def desk() -> tuple[Desk, str]:
     """The desk over the project's store, opened, and the namespace.
 
     Raises:
@@ -21,12 +19,7 @@ def desk() -> Iterator[tuple[Desk, str]]:
         StoreError: the store cannot be reached, or must not be used.
     """
     found = configuration()
-    try:
-        secret = found.store.open(found.secret)
-        yield Desk(found.store, secret, found.encryption, _policy_of(found)), found.namespace
-    finally:
-        if found.owns_store:
-            found.store.close()
+    return Desk(found.store, found.store.open(found.secret), found.encryption, _policy_of(found)), found.namespace
 
 
 def _policy_of(found: Configuration) -> Callable[[str], Policy]:

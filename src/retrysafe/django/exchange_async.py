@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -58,6 +59,7 @@ class AsyncExchange:
         self._authorize = authorize
         self._capture = Capture(route.policy.response_bytes_max, route.withheld)
         self._own: Any = None
+        self._is_returned = False
         self._pipe = _Pipe()
 
     # --- before the view --------------------------------------------------------------------------
@@ -124,9 +126,7 @@ class AsyncExchange:
         return effects.Raised(operation.fate) if isinstance(failure, Exception) else effects.Cancelled(operation.fate)
 
     async def _send(self, piece: bytes) -> None:
-        if not self.response.done():
-            own = messages.marked(self._own, self._route.withheld, recorded=True)
-            self._return(messages.with_content(own, self._pipe.pieces()))
+        self._return_streaming(recorded=True)
         await self._pipe.put(piece)
 
     async def answer(self, answer: flow.Answer) -> None:
@@ -134,9 +134,7 @@ class AsyncExchange:
         match answer:
             case flow.Deliver(recorded=recorded) if self._own.streaming:
                 rest = messages.contents(self._capture.release())
-                if not self.response.done():
-                    own = messages.marked(self._own, self._route.withheld, recorded=recorded)
-                    self._return(messages.with_content(own, self._pipe.pieces()))
+                self._return_streaming(recorded=recorded)
                 await self._pipe.put(rest)
                 await self._pipe.end(None)
             case flow.Deliver(recorded=recorded):
@@ -151,9 +149,29 @@ class AsyncExchange:
             case flow.Bypass():
                 self._return(await self._get_response(self._request))
 
+    def _return_streaming(self, *, recorded: bool) -> None:
+        """Give the head of the response, once. Whoever drops it untaken has left."""
+        if not self._is_returned:
+            own = messages.marked(self._own, self._route.withheld, recorded=recorded)
+            made = messages.with_content(own, self._pipe.pieces())
+            loop = asyncio.get_running_loop()
+            weakref.finalize(made, _leave, loop, self._pipe).atexit = False
+            self._return(made)
+
     def _return(self, response: Any) -> None:
+        self._is_returned = True
         if not self.response.done():  # else its task was cancelled
             self.response.set_result(response)
+
+    def take(self) -> Any:
+        """The response, for its own task, which is then the only one that holds it."""
+        response, self.response = self.response.result(), asyncio.get_running_loop().create_future()
+        return response
+
+    @property
+    def is_returned(self) -> bool:
+        """There was a response."""
+        return self._is_returned
 
     def leave(self) -> None:
         """Nobody waits for the answer any more."""
@@ -181,6 +199,12 @@ async def _own_thread() -> AsyncIterator[None]:
             yield
         finally:
             await sync_to_async(connections.close_all)()  # they belong to the thread, which ends here
+
+
+def _leave(loop: asyncio.AbstractEventLoop, pipe: _Pipe) -> None:
+    """A response is gone, on whichever thread that is noticed."""
+    with suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(pipe.leave)
 
 
 class _Pipe:
@@ -239,10 +263,10 @@ async def outcome_of(exchange: AsyncExchange, running: asyncio.Task[None]) -> An
     if not exchange.response.done():
         running.result()
         raise AssertionError("a request ended without a response")
-    return exchange.response.result()
+    return exchange.take()
 
 
 def _tell(exchange: AsyncExchange, running: asyncio.Task[None]) -> None:
     """What nobody waits for any more."""
-    if not running.cancelled() and (error := running.exception()) is not None and exchange.response.done():
+    if not running.cancelled() and (error := running.exception()) is not None and exchange.is_returned:
         _log.error("a view failed after its response was begun", exc_info=error)

@@ -62,7 +62,7 @@ def read_request(request: Any, head: Head, body_bytes_max: int) -> Request | Unr
         return Unread.CLIENT_GONE
     body = spool.body()
     # As Django itself does it once a content was read; there is no public way to give it back.
-    request._stream, request._read_started = reader_of(body), False  # noqa: SLF001
+    request._stream, request._read_started = reader_of(body), False  # noqa: SLF001 - as above
     return Request(head, body)
 
 

@@ -16,10 +16,10 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from retrysafe.django.enrolment import Enrolment
 from retrysafe.django.exchange import Exchange, GetResponse
 from retrysafe.django.exchange_async import AsyncExchange, outcome_of
-from retrysafe.django.settings import Configuration, configuration
+from retrysafe.django.settings import Configuration, close_stores, configuration, records_alias
 from retrysafe.drive import aio, sync
 from retrysafe.drive.tally import BlockingTally, Tally
-from retrysafe.errors import StoreError
+from retrysafe.errors import StoreError, StoreUnusable
 from retrysafe.observe import StoreFailed
 from retrysafe.operation.handle import begin, begin_without
 from retrysafe.operation.notebook import Notebook
@@ -79,7 +79,12 @@ class _Opened:
         """
         with self._opening:
             if self._secret is None:
-                self._secret = self._settings.store.open(self._settings.secret)
+                try:
+                    self._secret = self._settings.store.open(self._settings.secret)
+                except StoreUnusable as error:
+                    if records_alias() is None:
+                        raise
+                    raise StoreUnusable(f"{error}. If its tables are not made yet: manage.py migrate") from error
                 self._driver.waiting.resume()
 
     def _route(self, request: Any) -> Route | None:
@@ -211,9 +216,14 @@ async def drain_all() -> None:
             await door.drain()
 
 
-def _close_all() -> None:
+def close_all() -> None:
+    """Let go of every store of this process, and of its connections; what needs one opens it again.
+
+    The end of the process does it. A runner of tests does it before it drops their database.
+    """
     for door in list(_ALL):
         door.close()
+    close_stores()
 
 
-atexit.register(_close_all)
+atexit.register(close_all)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from retrysafe.django.database import store_of
+from retrysafe.django.database import url_of
 from retrysafe.django.scope import Resolver, resolver
 from retrysafe.errors import ConfigurationError
 from retrysafe.observe import LogObserver, Observer
@@ -30,13 +31,17 @@ _NAMES = (
 )  # fmt: skip
 
 
+_STORES: dict[str, Store] = {}
+_MAKING = threading.Lock()
+
+
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """What `IDEMPOTENCY` says.
 
     Attributes:
         store: of the records; the database `default`, unless it says otherwise.
-        owns_store: it was made for this configuration, and is closed with it.
+        owns_store: it was made here, from a URL.
         policy: of enrolled routes that no mark and no entry of the table names.
         routes: the table.
         resolver: finds the account.
@@ -112,10 +117,25 @@ def _said() -> Mapping[str, Any]:
 def _store(said: Any) -> Store:
     if isinstance(said, str):
         alias = said.removeprefix(IN_DATABASE)
-        return open_store(said) if alias == said else store_of(alias)
+        return _of_url(said if alias == said else url_of(alias))
     if not isinstance(said, Store):
         raise ConfigurationError(['STORE must be "database:ALIAS", the URL of a store, or a Store'])
     return said
+
+
+def _of_url(url: str) -> Store:
+    """The store of this process that a URL names: one for all of its middleware, of which each test client has some."""
+    with _MAKING:
+        if url not in _STORES:
+            _STORES[url] = open_store(url)
+        return _STORES[url]
+
+
+def close_stores() -> None:
+    """Let go of every store that was made here. What uses one afterwards opens it again."""
+    with _MAKING:
+        for store in _STORES.values():
+            store.close()
 
 
 def _table(said: Mapping[str, Any], policy: Policy) -> dict[str, Policy | None]:

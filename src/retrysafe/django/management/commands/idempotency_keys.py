@@ -42,9 +42,8 @@ class Command(BaseCommand):
     def handle(self, **given: Any) -> None:
         """Do what was asked for."""
         try:
-            with desk() as (opened, namespace):
-                for line in _lines(opened, namespace, given):
-                    self.stdout.write(line)
+            for line in _lines(*desk(), given):
+                self.stdout.write(line)
         except RetrysafeError as error:
             raise CommandError(str(error)) from error
 

@@ -19,8 +19,7 @@ class Command(BaseCommand):
     def handle(self, **_: Any) -> None:
         """Purge, and say what was done."""
         try:
-            with desk() as (opened, _namespace):
-                done = purge(opened.store, lambda _: None)
+            done = purge(desk()[0].store, lambda _: None)
         except RetrysafeError as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"{done.expired} expired, {done.forgotten} forgotten")
