@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
@@ -149,14 +150,6 @@ def _often(text: str) -> str:
     return text
 
 
-def _own_path(setting: str, example: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        check_path(setting, text, example)
-        return text
-
-    return parse
-
-
 def _duration(least_ms: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         duration_ms = milliseconds(text)
@@ -176,8 +169,8 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
-_status_path = _own_path("status_path", "/idempotency/requests")
-_contract_path = _own_path("contract_path", "/.well-known/idempotency-contract")
+_status_path = partial(check_path, "status_path", example="/idempotency/requests")
+_contract_path = partial(check_path, "contract_path", example="/.well-known/idempotency-contract")
 
 
 @dataclass(frozen=True, slots=True)
