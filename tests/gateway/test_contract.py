@@ -43,13 +43,20 @@ app.add_middleware(IdempotencyMiddleware, store="sqlite:////nowhere/at/all.db", 
 FLASK = """
 from flask import Flask
 
-from retrysafe import Policy
-from retrysafe.wsgi import IdempotencyMiddleware
+from retrysafe.flask import Idempotency, idempotent
 
 app = Flask("shop")
-app.wsgi_app = IdempotencyMiddleware(
-    app.wsgi_app, store="sqlite:////nowhere/at/all.db", scope="user", routes={"POST /pay": Policy(lifetime="3d")}
-)
+Idempotency(app, store="sqlite:////nowhere/at/all.db", scope="user", contract_path="/contract")
+
+@app.post("/pay/<int:number>")
+@idempotent(lifetime="3d")
+def pay(number):
+    return {}
+
+@app.post("/find")
+@idempotent(enrolled=False)
+def find():
+    return {}
 """
 
 
@@ -96,5 +103,7 @@ def test_a_page_of_an_application(tmp_path, monkeypatch):
     assert "| `POST /pay` | required | 2 days |" in done.output
     assert "the credential in `Authorization`" in done.output
     (tmp_path / "flask_shop.py").write_text(FLASK)
-    assert "| `POST /pay` | if you want it | 3 days |" in cli("flask_shop:app").output
+    said = cli("flask_shop:app").output
+    assert "| `POST /pay/<int:number>` | if you want it | 3 days |" in said
+    assert "| `POST /find` | has no meaning |" in said
     assert (cli("pay_shop:plain").exit_code, "no door" in cli("pay_shop:plain").output) == (2, True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from flask import Flask
@@ -10,14 +11,15 @@ from flask.views import View
 from werkzeug.exceptions import HTTPException
 
 from retrysafe.errors import ConfigurationError
-from retrysafe.protocol.policy import OPTIONS, Policy
+from retrysafe.protocol.policy import METHODS_NEVER, OPTIONS, Policy
+from retrysafe.protocol.published import Published
 from retrysafe.server.environ import Environ
 from retrysafe.server.marker import MarkedRoutes, options_of
 from retrysafe.server.routes import Route
 from retrysafe.server.wsgi import IdempotencyMiddleware
 
 PREFIX = "IDEMPOTENCY_"
-_DOOR = ("store", "scope", "routes", "namespace", "secret", "encryption_keys", "authorize", "observer")
+_DOOR = ("store", "scope", "routes", "namespace", "secret", "encryption_keys", "authorize", "observer", "contract_path")
 _EXTENSION = "retrysafe"
 
 
@@ -54,6 +56,18 @@ class FlaskMiddleware(IdempotencyMiddleware):
         if options is None:
             return super().route_of(environ)
         return self._marked.find(method, rule.rule, options)
+
+    def published(self) -> Published:
+        """What the door promises to clients, of marked views too."""
+        marked: dict[str, Policy | None] = {}
+        for rule in self._flask.url_map.iter_rules():
+            view = self._flask.view_functions.get(rule.endpoint)
+            for method in sorted((rule.methods or set()) - METHODS_NEVER):
+                if (options := _options(view, method)) is not None:
+                    route = self._marked.find(method, rule.rule, options)
+                    marked[f"{method} {rule.rule}"] = None if route is None else route.policy
+        plain = super().published()
+        return replace(plain, routes={**plain.routes, **marked})
 
 
 def _options(view: Any, method: str) -> Mapping[str, Any] | None:
