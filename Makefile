@@ -16,8 +16,8 @@ test: $(READY) ## Every check: format, lint, types, layers, tests
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest
 
-prove: $(READY) ## The same tests with many more examples each; takes long
-	RETRYSAFE_PROVE=1 $(BIN)/python -m pytest -o faulthandler_timeout=3600
+prove: $(READY) ## The proofs that take hours: kills, stops, the stores' deaths, many examples
+	$(BIN)/python -m prove
 
 demo: $(READY) ## Two shops on a bad network: one charges twice, one does not
 	$(BIN)/retrysafe demo
@@ -34,8 +34,9 @@ clean: ## Remove what was built
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The group is handed over as a file, because the pip in Python 3.11 does not know dependency groups.
-$(READY): pyproject.toml
+$(READY): pyproject.toml model/tools.txt
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")' > .venv/dev.txt
 	$(BIN)/python -m pip install --quiet --no-user --editable '.[all]' --requirement .venv/dev.txt
+	$(BIN)/python -m pip install --quiet --no-user --no-deps --requirement model/tools.txt
 	touch $@

@@ -1,6 +1,6 @@
 """What every test gets: Hypothesis settings, and no asyncio mishap goes unseen.
 
-`RETRYSAFE_PROVE=1` (`make prove`) multiplies the examples of every property.
+`RETRYSAFE_PROVE=1` (`make prove`) multiplies the examples of every property, to `RETRYSAFE_EXAMPLES`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from hypothesis import settings
 # The blob that is printed with a failure replays it: @reproduce_failure(...). Deadlines measure the
 # machine, not the code.
 settings.register_profile("quick", max_examples=100, deadline=None, print_blob=True)
-settings.register_profile("prove", max_examples=5_000, deadline=None, print_blob=True)
+settings.register_profile(
+    "prove", max_examples=int(os.environ.get("RETRYSAFE_EXAMPLES", "5000")), deadline=None, print_blob=True
+)
 settings.load_profile("prove" if os.environ.get("RETRYSAFE_PROVE") else "quick")
 
 

@@ -79,6 +79,7 @@ def _is_module(value: object) -> bool:
         ("retrysafe.stores.mysql", "mysql"),
         ("retrysafe.stores.postgres", "postgres"),
         ("retrysafe.stores.redis", "redis"),
+        ("retrysafe.verify", "verify"),
     ],
 )
 def test_missing_extra_is_named(module, extra):

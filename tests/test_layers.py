@@ -22,6 +22,7 @@ PLANTED = [
     ("root", "server/asgi.py", "from retrysafe import Policy"),
     ("pure", "protocol/flow.py", "import time"),
     ("pure", "protocol/flow.py", "import starlette"),
+    ("verify", "verify/runner.py", "import retrysafe.protocol.key"),
     ("drive", "drive/aio.py", "import retrysafe.stores.memory"),
     ("drivers", "stores/memory.py", "import sqlite3"),
     ("crypto", "server/asgi.py", "import cryptography"),

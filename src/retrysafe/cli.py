@@ -1,7 +1,7 @@
 """The command line. Each command calls something else.
 
 Exit codes, for all of it: 0 clean, 1 findings, 2 usage or configuration, 3 target or store unreachable,
-4 inconclusive.
+4 inconclusive. Never 0 with nothing checked.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from retrysafe.operate.opened import opened
 from retrysafe.operate.purge import purge as purge_all
 from retrysafe.operation.recovery import Report
 from retrysafe.protocol.duration import milliseconds
-from retrysafe.protocol.effects import ANSWER_DAYS_KEPT, ReadDetails, TakeStats
 from retrysafe.protocol.published_page import page
 from retrysafe.protocol.snapshot import Encryption
+from retrysafe.protocol.transitions import ANSWER_DAYS_KEPT, ReadDetails, TakeStats
 from retrysafe.server.named import named
 
 try:
@@ -73,10 +73,10 @@ def main() -> None:
     """Make any API safe to retry."""
 
 
-def option(name: str, **attributes: Any) -> Callable[[Any], Any]:
+def option(name: str, *parameter: str, **attributes: Any) -> Callable[[Any], Any]:
     """A click option with its environment variable, which the help shows."""
-    variable = "RETRYSAFE_" + name.removeprefix("--").upper().replace("-", "_")
-    return click.option(name, envvar=variable, show_envvar=True, **attributes)
+    variable = "RETRYSAFE_" + name.partition("/")[0].removeprefix("--").upper().replace("-", "_")
+    return click.option(name, *parameter, envvar=variable, show_envvar=True, **attributes)
 
 
 def settings_options(*settings: Setting, keys: bool = False) -> Callable[[Any], Any]:
@@ -485,8 +485,77 @@ def rotate(ctx: click.Context, /, *, as_json: bool, **_: Any) -> None:
         done = asyncio.run(rotation.rotate(store, secret, key_ring(encryption_keys), tell))
     end_progress()
     click.echo(json.dumps(rotation.document(done)) if as_json else rotation.line(done))
-    if done.unreadable:
+    if done.unreadable or done.waiting:
         ctx.exit(FINDINGS)
+
+
+# --- proving ------------------------------------------------------------------------------------
+
+
+class Lines(click.types.StringParamType):
+    """Text of which a variable of the environment may hold several, each on a line of its own."""
+
+    envvar_list_splitter = "\n"
+
+
+MANY: dict[str, Any] = {"multiple": True, "default": (), "type": Lines()}
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@main.command()
+@click.argument("operation", nargs=-1, metavar="[METHOD URL]")
+@option("--json", metavar="TEXT", help="Content; {{unique}} stands for the reference of each request.")
+@option("--header", **MANY, metavar="FIELD", help="Field of every request, as Name: value; may be repeated.")
+@option("--account", **MANY, metavar="FIELD", help="Field that says who asks; may be repeated.")
+@option("--other-account", **MANY, metavar="FIELD", help="The same of another account.")
+@option("--second-credential", **MANY, metavar="FIELD", help="Another credential of the first account.")
+@option(
+    "--effects", metavar="TEXT", help="Counts effects: GET URL PATH, sql URL QUERY, cmd ..., metric ..., same PATH."
+)
+@option("--with", "with_", **MANY, metavar="NAME=OPERATION", help="Another operation, as slow='POST /orders?delay=2'.")
+@option("--hook", **MANY, metavar="NAME=ACTION", help="What changes the target, as kill='cmd ...'.")
+@option("--openapi", metavar="FILE|URL", help="OpenAPI document of the API.")
+@option("--operation", "operation_id", metavar="ID", help="The operation in it.")
+@option("--server", metavar="URL", help="Where the API is, if the document does not say so.")
+@option("--docs", metavar="URL", help="Address of the documentation.")
+@option("--origin", **MANY, metavar="ORIGIN", help="Origin that browsers may call from; twice.")
+@option("--replica", metavar="URL", help="Base address of another replica.")
+@option("--sandbox", metavar="URL", help="Base address of the sandbox.")
+@option("--lifetime-s", type=float, metavar="SECONDS", help="How long a finished key replays, if that is short.")
+@option("--lease-s", type=float, metavar="SECONDS", help="How long a dead worker holds a key.")
+@option("--spare-field", metavar="NAME", help="Member that the API takes in the content and does not judge.")
+@option("--required/--not-required", default=None, help="Whether a request without a key is refused.")
+@option("--profile", metavar="NAME|FILE", help="What is expected: ietf, retrysafe, stripe-v1, ...  [default: ietf]")
+@option("--i-own-this-api", is_flag=True, default=None, help="Allow hosts that are not this machine.")
+@option("--suite", type=FILE, metavar="FILE", help="All of it as TOML.")
+@option(
+    "--replay",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Run what a JSON report has findings of.",
+)
+@option("--only", **MANY, metavar="ID", help="A case, or a group of them; may be repeated.")
+@option("--core/--all", "core", default=True, help="The core cases, or all.  [default: core]")
+@option("--strict", is_flag=True, help="What should be and is not is a finding too.")
+@option("--jobs", type=click.IntRange(1, 16), default=1, show_default=True, help="How many cases run at once.")
+@option("--rounds", type=click.IntRange(20, 10_000), default=20, show_default=True, help="Of each race.")
+@option(
+    "--effects-max", type=click.IntRange(1), default=20_000, show_default=True, help="The most requests that are sent."
+)
+@option("--html-report", metavar="FILE", help="One page that needs no network.")
+@option("--junit-report", metavar="FILE", help="For CI.")
+@option("--sarif-report", metavar="FILE", help="For code scanning.")
+@option("--json-report", metavar="FILE", help="For programs, and for --replay.")
+@option("--badge", metavar="FILE", help="An image for a README, as SVG.")
+@click.option("--list", "only_list", is_flag=True, help="List the cases, and send nothing.")
+@click.pass_context
+def verify(ctx: click.Context, /, **options: Any) -> None:
+    """Verify the idempotency keys of any running API, from outside."""
+    try:
+        from retrysafe.verify.command import verify as run_verify  # noqa: PLC0415 - needs an extra
+    except ModuleNotFoundError as missing:
+        raise ConfigurationError([str(missing)]) from missing
+    ctx.exit(run_verify(options, click.echo))
 
 
 @main.command()
@@ -498,12 +567,12 @@ def rotate(ctx: click.Context, /, *, as_json: bool, **_: Any) -> None:
 @AS_JSON
 @click.pass_context
 def recover(ctx: click.Context, /, application: str | None, *, every: str, once: bool, as_json: bool, **_: Any) -> None:
-    """Send abandoned requests again, and ask about unknown outcomes: of an ASGI application, or of the gateway."""
+    """Send abandoned requests again, and ask about unknown outcomes: of an application, or of the gateway."""
     every_s = seconds("--every", every)
     from retrysafe.operate import recover as recovery  # noqa: PLC0415 - a door, for this command alone
 
     if application is not None:
-        doors = recovery.started(named(application), application)
+        doors = recovery.doors_of(named(application), application)
     else:
         config = gateway_config.build(settings_of(ctx))
         from retrysafe.gateway.app import opened_doors  # noqa: PLC0415 - needs an extra

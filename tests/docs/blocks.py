@@ -31,6 +31,9 @@ from retrysafe.errors import ConfigurationError
 from retrysafe.gateway import config
 from retrysafe.gateway.settings_file import OWN_NAME, SHARED_NAME, SettingsFile
 from retrysafe.protocol import states
+from retrysafe.verify import profile
+from retrysafe.verify.options import Given, build, read_suite
+from retrysafe.verify.probe import Settings
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -106,6 +109,10 @@ def check_toml(block: Block, folder: Path) -> None:
         raise block.fault(f"not TOML: {error}") from None
     if "tool" in table and "retrysafe" not in table["tool"]:
         return
+    name = saved.group(1) if (saved := _FILE_NAME.match(block.text)) else ""
+    if name == "verify.toml" or name.endswith("-profile.toml"):
+        _check_verify(block, folder / name)
+        return
     path = folder / (SHARED_NAME if "tool" in table else OWN_NAME)
     path.write_text(block.text, "utf-8")
     file = SettingsFile(path)
@@ -115,6 +122,18 @@ def check_toml(block: Block, folder: Path) -> None:
     except ConfigurationError as error:
         if faults := [fault for fault in error.faults if "secret_file cannot be read" not in fault]:
             raise block.fault("retrysafe does not accept it: " + "; ".join(faults)) from None
+
+
+def _check_verify(block: Block, path: Path) -> None:
+    """The block is a suite of `retrysafe verify`, or a profile for it."""
+    path.write_text(block.text, "utf-8")
+    try:
+        if path.name == "verify.toml":
+            build(Given(**read_suite(path)), Settings())
+        else:
+            profile.load(str(path))
+    except ConfigurationError as error:
+        raise block.fault("retrysafe does not accept it: " + "; ".join(error.faults)) from None
 
 
 def check_http(block: Block) -> None:

@@ -17,7 +17,8 @@ folder, in which everything on it happens in order.
     is not compared, and where no output is shown none is compared.
 `toml`
     Parses, and the gateway accepts it as its configuration: the whole table, or `[tool.retrysafe]`.
-    A block with other `[tool]` tables only is parsed.
+    A block with other `[tool]` tables only is parsed. `# verify.toml` is a suite of `retrysafe verify`, and
+    `# NAME-profile.toml` a profile for it.
 `json`, `http`
     Parses: as JSON; as one HTTP message, whose content is parsed if its type is JSON.
 `mermaid`
@@ -76,7 +77,11 @@ GOOD = {
         "$ echo 1 \\\n>   2\n1 2\n",
         "$ make demo\nanything\n",
     ],
-    "toml": ["[tool.ruff]\nline-length = 1"],
+    "toml": [
+        "[tool.ruff]\nline-length = 1",
+        '# verify.toml\noperation = "POST http://127.0.0.1:8000/"',
+        '# our-profile.toml\nextends = "ietf"',
+    ],
     "json": ['{"a": 1}'],
     "http": [
         'POST /charges HTTP/1.1\nIdempotency-Key: "k"\nContent-Type: application/json\n\n{"a": 1}',
@@ -95,7 +100,13 @@ BAD = {
         "$ pip install retrysafe[nothing]",
         "$ pip install left",
     ],
-    "toml": ["a =", "no-such-setting = 1", "[tool.retrysafe]\nno-such-setting = 1"],
+    "toml": [
+        "a =",
+        "no-such-setting = 1",
+        "[tool.retrysafe]\nno-such-setting = 1",
+        "# verify.toml\nno-such-setting = 1",
+        "# our-profile.toml\nno-such-setting = 1",
+    ],
     "json": ["{"],
     "http": ["hello", "HTTP/1.1 200 OK\nno colon", "HTTP/1.1 200 OK\nContent-Type: application/json\n\n{"],
     "mermaid": ["pie", "stateDiagram-v2\n    [*] --> done\n"],

@@ -20,14 +20,15 @@ from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.middleware.base import BaseHTTPMiddleware  # noqa: TID251 - users stack it outside of the door
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from retrysafe import Policy
 from retrysafe.asgi import IdempotencyMiddleware
 from retrysafe.operation import current_operation
-from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, Transition
+from retrysafe.protocol.effects import Transition
+from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld
 from retrysafe.server.handling import Application, Receive, Send
 from retrysafe.server.scope import Connection
 from retrysafe.stores.contract import Pending, Store
@@ -174,6 +175,16 @@ def _ready(_: Request) -> Response:
     return PlainTextResponse("ready")
 
 
+def _sockets() -> int:
+    return sum("/socket:" in str(file.resolve()) for file in Path("/proc/self/fd").iterdir())
+
+
+async def _inside(_: Request) -> Response:
+    """What there is in this process besides this request: by which a test sees whether something was left over."""
+    tasks = sorted(getattr(task.get_coro(), "__qualname__", "?") for task in asyncio.all_tasks())
+    return JSONResponse({"tasks": tasks, "sockets": _sockets()})
+
+
 @asynccontextmanager
 async def lifespan(_: Starlette) -> AsyncIterator[None]:
     note("up")
@@ -187,7 +198,7 @@ FRAMEWORK = Starlette(
         Route("/file", _file, methods=["POST"]), Route("/threaded", _threaded, methods=["POST"]),
         Route("/size", _size, methods=["POST", "PUT"]), Route("/slash/", _threaded, methods=["POST"]),
         Route("/outer/streamed", _streamed, methods=["POST"]),
-        Route("/ticks", _ticks), Route("/ready", _ready), WebSocketRoute("/echo", _echo),
+        Route("/ticks", _ticks), Route("/ready", _ready), Route("/inside", _inside), WebSocketRoute("/echo", _echo),
     ],
     lifespan=lifespan,
 )  # fmt: skip
@@ -252,7 +263,7 @@ def make(protect: Callable[..., Application] = _plain, **settings: Any) -> Appli
     """
     door = protect(
         **{
-            "store": GatedStore(open_store(f"sqlite:///{_place / 'records.db'}")),
+            "store": GatedStore(open_store(os.environ.get("SHOP_STORE", f"sqlite:///{_place / 'records.db'}"))),
             "scope": "header:X-Account",
             "policy": Policy(lease=os.environ.get("SHOP_LEASE", "10s")),
             "routes": {

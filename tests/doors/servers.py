@@ -176,6 +176,15 @@ class Wire:
             seen += piece
         return seen
 
+    def exactly(self, size: int) -> bytes:
+        """Read so many bytes, and leave the next one unread."""
+        seen = b""
+        while len(seen) < size:
+            piece = self.socket.recv(size - len(seen))
+            assert piece, seen
+            seen += piece
+        return seen
+
     def is_silent(self) -> bool:
         """Whether nothing comes for a moment."""
         self.socket.settimeout(0.1)

@@ -16,13 +16,15 @@ from starlette.routing import Route
 
 from retrysafe import Policy, operation
 from retrysafe.errors import IncompleteResponse, StoreUnavailable
-from retrysafe.model import State
+from retrysafe.model import Head, Response, State
 from retrysafe.observe import ClaimLost, CutOff, Handled
-from retrysafe.protocol.effects import CompleteIfHeld
+from retrysafe.protocol.effects import Answered, Fate
+from retrysafe.protocol.snapshot import seal, take_snapshot
+from retrysafe.protocol.transitions import CompleteIfHeld, CompleteIfUnknown
 from retrysafe.stores.memory import MemoryStore
 from tests.doors.connections import Connection, ask, protected
 from tests.doors.handlers import Shop, piece, raising, sending, start
-from tests.drive.harness import Noted, TamperedStore, eventually, in_loop, others, states, turn
+from tests.drive.harness import ManualClock, Noted, TamperedStore, eventually, in_loop, others, records, states, turn
 
 
 async def _passing(request, call_next):
@@ -428,7 +430,8 @@ async def test_shutting_down_waits_for_the_handler():
     shop.gate.set()
     await closing
     assert ((await request).status, states(store)) == (201, [State.COMPLETED])
-    assert (door._driver._owners, door._driver._errands) == (set(), set())
+    assert not door._driver._owners
+    assert not door._driver._errands
 
 
 @pytest.mark.parametrize(("fate", "after", "told", "retry"), [
@@ -573,3 +576,25 @@ async def test_the_drain_waits_for_who_begins_meanwhile():
     assert (await second).body == b"second"
     await closing
     assert states(store) == [State.COMPLETED] * 2
+
+
+@in_loop
+async def test_an_owner_whose_record_was_resolved_meanwhile_sends_what_it_was_resolved_with():
+    """Its lease lapsed, a retry gave it up, and an operator found out: all clients of the key get that one answer."""
+    clock, shop = ManualClock(), Shop()
+    store = MemoryStore(clock)
+    door = protected(shop, store, policy=Policy(lease="60s"))
+    shop.gate.clear()
+    first = asyncio.create_task(ask(door))
+    await shop.entered.wait()
+    clock.now_ms += 61_000
+    assert (await ask(door)).code == "outcome-unknown"
+    (record_id,), (record,) = store._records, records(store)
+    found_out = Answered(Response(200, (), b"found out"), whole=True, size=9, digest=b"", fate=Fate.RAN)
+    snapshot = take_snapshot(found_out, Head("POST", b"/orders", b"", ()))
+    sealed = seal(snapshot, record_id, store.open())
+    assert store.perform(CompleteIfUnknown(record_id, record.token, sealed, 60_000, 60_000))
+    shop.gate.set()
+    late, retry = await first, await ask(door)
+    assert (late.status, late.body) == (retry.status, retry.body) == (200, b"found out")
+    assert shop.effects == 1

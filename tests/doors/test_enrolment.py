@@ -15,11 +15,13 @@ from starlette.routing import Mount, Route
 from retrysafe import ConfigurationError, NoOperation, Policy, operation
 from retrysafe.asgi import IdempotencyMiddleware
 from retrysafe.errors import StoreUnusable
+from retrysafe.model import Claim
 from retrysafe.operation import current_operation
+from retrysafe.protocol import transitions
 from retrysafe.stores.memory import MemoryStore
 from tests.doors.connections import Connection, ask, protected
 from tests.doors.handlers import Shop, piece, sending, start
-from tests.drive.harness import TamperedStore, in_loop, records, states
+from tests.drive.harness import ManualClock, TamperedStore, in_loop, records, states
 
 
 class _Witness:
@@ -284,6 +286,32 @@ async def test_a_replay_may_be_allowed():
     door = protected(Shop(), authorize=allow)
     await ask(door)
     assert ((await ask(door)).replayed, seen) == (True, ["/orders"])
+
+
+def _raise(_):
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("authorize", [lambda _: False, _never, _raise], ids=["false", "coroutine", "raises"])
+@in_loop
+async def test_a_late_owner_may_be_refused_what_another_did(authorize):
+    """Its claim was taken over, and the outcome is another attempt's: it gets that only as a replay is got."""
+    clock = ManualClock()
+    inner = MemoryStore(clock)
+
+    def outrun(transition):
+        if isinstance(transition, transitions.CompleteIfHeld):
+            clock.now_ms += 60_001
+            late, other = transition.claim, Claim(transition.claim.record_id, b"o" * 16, 2)
+            assert inner.perform(transitions.TakeOverIfLapsed(late.record_id, late.token, other.token, 60_000, 1_000))
+            assert inner.perform(transitions.CompleteIfHeld(other, transition.response, 60_000, 60_000))
+
+    connection = Connection()
+    door = protected(Shop(), store=TamperedStore(inner, before=outrun), authorize=authorize)
+    with contextlib.suppress(ZeroDivisionError):  # it goes on to the server, after the answer
+        await connection.run(door)
+    assert (connection.answer.status, connection.answer.code) == (403, "replay-forbidden")
+    assert b"order" not in connection.answer.body
 
 
 # --- what cannot be used --------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from retrysafe import Policy, operation
 from retrysafe.errors import StoreUnavailable
 from retrysafe.model import State
 from retrysafe.observe import ClaimLost, StoreFailed, Unrecorded
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.transitions import (
     ClaimIfAbsent,
     ClaimIfRetryable,
     CompleteIfHeld,

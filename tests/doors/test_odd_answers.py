@@ -12,7 +12,7 @@ from retrysafe.asgi import IdempotencyMiddleware
 from retrysafe.model import State
 from retrysafe.observe import CutOff
 from retrysafe.operation import Operation, current_operation
-from retrysafe.protocol.effects import CompleteIfHeld
+from retrysafe.protocol.transitions import CompleteIfHeld
 from retrysafe.server.capture import Message
 from retrysafe.stores.memory import MemoryStore
 from tests.doors.connections import Connection, ask, protected

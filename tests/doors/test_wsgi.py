@@ -12,7 +12,7 @@ import pytest
 from retrysafe import ConfigurationError, Policy, operation
 from retrysafe.errors import IncompleteResponse, StoreUnavailable
 from retrysafe.operation import current_operation
-from retrysafe.protocol.effects import CompleteIfHeld
+from retrysafe.protocol.transitions import CompleteIfHeld
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.wsgi import IdempotencyMiddleware
 from tests.doors.connections import Answer

@@ -12,7 +12,9 @@ from urllib.parse import parse_qs
 
 from retrysafe import Policy
 from retrysafe.operation import current_operation
-from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, Transition
+from retrysafe.protocol.effects import Transition
+from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld
+from retrysafe.recovery import Identity
 from retrysafe.server.environ import Environ
 from retrysafe.server.wsgi_exchange import StartResponse
 from retrysafe.stores.contract import Store
@@ -192,6 +194,17 @@ def _authorized(environ: Environ) -> bool:
     return environ.get("HTTP_X_REVOKED") != "yes"
 
 
+def _recovery() -> dict[str, Any]:
+    """Settings of a door that sends abandoned requests again, if the test wants that; now and then, or when asked."""
+    if "SHOP_RECOVERS" not in os.environ:
+        return {}
+    return {
+        "encryption_keys": "ab" * 32,
+        "reauthenticate": lambda account: Identity(headers={"X-Account": account}),
+        "complete_abandoned": os.environ["SHOP_RECOVERS"] or None,
+    }
+
+
 _LEASE = os.environ.get("SHOP_LEASE", "10s")
 
 _door = IdempotencyMiddleware(
@@ -206,7 +219,12 @@ _door = IdempotencyMiddleware(
         "POST /small/told": Policy(request_bytes_max=200), "POST /kept/told": Policy(response_bytes_max=1_000),
     },
     authorize=_authorized,
+    status_path="/keys",
+    **_recovery(),
 )  # fmt: skip
+
+
+door = _door
 
 
 def application(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

@@ -10,15 +10,10 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import anyio
 import pytest
-from starlette.applications import Starlette
-from starlette.middleware.base import BaseHTTPMiddleware  # noqa: TID251 - users stack it outside of the door
-from starlette.responses import StreamingResponse
-from starlette.routing import Route
 
 from retrysafe import Policy
 from retrysafe.model import State
@@ -26,8 +21,9 @@ from retrysafe.server.handling import Application
 from retrysafe.stores.contract import Store
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.stores.sqlite import SqliteStore
-from tests.doors.connections import Connection, ask, protected
+from tests.doors.connections import ask, protected
 from tests.doors.handlers import Shop, content_of, piece, start
+from tests.drive.cancelling import Effects, SlowConnection, alone, behind_base_http, slow_handler, streaming_handler
 from tests.drive.harness import (
     PATIENCE_S,
     STORE,
@@ -44,82 +40,12 @@ from tests.drive.harness import (
 TURNS_MAX = 400
 
 
-@dataclass
-class Effects:
-    """Counts what the handler did, outside of anything that is cancelled with it."""
-
-    begun: int = 0
-    done: int = 0
-
-
-def _slow_handler(effects: Effects) -> Application:
-    """Takes turns before its effect, after it, and between the pieces of its answer."""
-
-    async def handler(_connection, receive, send):
-        effects.begun += 1
-        await content_of(receive)
-        await asyncio.sleep(0)
-        effects.done += 1
-        await asyncio.sleep(0)
-        await send(start())
-        for content in (b"order ", b"is "):
-            await send(piece(content, more=True))
-            await asyncio.sleep(0)
-        await send(piece(b"taken"))
-        await asyncio.sleep(0)
-
-    return handler
-
-
-def _streaming_handler(effects: Effects) -> Application:
-    """The same with the framework's means, which start tasks of their own."""
-
-    async def order(request):
-        effects.begun += 1
-        await request.body()
-        await asyncio.sleep(0)
-        effects.done += 1
-
-        async def content():
-            for piece_ in (b"order ", b"is ", b"taken"):
-                yield piece_
-                await asyncio.sleep(0)
-
-        return StreamingResponse(content(), 201)
-
-    return Starlette(routes=[Route("/orders", order, methods=["POST"])])
-
-
 def _quick(clock: ManualClock) -> Store:
     return MemoryStore(clock)
 
 
 def _slow(clock: ManualClock) -> Store:
     return TamperedStore(MemoryStore(clock), before=turns(3), after=turns(3))
-
-
-class _SlowConnection(Connection):
-    """A server whose every receive and send takes a turn."""
-
-    async def receive(self):
-        await asyncio.sleep(0)
-        return await super().receive()
-
-    async def send(self, message):
-        await asyncio.sleep(0)
-        await super().send(message)
-        await asyncio.sleep(0)
-
-
-def _alone(app: Application) -> Application:
-    return app
-
-
-def _behind_base_http(app: Application) -> Application:
-    async def passing(request: Any, call_next: Any) -> Any:
-        return await call_next(request)
-
-    return BaseHTTPMiddleware(app, dispatch=passing)
 
 
 def _within_a_scope(app: Application) -> Application:
@@ -136,7 +62,7 @@ def _within_a_scope(app: Application) -> Application:
 async def _cancelled_at(moment: int, app: Application, **request: Any) -> bool:
     """Serve a request and cancel it after so many turns of the loop; whether it was still running."""
     cancels: list[Callable[[], object]] = []
-    connection = _SlowConnection(body=[b"{", b"}"], cancel=cancels, **request)
+    connection = SlowConnection(body=[b"{", b"}"], cancel=cancels, **request)
     serving = asyncio.create_task(connection.run(app))
     cancels.append(serving.cancel)
     await turn(moment)
@@ -177,9 +103,9 @@ async def _strictly(run: Coroutine[Any, Any, bool]) -> bool:
     return running
 
 
-@pytest.mark.parametrize("outer", [_alone, _behind_base_http, _within_a_scope])
+@pytest.mark.parametrize("outer", [alone, behind_base_http, _within_a_scope])
 @pytest.mark.parametrize("make_store", [_quick, _slow])
-@pytest.mark.parametrize("handler", [_slow_handler, _streaming_handler])
+@pytest.mark.parametrize("handler", [slow_handler, streaming_handler])
 def test_a_client_may_leave_at_any_moment(handler, make_store, outer):
     """Cancel the request's task at every await: nothing ran and nothing is stored, or one effect and its record."""
     ran = []
@@ -199,7 +125,7 @@ def test_a_client_may_leave_at_any_moment(handler, make_store, outer):
     assert set(ran) == {0, 1}  # first before the handler, then in it and after it
 
 
-@pytest.mark.parametrize("outer", [_alone, _behind_base_http, _within_a_scope])
+@pytest.mark.parametrize("outer", [alone, behind_base_http, _within_a_scope])
 @pytest.mark.parametrize("make_store", [_quick, _slow])
 def test_a_duplicate_may_leave_at_any_moment_of_its_wait(make_store, outer):
     """Cancel a duplicate that waits, at every await up to where it only waits: the first attempt is not disturbed."""
@@ -259,7 +185,7 @@ def test_a_handler_may_lose_patience_at_any_moment(make_store, after):
 
     async def once(moment: int) -> bool:
         effects, store = Effects(), make_store(ManualClock())
-        handler = _slow_handler(effects)
+        handler = slow_handler(effects)
         cancels: list[Callable[[], object]] = []
 
         async def impatient(connection, receive, send):
@@ -273,7 +199,7 @@ def test_a_handler_may_lose_patience_at_any_moment(make_store, after):
                 await send(piece(b"too slow"))
 
         door = protected(impatient, store)
-        connection = _SlowConnection(body=[b"{", b"}"])
+        connection = SlowConnection(body=[b"{", b"}"])
         request = asyncio.create_task(connection.run(door))
         while not cancels:
             await turn(1)
@@ -301,9 +227,9 @@ def test_the_loop_may_end_at_any_moment(make_store):
 
     async def once(moment: int) -> bool:
         effects, store = Effects(), make_store(clock)
-        door = protected(_slow_handler(effects), store, policy=Policy(lease="1s"))
+        door = protected(slow_handler(effects), store, policy=Policy(lease="1s"))
         await door.open()
-        request = asyncio.create_task(_SlowConnection(body=[b"{", b"}"]).run(door))
+        request = asyncio.create_task(SlowConnection(body=[b"{", b"}"]).run(door))
         await turn(moment)
         running = not request.done()
         for task in others():
@@ -329,7 +255,7 @@ async def test_a_client_of_a_real_store_may_leave_at_any_moment(tmp_path):
     """The same with the writer thread of SQLite, which answers whoever still waits and no one else."""
     store = SqliteStore(tmp_path / "records.db")
     effects = Effects()
-    door = protected(_slow_handler(effects), store)
+    door = protected(slow_handler(effects), store)
     await door.open()
     moment, running = 0, True
     while running:

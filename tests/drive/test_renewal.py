@@ -11,8 +11,9 @@ from retrysafe.drive import RENEWALS_PER_LEASE
 from retrysafe.drive.renewal import Renewals
 from retrysafe.model import BytesBody, Claim, Head, Request
 from retrysafe.observe import ClaimLost, Overdue, StoreFailed
-from retrysafe.protocol.effects import ClaimIfAbsent, Execute, RenewIfHeld
+from retrysafe.protocol.effects import Execute
 from retrysafe.protocol.key import Key
+from retrysafe.protocol.transitions import ClaimIfAbsent, RenewIfHeld
 from retrysafe.stores.memory import MemoryStore
 from tests.drive.harness import Noted, TamperedStore, eventually, failing, in_loop, records
 

@@ -20,18 +20,15 @@ from retrysafe.protocol.effects import (
     Answered,
     Broken,
     Cancelled,
-    ClaimIfAbsent,
     CompletedWithin,
-    CompleteIfHeld,
     Execute,
     Fate,
     Outcome,
     Raised,
-    Read,
-    RenewIfHeld,
     Unread,
 )
 from retrysafe.protocol.flow import Answer, BreakOff, Bypass, Deliver, Respond, Terms, Vanish, protect
+from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld, Read, RenewIfHeld
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.stores.sqlite import SqliteStore
 from tests.drive.harness import PATIENCE_S, ManualClock, Noted, TamperedStore, failing, records, states
@@ -142,12 +139,12 @@ def test_each_outcome_and_its_retry(outcome, first, state, second):
 
 def test_a_handler_that_completes_its_own_record():
     """Not committed: nothing is sent as done, and a retry runs. Committed: what was recorded is the answer."""
-    store, within = MemoryStore(), CompletedWithin(Response(201, (), b"order 1"), answered(200))
+    store, within = MemoryStore(), CompletedWithin(Response(201, (), b"order 1"), b"sealed elsewhere", answered(200))
     assert code_of(drive(store, Blocking(within))) == "rolled-back"
 
     def commit(effect):
         policy = effect.policy
-        completion = CompleteIfHeld(effect.claim, b"sealed elsewhere", policy.keep_ms, policy.tombstone_ms)
+        completion = CompleteIfHeld(effect.claim, within.stored, policy.keep_ms, policy.tombstone_ms)
         assert store.perform(completion)
 
     assert drive(store, Blocking(within, commit)) == Respond(within.response, "recorded")

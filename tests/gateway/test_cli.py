@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from retrysafe.cli import main
 from retrysafe.gateway.config import SETTINGS
 from retrysafe.model import Claim
-from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld
+from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld
 from retrysafe.stores.location import open_store
 from tests.gateway.processes import environment
 

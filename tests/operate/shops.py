@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from retrysafe.cli import main
 from retrysafe.model import Claim, State
 from retrysafe.operate.shown import Steps
-from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, MarkUnknownIfHeld, ReleaseIfHeld
+from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld, MarkUnknownIfHeld, ReleaseIfHeld
 from retrysafe.stores.sqlite import SqliteStore
 from tests.doors.connections import ask, protected
 from tests.doors.handlers import Shop

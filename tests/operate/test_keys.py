@@ -19,14 +19,7 @@ import pytest
 from retrysafe import Policy, operation
 from retrysafe.model import State
 from retrysafe.operate import keys, shown
-from retrysafe.protocol.effects import (
-    AddHistory,
-    ClaimIfAbsent,
-    CompleteIfHeld,
-    ListRecords,
-    Read,
-    ReadDetails,
-)
+from retrysafe.protocol.transitions import AddHistory, ClaimIfAbsent, CompleteIfHeld, ListRecords, Read, ReadDetails
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.testing import ManualClock
 from tests.doors.connections import ask, protected

@@ -8,7 +8,7 @@ from retrysafe import Policy
 from retrysafe.errors import StoreUnavailable
 from retrysafe.model import Response, State
 from retrysafe.operate import keys, shown
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.transitions import (
     AddHistory,
     CompleteIfHeld,
     CompleteIfUnknown,

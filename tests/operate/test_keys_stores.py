@@ -10,7 +10,7 @@ import pytest
 
 from retrysafe import Policy, operation
 from retrysafe.model import State
-from retrysafe.protocol.effects import Read
+from retrysafe.protocol.transitions import Read
 from retrysafe.stores.location import open_store
 from tests.doors.connections import ask, protected
 from tests.doors.handlers import Shop, content_of, piece, start

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from retrysafe.model import State
-from retrysafe.protocol.effects import Read
+from retrysafe.protocol.transitions import Read
 from tests.operate.shops import command, put, shown_of, store_of, url_of
 
 

@@ -11,7 +11,7 @@ import boto3
 import pytest
 
 from retrysafe.model import Claim
-from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld
+from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld
 from retrysafe.stores.contract import HasSchema
 from retrysafe.stores.location import open_store
 from tests.doors.connections import ask, protected
@@ -91,9 +91,9 @@ def test_rotation(url):
     shop, keys = Shop(), [f"k-{number}" for number in range(30)]
     requests(url, keys, shop, encryption_keys=[OLD])
     result = command("keys", "rotate", "--store", url, RETRYSAFE_ENCRYPTION_KEYS=f"{NEW} {OLD}")
-    assert (result.exit_code, result.output) == (0, "encrypted 30, current 0, overtaken 0, unreadable 0\n")
+    assert (result.exit_code, result.output) == (0, "encrypted 30, current 0, overtaken 0, unreadable 0, waiting 0\n")
     again = command("keys", "rotate", "--store", url, RETRYSAFE_ENCRYPTION_KEYS=NEW)
-    assert (again.exit_code, again.output) == (0, "encrypted 0, current 30, overtaken 0, unreadable 0\n")
+    assert (again.exit_code, again.output) == (0, "encrypted 0, current 30, overtaken 0, unreadable 0, waiting 0\n")
     replays = requests(url, keys, shop, encryption_keys=[NEW])
     assert [answer.body for answer in replays] == [b"order %d" % number for number in range(1, 31)]
     assert all(answer.replayed for answer in replays)

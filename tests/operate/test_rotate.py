@@ -13,8 +13,17 @@ from hypothesis import strategies as st
 from retrysafe.encryption import key_ring
 from retrysafe.model import Claim, Response
 from retrysafe.operate.rotate import Rotated, rotate
-from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, ListResponses, Read, ReplaceResponseIfSame
 from retrysafe.protocol.snapshot import Snapshot, seal, unseal
+from retrysafe.protocol.transitions import (
+    ClaimIfAbsent,
+    CompleteIfHeld,
+    DiscardIfHeld,
+    KeepJournalIfHeld,
+    ListResponses,
+    Read,
+    ReleaseIfHeld,
+    ReplaceResponseIfSame,
+)
 from retrysafe.stores.memory import MemoryStore
 from tests.doors.handlers import Shop
 from tests.drive.harness import TamperedStore
@@ -74,6 +83,40 @@ def test_more_than_a_page(tmp_path):
     assert [done.encrypted for done in told] == sorted(done.encrypted for done in told)
     assert len(told) > 20
     assert all(_content(store, secret, record_id, RINGS["new"]) == record_id for record_id in made)
+    store.close()
+
+
+def test_what_is_not_completed_is_counted():
+    """Requests and journals that the first key does not open keep their key on the ring, until they are gone."""
+    store = MemoryStore()
+    secret = store.open()
+    claims = [Claim(secrets.token_bytes(32), secrets.token_bytes(16), 1) for _ in range(40)]
+    for number, claim in enumerate(claims):
+        request = key_ring([OLD if number < 20 else NEW]).encrypt(b"request", claim.record_id)
+        store.perform(ClaimIfAbsent(claim.record_id, claim.token, b"f", 60_000, 60_000, request=request))
+    for claim in claims[30:35]:
+        assert store.perform(KeepJournalIfHeld(claim, key_ring([OLD]).encrypt(b"journal", claim.record_id)))
+    for claim in claims[5:10]:
+        assert store.perform(ReleaseIfHeld(claim, 60_000))
+    assert asyncio.run(rotate(store, secret, BOTH, lambda _: None)).waiting == 25
+    for claim in (*claims[10:20], *claims[30:35]):
+        assert store.perform(DiscardIfHeld(claim))
+    assert asyncio.run(rotate(store, secret, BOTH, lambda _: None)).waiting == 10
+
+
+def test_waiting_records_are_findings(tmp_path):
+    """The command says that the old key is still needed, by its exit code too."""
+    store = store_of(tmp_path)
+    store.open()
+    claim = Claim(secrets.token_bytes(32), secrets.token_bytes(16), 1)
+    request = key_ring([OLD]).encrypt(b"request", claim.record_id)
+    store.perform(ClaimIfAbsent(claim.record_id, claim.token, b"f", 60_000, 60_000, request=request))
+    keys = {"RETRYSAFE_ENCRYPTION_KEYS": f"{NEW} {OLD}"}
+    result = command("keys", "rotate", "--store", url_of(tmp_path), **keys)
+    assert (result.exit_code, result.output) == (1, "encrypted 0, current 0, overtaken 0, unreadable 0, waiting 1\n")
+    assert store.perform(CompleteIfHeld(claim, key_ring([NEW]).encrypt(b"response", claim.record_id), 60_000, 60_000))
+    result = command("keys", "rotate", "--store", url_of(tmp_path), **keys)
+    assert (result.exit_code, result.output) == (0, "encrypted 0, current 1, overtaken 0, unreadable 0, waiting 0\n")
     store.close()
 
 
@@ -144,7 +187,7 @@ def test_rotation_leaves_nothing_behind(tmp_path):
     requests(tmp_path, keys)
     assert can_be_seen(tmp_path)
     result = command("keys", "rotate", "--store", url_of(tmp_path), RETRYSAFE_ENCRYPTION_KEYS=NEW)
-    assert (result.exit_code, result.output) == (0, "encrypted 30, current 0, overtaken 0, unreadable 0\n")
+    assert (result.exit_code, result.output) == (0, "encrypted 30, current 0, overtaken 0, unreadable 0, waiting 0\n")
     assert not can_be_seen(tmp_path)
     assert not can_be_seen(tmp_path, b"order 1")
     replays = requests(tmp_path, keys, encryption_keys=[NEW])
@@ -164,7 +207,7 @@ def test_a_key_that_is_gone(tmp_path):
         "keys", "rotate", "--json", "--store", url_of(tmp_path), "--encryption-keys-file", str(tmp_path / "keys")
     )
     assert result.exit_code == 1
-    assert json.loads(result.output) == {"encrypted": 0, "current": 0, "overtaken": 0, "unreadable": 1}
+    assert json.loads(result.output) == {"encrypted": 0, "current": 0, "overtaken": 0, "unreadable": 1, "waiting": 0}
     (replay,) = requests(tmp_path, ["k-1"], encryption_keys=[NEW, OLD], shop=shop)
     assert (replay.body, replay.replayed, shop.effects) == (b"order 1", True, 1)
 

@@ -11,7 +11,7 @@ import pytest
 
 from retrysafe import Policy
 from retrysafe.model import Claim
-from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld
+from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld
 from retrysafe.stores.contract import HasSchema
 from retrysafe.stores.location import open_store
 from tests.doors.connections import ask, protected
@@ -108,9 +108,9 @@ def test_from_the_door_to_the_command_line(url):
     assert route["states"]["completed"]["records"] == 2
 
     rotated = command("keys", "rotate", "--store", url, RETRYSAFE_ENCRYPTION_KEYS=f"{NEW} {OLD}")
-    assert (rotated.exit_code, rotated.output) == (0, "encrypted 2, current 0, overtaken 0, unreadable 0\n")
+    assert (rotated.exit_code, rotated.output) == (0, "encrypted 2, current 0, overtaken 0, unreadable 0, waiting 0\n")
     again = command("keys", "rotate", "--store", url, RETRYSAFE_ENCRYPTION_KEYS=NEW)
-    assert (again.exit_code, again.output) == (0, "encrypted 0, current 2, overtaken 0, unreadable 0\n")
+    assert (again.exit_code, again.output) == (0, "encrypted 0, current 2, overtaken 0, unreadable 0, waiting 0\n")
     replays = _requests(url, ["k-1", "k-2"], routes=routes, encryption_keys=[NEW])
     assert [(replay.body, replay.replayed) for replay in replays] == [(b"order 1", True), (b"order 2", True)]
 

@@ -14,7 +14,7 @@ from retrysafe.drive.tally import BlockingTally, Tally
 from retrysafe.model import State
 from retrysafe.observe import CutOff, Handled
 from retrysafe.operate.stats import document, lines
-from retrysafe.protocol.effects import AnswerCount, CountAnswers, RecordCount, Stats, TakeStats
+from retrysafe.protocol.transitions import AnswerCount, CountAnswers, RecordCount, Stats, TakeStats
 from retrysafe.stores.memory import MemoryStore
 from tests.doors.connections import ask, protected
 from tests.doors.handlers import Shop

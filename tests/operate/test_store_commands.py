@@ -16,7 +16,7 @@ import pytest
 
 from retrysafe.model import Claim
 from retrysafe.operate.purge import purge
-from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, Purge, Purged, Read
+from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld, Purge, Purged, Read
 from retrysafe.stores.migrations import Migration
 from retrysafe.stores.sqlite import SqliteStore
 from retrysafe.stores.sqlite_file import migrations
@@ -42,7 +42,7 @@ def test_print_makes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("gone", [0, 1, 2])
+@pytest.mark.parametrize("gone", range(len(migrations()) + 1))
 @pytest.mark.usefixtures("one_more")
 def test_what_is_printed_can_be_gone_through_by_hand(gone, tmp_path):
     """A file that somebody brings up to date with the SQL is as one that was migrated, knows it, and can be used."""

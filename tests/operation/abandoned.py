@@ -20,8 +20,9 @@ from retrysafe.model import BytesBody, Claim, Head, Record, Request, State
 from retrysafe.operation import handle
 from retrysafe.operation.notebook import Notebook
 from retrysafe.operation.recovery import Fared
-from retrysafe.protocol.effects import ClaimIfRetryable, Execute, ListRecords, ReadRequest, ResolveScope, Transition
+from retrysafe.protocol.effects import Execute, ReadRequest, ResolveScope, Transition
 from retrysafe.protocol.flow import Terms, protect
+from retrysafe.protocol.transitions import ClaimIfRetryable, ListRecords
 from retrysafe.recovery import Identity
 from retrysafe.server.scope import Connection
 from retrysafe.stores.contract import Store

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from retrysafe.demo.processes import await_ready, child, free_port
 from retrysafe.model import State
-from retrysafe.protocol.effects import ListRecords
+from retrysafe.protocol.transitions import ListRecords
 from retrysafe.stores.location import open_store
 from tests.doors.servers import Shop, command
 from tests.operation.downstream import Downstream

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 
 from retrysafe.operation import operation
-from retrysafe.protocol.effects import TakeOverIfLapsed
+from retrysafe.protocol.transitions import TakeOverIfLapsed
 from tests.operation.kinds import KINDS
 
 

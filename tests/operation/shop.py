@@ -23,7 +23,8 @@ from starlette.routing import Route
 from retrysafe import Policy, operation
 from retrysafe.asgi import IdempotencyMiddleware
 from retrysafe.operation import NOT_DONE, StepCall
-from retrysafe.protocol.effects import CompleteIfHeld, KeepJournalIfHeld, Transition
+from retrysafe.protocol.effects import Transition
+from retrysafe.protocol.transitions import CompleteIfHeld, KeepJournalIfHeld
 from retrysafe.recovery import Completed, Identity, NotDone, RecordView, StillUnknown
 from retrysafe.stores.contract import Pending, Store
 from retrysafe.stores.location import open_store

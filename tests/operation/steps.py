@@ -14,9 +14,10 @@ from retrysafe.model import BytesBody, Claim, Head, Request
 from retrysafe.observe import Observer
 from retrysafe.operation import handle
 from retrysafe.operation.notebook import Notebook
-from retrysafe.protocol.effects import ClaimIfAbsent, Execute, TakeOverIfLapsed
+from retrysafe.protocol.effects import Execute
 from retrysafe.protocol.flow import Terms
 from retrysafe.protocol.key import Key
+from retrysafe.protocol.transitions import ClaimIfAbsent, TakeOverIfLapsed
 from retrysafe.stores.contract import Store
 from retrysafe.stores.memory import MemoryStore
 from tests.drive.harness import ManualClock, Noted

@@ -15,7 +15,7 @@ import pytest
 from retrysafe import Policy
 from retrysafe.errors import IncompleteResponse
 from retrysafe.operation import operation
-from retrysafe.protocol.effects import RenewIfHeld
+from retrysafe.protocol.transitions import RenewIfHeld
 from tests.doors.connections import Connection, ask, protected
 from tests.doors.handlers import piece, start
 from tests.drive.harness import eventually, in_loop

@@ -230,3 +230,23 @@ async def test_a_handler_that_is_cut_off(begun):
         await asking
     await eventually(lambda: [record.state for record in records(store)] != [State.IN_PROGRESS])
     assert [record.state for record in records(store)] == [State.UNKNOWN if begun else State.RETRYABLE]
+
+
+@in_loop
+async def test_what_has_taken_steps_cannot_be_as_if_it_had_never_run():
+    """A handler that says so after a step keeps its journal all the same: the next attempt does not call again."""
+    calls: list[StepCall] = []
+
+    async def charge(call: StepCall) -> str:
+        calls.append(call)
+        return "charged"
+
+    async def order(_: Any) -> Any:
+        charged = await operation().step("charge", charge)
+        operation().not_run()
+        return JSONResponse({"charged": charged, "attempt": operation().attempt}, 400)
+
+    app = protected(Starlette(routes=[Route("/orders", order, methods=["POST"])]))
+    answers = [await Connection().run(app) for _ in range(2)]
+    assert [json.loads(answer.body)["attempt"] for answer in answers] == [1, 2]
+    assert len(calls) == 1

@@ -17,7 +17,9 @@ from retrysafe.model import Record, State
 from retrysafe.observe import StoreFailed
 from retrysafe.operation import StepCall
 from retrysafe.operation.recovery import ATTEMPTS_MAX, BACKOFF_FIRST_MS, BACKOFF_MOST_MS, Fared, due_at_ms
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.journal import unseal_journal
+from retrysafe.protocol.stored_request import STORED_REQUEST_BYTES_MAX
+from retrysafe.protocol.transitions import (
     ClaimIfRetryable,
     CompleteIfUnknown,
     ForgetIfSeen,
@@ -28,8 +30,6 @@ from retrysafe.protocol.effects import (
     RevokeIfSeen,
     TakeOverIfLapsed,
 )
-from retrysafe.protocol.journal import unseal_journal
-from retrysafe.protocol.stored_request import STORED_REQUEST_BYTES_MAX
 from retrysafe.recovery import Completed, Identity, NotDone, RecordView, StillUnknown
 from tests.doors.connections import ask
 from tests.drive.harness import eventually, in_loop
@@ -435,7 +435,9 @@ async def test_a_retry_that_comes_between_finds_the_step_open():
 
 @in_loop
 @pytest.mark.parametrize(
-    "answer", [None, "done", Completed(object()), Completed(status=99), KeyError("no order")], ids=repr
+    "answer",
+    [None, "done", Completed(object()), Completed(status=99), KeyError("no order")],
+    ids=["nothing", "a text", "no data", "no status", "an error"],
 )
 async def test_an_application_that_cannot_say(answer, caplog):
     """It fails, or gives what is no answer: logged, and the record stays unknown."""

@@ -31,7 +31,7 @@ async def test_an_abandoned_request_finds_its_handler(framework):
         reauthenticate=lambda account: Identity(headers={"X-Account": account}),
     )  # fmt: skip
     async with started(app, framework) as (door,):
-        report = await door.recover()
+        report = await door.recover(lambda _: None)
         counts = {fared: count for fared, count in report.counts.items() if count}
         assert counts == {Fared.DRIVEN: 1, Fared.NOT_HERE: 1}
         assert effects == ["charge 7"]

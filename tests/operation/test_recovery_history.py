@@ -10,8 +10,8 @@ from retrysafe import Policy
 from retrysafe.model import State
 from retrysafe.operation.recovery import RECONCILER
 from retrysafe.protocol import history
-from retrysafe.protocol.effects import CompleteIfUnknown, ReadDetails, ReleaseIfUnknown
 from retrysafe.protocol.history import Action, Attempt, End, Intervention
+from retrysafe.protocol.transitions import CompleteIfUnknown, ReadDetails, ReleaseIfUnknown
 from retrysafe.recovery import Completed, NotDone, StillUnknown
 from tests.drive.harness import in_loop
 from tests.operation.abandoned import Case

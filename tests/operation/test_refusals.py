@@ -27,7 +27,7 @@ from retrysafe import Policy
 from retrysafe.errors import CallerError, ConfigurationError, StepMisused
 from retrysafe.model import State
 from retrysafe.operation import operation
-from retrysafe.protocol.effects import ListRecords
+from retrysafe.protocol.transitions import ListRecords
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.stores.sqlite import SqliteStore
 from tests.doors.connections import ask, protected

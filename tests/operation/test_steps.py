@@ -13,7 +13,8 @@ import pytest
 from retrysafe.errors import ClaimLost, StepChanged, StepMisused, StepUnknown, StoreUnavailable
 from retrysafe.model import State
 from retrysafe.operation import NOT_DONE, UNKNOWN, StepCall, notebook
-from retrysafe.protocol.effects import Fate, KeepJournalIfHeld, MarkUnknownIfHeld, Read, ReadDetails
+from retrysafe.protocol.effects import Fate
+from retrysafe.protocol.transitions import KeepJournalIfHeld, MarkUnknownIfHeld, Read, ReadDetails
 from retrysafe.stores.memory import MemoryStore
 from tests.drive.harness import ManualClock, TamperedStore, in_loop
 from tests.operation.steps import RECORD_ID, Died, Shop, dying
@@ -532,17 +533,43 @@ def test_without_an_intent_there_is_no_call(run, provider, impatient):
 
 
 @colours
-def test_a_result_that_could_not_be_recorded_goes_with_the_next(run, provider, impatient):
-    """The store stays away after the call: the handler has its result, and the next write has it too."""
+def test_a_result_that_could_not_be_recorded_ends_the_attempt_at_its_next_step(run, provider, impatient):
+    """The handler has its result; a journal that failed may arrive late, so nothing is begun that it would take out."""
     clock = ManualClock()
     shop = Shop(TamperedStore(MemoryStore(clock), before=Away(2)))
     shop.clock = clock
     first = shop.attempt()
-    assert run(lambda: first.step("charge", provider.charge)) == {"charge": 1}
+    assert run(lambda: first.step("charge", provider.charge, if_interrupted="resend", downstream_window=WINDOW)) == {
+        "charge": 1
+    }
     assert first.fate is Fate.RAN
-    assert run(lambda: first.step("ship", provider.charge)) == {"charge": 2}
+    with pytest.raises(StoreUnavailable, match="next attempt"):
+        run(lambda: first.step("ship", provider.charge))
+    assert (len(provider.calls), first.fate) == (1, Fate.RESUMABLE)
     second = shop.attempt()
-    assert run(lambda: second.step("charge", provider.charge)) == {"charge": 1}
+    run(lambda: second.step("charge", provider.charge, if_interrupted="resend", downstream_window=WINDOW))
+    run(lambda: second.step("ship", provider.charge))
+    assert [call.attempt for call in provider.calls] == [1, 2, 1]
+
+
+@colours
+def test_no_journal_takes_out_what_a_later_one_added(run, provider):
+    """A write that failed and is applied after all, when others were made since, leaves every intent in its place."""
+    inner = MemoryStore(ManualClock())
+    lost: list[KeepJournalIfHeld] = []
+
+    def lose(transition: Any) -> None:
+        if isinstance(transition, KeepJournalIfHeld) and not lost:
+            lost.append(transition)
+            raise StoreUnavailable
+
+    shop = Shop(TamperedStore(inner, before=lose))
+    first = shop.attempt()
+    run(lambda: first.step("charge", provider.charge))
+    with pytest.raises(StoreUnavailable, match="next attempt"):
+        run(lambda: first.step("ship", provider.charge_and_die))
+    assert inner.perform(lost[0])
+    assert len(provider.calls) == 1
 
 
 @colours

@@ -7,7 +7,7 @@ import pytest
 
 from retrysafe.errors import StoreUnavailable
 from retrysafe.model import BytesBody, Claim, Found, Head, Record, Request, Response, State
-from retrysafe.protocol import effects, flow, history
+from retrysafe.protocol import effects, flow, history, transitions
 from retrysafe.protocol.effects import Answered, Fate, Settled, Unread
 from retrysafe.protocol.flow import BreakOff, Deliver, Respond, Terms, protect
 from retrysafe.protocol.policy import Policy
@@ -64,7 +64,7 @@ class Run:
 
     def remembered(self):
         """Its past was added to the history."""
-        assert isinstance(self.step, effects.AddHistory)
+        assert isinstance(self.step, transitions.AddHistory)
         return self.answer(True)
 
     def executing(self):
@@ -91,13 +91,13 @@ def test_a_first_request_asks_for_each_thing_once_and_in_order():
     assert run.step == effects.ReadRequest(16 << 20)
     run.answer(run.request)
     claim = run.step
-    assert (type(claim), claim.token, claim.lease_ms) == (effects.ClaimIfAbsent, TOKEN, 60_000)
+    assert (type(claim), claim.token, claim.lease_ms) == (transitions.ClaimIfAbsent, TOKEN, 60_000)
     run.found(token=TOKEN)
     assert run.step.claim == Claim(claim.record_id, TOKEN, 1)
     assert (run.step.key.text, run.step.scope, run.step.request) == ("k-1", "acme", run.request)
     run.answer(ANSWER)
     assert isinstance(run.step, effects.Settle)
-    assert isinstance(run.step.transition, effects.CompleteIfHeld)
+    assert isinstance(run.step.transition, transitions.CompleteIfHeld)
     assert run.answer(Settled.DONE).step == Deliver("recorded")
 
 
@@ -178,9 +178,9 @@ CODED = (*KEYED, (b"content-encoding", b"gzip"))
 @pytest.mark.parametrize(
     ("headers", "size", "step"),
     [
-        (KEYED, flow.INLINE_BYTES_MAX, effects.ClaimIfAbsent),
+        (KEYED, flow.INLINE_BYTES_MAX, transitions.ClaimIfAbsent),
         (KEYED, flow.INLINE_BYTES_MAX + 1, effects.TakeFingerprint),
-        (CODED, flow.INLINE_CODED_BYTES_MAX, effects.ClaimIfAbsent),
+        (CODED, flow.INLINE_CODED_BYTES_MAX, transitions.ClaimIfAbsent),
         (CODED, flow.INLINE_CODED_BYTES_MAX + 1, effects.TakeFingerprint),
     ],
 )
@@ -200,7 +200,7 @@ def test_a_store_that_is_away_refuses_and_runs_nothing():
 def test_a_lapsed_claim_becomes_unknown_and_does_not_run():
     """The default: at most once (R44)."""
     run = Run().claiming().found(lease_until_ms=1_000)
-    assert isinstance(run.step, effects.MarkUnknownIfLapsed)
+    assert isinstance(run.step, transitions.MarkUnknownIfLapsed)
     assert code_of(run.answer(True).step) == "outcome-unknown"
 
 
@@ -208,14 +208,14 @@ def test_a_lapsed_claim_is_taken_over_where_that_is_declared():
     """`rerun`: the next attempt, under a token of its own."""
     run = Run(recovery="rerun").claiming().found(lease_until_ms=1_000).remembered()
     takeover = run.step
-    assert (type(takeover), takeover.seen_token, takeover.token) == (effects.TakeOverIfLapsed, OTHER, TOKEN)
+    assert (type(takeover), takeover.seen_token, takeover.token) == (transitions.TakeOverIfLapsed, OTHER, TOKEN)
     assert run.answer(True).step.claim == Claim(takeover.record_id, TOKEN, 2)
 
 
 def test_a_retryable_record_runs_again():
     """Its last attempt did nothing."""
     run = Run().claiming().found(State.RETRYABLE).remembered()
-    assert isinstance(run.step, effects.ClaimIfRetryable)
+    assert isinstance(run.step, transitions.ClaimIfRetryable)
     assert run.answer(True).step.claim.attempt == 2
 
 
@@ -245,11 +245,11 @@ def test_a_past_that_cannot_be_written_down_refuses_nobody(state, options):
 def test_a_client_cannot_fill_the_store_with_attempts():
     """One that is told to come later, again and again, leaves a bounded number of them; a lapsed claim always one."""
     last = {"attempt": history.RELEASED_ATTEMPTS_KEPT}
-    assert isinstance(Run().claiming().found(State.RETRYABLE, **last).step, effects.AddHistory)
+    assert isinstance(Run().claiming().found(State.RETRYABLE, **last).step, transitions.AddHistory)
     beyond = {"attempt": history.RELEASED_ATTEMPTS_KEPT + 1}
-    assert isinstance(Run().claiming().found(State.RETRYABLE, **beyond).step, effects.ClaimIfRetryable)
+    assert isinstance(Run().claiming().found(State.RETRYABLE, **beyond).step, transitions.ClaimIfRetryable)
     lapsed = Run(recovery="rerun").claiming().found(lease_until_ms=1_000, **beyond)
-    assert isinstance(lapsed.step, effects.AddHistory)
+    assert isinstance(lapsed.step, transitions.AddHistory)
 
 
 @pytest.mark.parametrize("state", [State.RETRYABLE, State.IN_PROGRESS])
@@ -258,22 +258,37 @@ def test_a_lost_race_looks_again(state):
     run = Run().claiming().found(state, lease_until_ms=1_000)
     if state is State.RETRYABLE:
         run.remembered()
-    assert isinstance(run.answer(False).step, effects.ClaimIfAbsent)
+    look = transitions.Read if state is State.RETRYABLE else transitions.ClaimIfAbsent
+    assert isinstance(run.answer(False).step, look)
+    if state is State.RETRYABLE:
+        assert isinstance(run.answer(None).step, transitions.ClaimIfAbsent)
+
+
+@pytest.mark.parametrize("state", [State.RETRYABLE, State.IN_PROGRESS])
+def test_a_claim_that_was_sent_twice_recognises_itself(state):
+    """A library heard only the second answer. The next claim must not be the one that is taken back: it deletes."""
+    run = Run(recovery="rerun").claiming().found(state, lease_until_ms=1_000).remembered().answer(False)
+    assert isinstance(run.step, transitions.Read)
+    record = Record(State.IN_PROGRESS, TOKEN, 2, b"\1", 0, 0, 9, None, None, 0, None)
+    identity = run.step.record_id
+    executing = run.answer(Found(record, now_ms=1)).step
+    assert isinstance(executing, effects.Execute)
+    assert executing.claim == Claim(identity, TOKEN, 2)
 
 
 def test_a_record_that_is_fought_over_is_given_up_in_the_end():
     """Every loop has an end: the client asks again."""
     run = Run().claiming()
     for _ in range(flow.CLAIM_ROUNDS_MAX):
-        run.found(State.RETRYABLE).remembered().answer(False)
+        run.found(State.RETRYABLE).remembered().answer(False).answer(None)
     assert code_of(run.step) == "in-progress"
 
 
 def test_a_forgotten_record_makes_room_for_a_new_operation():
     """Past its time it is deleted, under a condition, and claimed anew (R73)."""
     run = Run().claiming().found(State.EXPIRED, forget_at_ms=1_000)
-    assert isinstance(run.step, effects.ForgetIfOver)
-    assert isinstance(run.answer(True).step, effects.ClaimIfAbsent)
+    assert isinstance(run.step, transitions.ForgetIfOver)
+    assert isinstance(run.answer(True).step, transitions.ClaimIfAbsent)
 
 
 def test_an_exception_is_answered_and_recorded_as_the_same_500():
@@ -288,10 +303,10 @@ def test_an_exception_is_answered_and_recorded_as_the_same_500():
 @pytest.mark.parametrize(
     ("outcome", "transition"),
     [
-        (effects.Raised(Fate.NO_EFFECT), effects.ReleaseIfHeld),
-        (effects.Raised(Fate.NOT_RUN), effects.DiscardIfHeld),
-        (effects.Cancelled(Fate.RAN), effects.MarkUnknownIfHeld),
-        (effects.Broken(), effects.MarkUnknownIfHeld),
+        (effects.Raised(Fate.NO_EFFECT), transitions.ReleaseIfHeld),
+        (effects.Raised(Fate.NOT_RUN), transitions.DiscardIfHeld),
+        (effects.Cancelled(Fate.RAN), transitions.MarkUnknownIfHeld),
+        (effects.Broken(), transitions.MarkUnknownIfHeld),
     ],
 )
 def test_each_outcome_has_its_settlement(outcome, transition):
@@ -318,7 +333,7 @@ def test_a_failure_that_could_not_be_recorded_says_so_too():
 def lost(run, outcome=ANSWER):
     """The store refuses the settlement, and the flow looks why."""
     run.executing().answer(outcome).answer(Settled.REFUSED)
-    assert isinstance(run.step, effects.Read)
+    assert isinstance(run.step, transitions.Read)
     return run
 
 
@@ -328,8 +343,21 @@ def reread(run, state, token, response=None):
 
 
 def test_a_settlement_that_was_applied_and_whose_reply_was_lost_is_recognised():
-    """It stands under the owner's own token."""
-    assert reread(lost(Run()), State.COMPLETED, TOKEN) == Deliver("recorded")
+    """It stands under the owner's own token, as it was sent."""
+    run = Run().executing().answer(ANSWER)
+    sent = run.step.transition.response
+    run.answer(Settled.REFUSED)
+    assert reread(run, State.COMPLETED, TOKEN, sent) == Deliver("recorded")
+
+
+def test_a_late_owner_whose_unknown_record_was_resolved_sends_what_it_was_resolved_with():
+    """Resolving leaves the owner's token as it is: all clients get the record's answer all the same."""
+    run = lost(Run())
+    resolved = Answered(Response(200, (), b"found out"), whole=True, size=9, digest=b"", fate=Fate.RAN)
+    stored = seal(take_snapshot(resolved, run.head), run.step.record_id, SECRET)
+    assert reread(run, State.COMPLETED, TOKEN, stored) == effects.Authorize()
+    answer = run.answer(True).step
+    assert (answer.ending, answer.response.body) == ("claim-lost", b"found out")
 
 
 def test_an_owner_whose_claim_was_lost_sends_the_stored_outcome():
@@ -337,8 +365,16 @@ def test_an_owner_whose_claim_was_lost_sends_the_stored_outcome():
     run = lost(Run())
     other = Answered(Response(200, (), b"theirs"), whole=True, size=6, digest=b"", fate=Fate.RAN)
     stored = seal(take_snapshot(other, run.head), run.step.record_id, SECRET)
-    answer = reread(run, State.COMPLETED, OTHER, stored)
+    assert reread(run, State.COMPLETED, OTHER, stored) == effects.Authorize()
+    answer = run.answer(True).step
     assert (answer.ending, answer.response.body) == ("claim-lost", b"theirs")
+
+
+def test_an_owner_whose_claim_was_lost_may_not_see_what_its_caller_may_not():
+    """The outcome of another attempt is a replay (contract R60)."""
+    reread(lost(run := Run()), State.COMPLETED, OTHER, b"theirs")
+    answer = run.answer(False).step
+    assert (answer.ending, code_of(answer)) == ("claim-lost", "replay-forbidden")
 
 
 @pytest.mark.parametrize("state", [State.IN_PROGRESS, State.RETRYABLE, State.UNKNOWN])
@@ -404,7 +440,7 @@ def test_a_waiting_request_takes_its_turn():
     """The first attempt did nothing: the next claim is this request's, by whichever way."""
     run = Run(in_flight="wait").claiming().found().answer(waited(effects.WaitEnd.CHANGED))
     run.found(State.RETRYABLE).remembered()
-    assert isinstance(run.step, effects.ClaimIfRetryable)
+    assert isinstance(run.step, transitions.ClaimIfRetryable)
     assert isinstance(run.answer(True).step, effects.Execute)
     run = Run(in_flight="wait").claiming().found().answer(waited(effects.WaitEnd.CHANGED))
     assert isinstance(run.found(token=TOKEN).step, effects.Execute)
@@ -413,7 +449,7 @@ def test_a_waiting_request_takes_its_turn():
 def test_the_last_look_is_the_answer():
     """When the time is over it looks once more, and then never waits again."""
     run = Run(in_flight="wait").claiming().found().answer(waited(effects.WaitEnd.OVER))
-    assert isinstance(run.step, effects.ClaimIfAbsent)
+    assert isinstance(run.step, transitions.ClaimIfAbsent)
     assert code_of(run.found().step) == "in-progress"
 
 
@@ -427,10 +463,10 @@ def test_waiting_does_not_use_up_the_rounds():
     """A record that is fought over by many who wait is not given up early."""
     run = Run(in_flight="wait").claiming()
     for _ in range(3 * flow.CLAIM_ROUNDS_MAX):
-        run.found(State.RETRYABLE).remembered().answer(False)  # somebody else was quicker
-        assert isinstance(run.step, effects.ClaimIfAbsent)
+        run.found(State.RETRYABLE).remembered().answer(False).answer(None)  # somebody else was quicker
+        assert isinstance(run.step, transitions.ClaimIfAbsent)
         run.found().answer(waited(effects.WaitEnd.CHANGED))
-    assert isinstance(run.step, effects.ClaimIfAbsent)
+    assert isinstance(run.step, transitions.ClaimIfAbsent)
 
 
 def test_only_who_may_waits():
@@ -467,6 +503,7 @@ def test_the_policy_says_what_is_kept():
 # --- a handler that completes its own record ------------------------------------------------------
 
 RECORDED = Response(201, ((b"location", b"/orders/1"),), b"recorded")
+SEALED = b"as it was sealed in the transaction"
 FAILED = Answered(Response(409, (), b"no"), whole=True, size=2, digest=b"", fate=Fate.RAN)
 
 
@@ -474,8 +511,8 @@ def within(ended=ANSWER, **options):
     """Up to the look at the record, after a handler that completed it itself and ended like this."""
     run = Run(transactional=True, **options).executing()
     claim = run.step.claim
-    run.answer(effects.CompletedWithin(RECORDED, ended))
-    assert run.step == effects.Read(claim.record_id)
+    run.answer(effects.CompletedWithin(RECORDED, SEALED, ended))
+    assert run.step == transitions.Read(claim.record_id)
     return run
 
 
@@ -487,7 +524,7 @@ def a_record(state=State.IN_PROGRESS, token=TOKEN, response=None):
 @pytest.mark.parametrize("ended", [ANSWER, FAILED, effects.Raised(Fate.RAN), effects.Cancelled(Fate.RAN)])
 def test_what_was_committed_is_sent(ended):
     """One look and no other effect; whatever the handler did after its commit (R42)."""
-    assert within(ended).answer(a_record(State.COMPLETED)).step == Respond(RECORDED, "recorded")
+    assert within(ended).answer(a_record(State.COMPLETED, response=SEALED)).step == Respond(RECORDED, "recorded")
 
 
 @pytest.mark.parametrize(
@@ -502,7 +539,7 @@ def test_what_was_committed_is_sent(ended):
 def test_what_was_rolled_back_is_released(ended, code, state):
     """In progress, or given up on by somebody else: to release it is possible, so nothing was committed."""
     run = within(ended).answer(a_record(state))
-    assert isinstance(run.step, effects.ReleaseIfHeld)
+    assert isinstance(run.step, transitions.ReleaseIfHeld)
     answer = run.answer(True).step
     assert (answer.response.status, code_of(answer), json.loads(answer.response.body)["retryable"]) == (500, code, True)
 
@@ -512,12 +549,21 @@ def test_an_error_that_was_rolled_back_goes_out_as_it_is():
     assert within(FAILED).answer(a_record()).answer(True).step == Deliver("released")
 
 
+def test_a_transaction_that_was_rolled_back_and_resolved_by_somebody():
+    """The record stands completed under the owner's token, with an answer that is not the owner's."""
+    run = within()
+    other = Answered(Response(200, (), b"found out"), whole=True, size=9, digest=b"", fate=Fate.RAN)
+    stored = seal(take_snapshot(other, run.head), run.step.record_id, SECRET)
+    answer = run.answer(a_record(State.COMPLETED, response=stored)).answer(True).step
+    assert (answer.ending, answer.response.body) == ("claim-lost", b"found out")
+
+
 @pytest.mark.parametrize("fate", [Fate.UNKNOWN, Fate.OPEN])
 @pytest.mark.parametrize("answers", [True, False])
 def test_what_was_rolled_back_and_is_unknown_all_the_same(fate, answers):
     """The handler knows of something outside of its transaction that nobody can tell: it is not run again."""
     run = within(replace(ANSWER, fate=fate) if answers else effects.Raised(fate)).answer(a_record())
-    assert isinstance(run.step, effects.MarkUnknownIfHeld)
+    assert isinstance(run.step, transitions.MarkUnknownIfHeld)
     answer = run.answer(True).step
     assert (answer.ending, answer.response.status, code_of(answer)) == ("unknown", 409, "outcome-unknown")
 
@@ -525,8 +571,8 @@ def test_what_was_rolled_back_and_is_unknown_all_the_same(fate, answers):
 def test_a_commit_that_came_while_it_was_released():
     """The release waited for the row, and was refused: the second look finds the record completed."""
     run = within().answer(a_record()).answer(False)
-    assert isinstance(run.step, effects.Read)
-    assert run.answer(a_record(State.COMPLETED)).step == Respond(RECORDED, "recorded")
+    assert isinstance(run.step, transitions.Read)
+    assert run.answer(a_record(State.COMPLETED, response=SEALED)).step == Respond(RECORDED, "recorded")
 
 
 def test_a_transaction_that_is_open_still():
@@ -538,8 +584,8 @@ def test_a_transaction_that_is_open_still():
 def test_a_store_that_cannot_be_asked():
     """One look more, on a connection that may have to be made anew; then it is open."""
     run = within().fail()
-    assert isinstance(run.step, effects.Read)
-    assert run.answer(a_record(State.COMPLETED)).step == Respond(RECORDED, "recorded")
+    assert isinstance(run.step, transitions.Read)
+    assert run.answer(a_record(State.COMPLETED, response=SEALED)).step == Respond(RECORDED, "recorded")
     assert code_of(within().fail().fail().step) == "commit-pending"
 
 
@@ -554,14 +600,16 @@ def test_a_store_that_cannot_be_asked():
 )
 def test_a_claim_that_was_lost_before_the_commit(found, ending):
     """It was rolled back, and another has the record by now: the client gets the other's answer, or none."""
-    answer = within().answer(found).step
-    assert (answer.ending, answer.response.status) == (ending, 409)
+    run = within().answer(found)
+    if isinstance(run.step, effects.Authorize):
+        run.answer(True)
+    assert (run.step.ending, run.step.response.status) == (ending, 409)
 
 
 @pytest.mark.parametrize(
     ("found", "released", "ending"),
     [
-        (a_record(State.COMPLETED), None, "recorded"),
+        (a_record(State.COMPLETED, response=SEALED), None, "recorded"),
         (a_record(), True, "released"),
         (a_record(), None, "commit-pending"),
     ],
@@ -569,7 +617,7 @@ def test_a_claim_that_was_lost_before_the_commit(found, ending):
 def test_a_response_that_was_begun_before_it_was_recorded(found, released, ending):
     """What was sent cannot be taken back, and what is missing would not be what was recorded: it is broken off."""
     run = within(effects.Broken()).answer(found)
-    if isinstance(run.step, effects.ReleaseIfHeld):
+    if isinstance(run.step, transitions.ReleaseIfHeld):
         run = run.answer(True) if released else run.fail()
     assert run.step == BreakOff(ending)
 
@@ -579,5 +627,5 @@ def test_a_transactional_handler_that_completes_nothing(status, ending):
     """Its success is recorded as any other, and told."""
     ended = Answered(Response(status, (), b""), whole=True, size=0, digest=b"", fate=Fate.RAN)
     run = Run(transactional=True).executing().answer(ended)
-    assert isinstance(run.step.transition, effects.CompleteIfHeld)
+    assert isinstance(run.step.transition, transitions.CompleteIfHeld)
     assert run.answer(Settled.DONE).step == Deliver(ending)

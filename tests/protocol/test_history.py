@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from retrysafe.model import Found, Record, Response, State
 from retrysafe.protocol import history
-from retrysafe.protocol.effects import HISTORY_ENTRY_BYTES_MAX
 from retrysafe.protocol.history import (
     ACTOR_BYTES_MAX,
     NOTE_BYTES_MAX,
@@ -25,6 +24,7 @@ from retrysafe.protocol.history import (
     WithoutEffect,
 )
 from retrysafe.protocol.policy import Policy
+from retrysafe.protocol.transitions import HISTORY_ENTRY_BYTES_MAX
 
 TEXT = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S", "Zs"]), max_size=50)
 INSTANT = st.integers(0, 1 << 53)

@@ -3,7 +3,7 @@
 import pytest
 
 from retrysafe.model import State
-from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard, diagram, sources, target
+from retrysafe.protocol.states import GUARDS, TABLE, UNFINISHED, Event, Guard, diagram, sources, target
 
 
 def test_every_event_has_a_guard_and_a_move():
@@ -24,33 +24,38 @@ def test_an_event_leads_to_one_state(event):
     assert target(event) in {*State, None}
 
 
-BY_HAND = {Event.REVOKE, Event.ERASE}
-
-
 def test_a_completed_record_never_runs_again():
-    """From completed there is no way to in progress but over absence, which time brings, or somebody by hand (R66)."""
+    """From completed there is no way to in progress but over absence, which time brings, or a hand (R66, R71)."""
     leaving = {event for (before, event), after in TABLE.items() if before is State.COMPLETED is not after}
-    assert leaving - BY_HAND == {Event.EXPIRE, Event.FORGET}
-    assert {GUARDS[event] for event in leaving - BY_HAND} == {Guard.LIFETIME_OVER, Guard.FORGETTABLE}
+    assert leaving == {Event.EXPIRE, Event.FORGET, Event.ERASE}
+    assert {GUARDS[event] for event in leaving} == {Guard.LIFETIME_OVER, Guard.FORGETTABLE, Guard.UNCHANGED}
 
 
 def test_unknown_is_left_by_knowledge_or_time_only():
-    """Nobody runs what is unknown: its own late owner settles it, or somebody who looked, or it is forgotten (I9)."""
-    assert {event for before, event in TABLE if before is State.UNKNOWN} - BY_HAND == {
+    """Nobody runs what is unknown; its late owner settles it, or who looked, or it is forgotten in the end (I9)."""
+    assert {event for before, event in TABLE if before is State.UNKNOWN} == {
         Event.COMPLETE,
         Event.RELEASE,
         Event.DISCARD,
         Event.RESOLVE,
         Event.RULE_OUT,
+        Event.ERASE,
         Event.FORGET,
     }
 
 
 def test_only_its_owner_or_the_end_of_its_lease_moves_a_record_in_progress():
-    """A live claim cannot be taken from its owner (I8), but by hand, and by nothing that a request can ask for."""
-    guards = {GUARDS[event] for before, event in TABLE if before is State.IN_PROGRESS and event not in BY_HAND}
-    assert guards == {Guard.HELD, Guard.LAPSED}
-    assert {event for before, event in TABLE if before is State.IN_PROGRESS} & BY_HAND == {Event.REVOKE}
+    """A live claim cannot be taken from its owner (I8), but by hand; and then nobody has it."""
+    moves = {event: after for (before, event), after in TABLE.items() if before is State.IN_PROGRESS}
+    assert moves.pop(Event.REVOKE) is State.RETRYABLE
+    assert {GUARDS[event] for event in moves} == {Guard.HELD, Guard.LAPSED}
+
+
+def test_what_is_unfinished():
+    """Those from which an attempt may go on, and those that an owner or somebody who looked may still complete."""
+    onward = (State.IN_PROGRESS, State.COMPLETED)
+    going_on = {before for (before, event), after in TABLE.items() if after in onward and event is not Event.RESEAL}
+    assert set(UNFINISHED) == going_on - {None}
 
 
 def test_sources_are_read_from_the_table():

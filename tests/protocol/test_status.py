@@ -7,7 +7,7 @@ import json
 import pytest
 
 from retrysafe.model import Found, Head, Record, Response, State
-from retrysafe.protocol import effects
+from retrysafe.protocol import effects, transitions
 from retrysafe.protocol.effects import Answered, Fate
 from retrysafe.protocol.key import Key, record_id
 from retrysafe.protocol.policy import Policy
@@ -63,7 +63,7 @@ def completed(response, expires_at_ms=90_000):
 def test_it_asks_for_one_look_and_nothing_else():
     """Whose key, whether the caller may see, and the record as it stands: nothing that could change it (R100)."""
     inquiry = Inquiry()
-    assert inquiry.step == effects.Read(record_id(SECRET, "default", "acme", Key("k-1")))
+    assert inquiry.step == transitions.Read(record_id(SECRET, "default", "acme", Key("k-1")))
     assert inquiry.found(completed(stored())).step.ending == "inquired"
 
 

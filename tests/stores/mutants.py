@@ -12,8 +12,17 @@ from typing import ClassVar
 
 from retrysafe.errors import StoreError, StoreUnavailable
 from retrysafe.model import State
-from retrysafe.protocol.effects import ClaimIfAbsent, Purge, Purged, Read, ReplaceResponseIfSame
 from retrysafe.protocol.states import TABLE, Event, target
+from retrysafe.protocol.transitions import (
+    AddHistory,
+    ClaimIfAbsent,
+    ForgetIfSeen,
+    KeepJournalIfHeld,
+    Purge,
+    Purged,
+    Read,
+    ReplaceResponseIfSame,
+)
 from retrysafe.stores.memory import MemoryStore, allowed
 from retrysafe.testing import store_contract
 
@@ -34,6 +43,7 @@ class Mutant(MemoryStore):
         after = target(event)
         if after is None:
             del self._records[record_id]
+            self._drop_extras(record_id)
         else:
             self._records[record_id] = replace(record, state=after, **self.writes(record, event, written))
         return True
@@ -440,6 +450,201 @@ class WantsTheAttempt(Mutant):
         return super().perform(transition)
 
 
+class KeepsTheJournal(Mutant):
+    """A journal stays when the record is completed or deleted."""
+
+    def _drop_extras(self, record_id):
+        self._requests.pop(record_id, None)
+
+
+class ForgetsTheRequest(Mutant):
+    """Whoever claims a record again finds no request and no journal."""
+
+    def _claim_again(self, event, claim):
+        self._drop_extras(claim.record_id)
+        return super()._claim_again(event, claim)
+
+
+class DropsTheJournal(Mutant):
+    """What is released or in doubt keeps no journal."""
+
+    def _move(self, event, record_id, seen_token, **written):
+        moved = super()._move(event, record_id, seen_token, **written)
+        if moved and event in (Event.RELEASE, Event.GIVE_UP, Event.ABANDON):
+            self._journals.pop(record_id, None)
+        return moved
+
+
+class TakesAnyRequest(Mutant):
+    """The request of a claim that finds a record takes the place of the one that is there."""
+
+    def _claim(self, claim):
+        found = super()._claim(claim)
+        if claim.request is not None:
+            self._requests[claim.record_id] = claim.request
+        return found
+
+
+class AppendsToTheJournal(Mutant):
+    """A journal is added to the one before."""
+
+    def _apply(self, transition):
+        if isinstance(transition, KeepJournalIfHeld):
+            before = self._journals.get(transition.claim.record_id, b"")
+            transition = replace(transition, journal=before + transition.journal)
+        return super()._apply(transition)
+
+
+class TakesAnyJournal(Mutant):
+    """The journal is kept also of whoever is told that it was not."""
+
+    def _apply(self, transition):
+        if isinstance(transition, KeepJournalIfHeld) and transition.claim.record_id in self._records:
+            self._journals[transition.claim.record_id] = transition.journal
+        return super()._apply(transition)
+
+
+class SortsTheHistory(Mutant):
+    """A history is in the order of its entries, and not of their additions."""
+
+    def _details(self, record_id):
+        details = super()._details(record_id)
+        return replace(details, history=tuple(sorted(details.history)))
+
+
+class HistoryGoesWithTheRecord(Mutant):
+    """A history ends with its record."""
+
+    def _drop_extras(self, record_id):
+        super()._drop_extras(record_id)
+        self._histories.pop(record_id, None)
+
+
+class HistoryOnlyOfRecords(Mutant):
+    """Where there is no record there is no history."""
+
+    def _details(self, record_id):
+        details = super()._details(record_id)
+        return details if details.found else replace(details, history=())
+
+
+class ShowsWhatIsOver(Mutant):
+    """An entry is seen until somebody purges."""
+
+    def _details(self, record_id):
+        entries = tuple(entry for _, entry in self._histories.get(record_id, ()))
+        return replace(super()._details(record_id), history=entries)
+
+
+class PurgesWholeHistories(Mutant):
+    """With one entry that is over goes the whole history."""
+
+    def _purge(self, batch_max):
+        for record_id, _ in list(self._histories_due()):
+            del self._histories[record_id]
+        return super()._purge(batch_max)
+
+
+class LeavesOutWhatWasAdded(Mutant):
+    """An addition that is the same as the last one is not made."""
+
+    def _apply(self, transition):
+        entries = self._histories.get(getattr(transition, "record_id", b""), [])
+        if isinstance(transition, AddHistory) and entries and entries[-1][1] == transition.entry:
+            return True
+        return super()._apply(transition)
+
+
+class ListsResponses(Mutant):
+    """A list carries the responses."""
+
+    def _list_records(self, wish, ids):
+        page = super()._list_records(wish, ids)
+        records = tuple(replace(one, record=self._records[one.record_id]) for one in page.records)
+        return replace(page, records=records)
+
+
+class ListsEveryRoute(Mutant):
+    """A list does not look at the route."""
+
+    def _listed(self, states, route):
+        return super()._listed(states, None)
+
+
+class ListsEveryState(Mutant):
+    """A list does not look at the state."""
+
+    def _listed(self, states, route):
+        return super()._listed(tuple(State), route)
+
+
+class SkipsARecord(Mutant):
+    """A page of a list begins one record too late."""
+
+    def _list_records(self, wish, ids):
+        page = super()._list_records(wish, ids)
+        return replace(page, records=page.records[1:]) if wish.after else page
+
+
+class CountsPages(Mutant):
+    """A page of a list begins after as many records as were on those before, whatever went meanwhile."""
+
+    def _list_records(self, wish, ids):
+        at = int.from_bytes(wish.after)
+        page = super()._list_records(replace(wish, after=b"", batch_max=len(ids) + 1), ids)
+        records = page.records[at : at + wish.batch_max]
+        following = (at + wish.batch_max).to_bytes(8) if at + wish.batch_max < len(ids) else None
+        return replace(page, records=records, next_after=following)
+
+
+class AbandonedWithoutARequest(Mutant):
+    """What has no request to send again counts as abandoned."""
+
+    def _abandoned(self):
+        return [one for one, record in self._records.items() if self.may(record, Event.TAKE_OVER, record.token)]
+
+
+class AbandonedBeforeItsTime(Mutant):
+    """What is in progress counts as abandoned while its lease runs."""
+
+    def _abandoned(self):
+        return [one for one in self._requests if self._records[one].state is State.IN_PROGRESS]
+
+
+class ErasesWhateverIsThere(Mutant):
+    """A record is forgotten by hand in another state than it was seen in."""
+
+    def _apply(self, transition):
+        if isinstance(transition, ForgetIfSeen):
+            return self._move(Event.ERASE, transition.record_id, transition.seen_token)
+        return super()._apply(transition)
+
+
+class ResolvesWhatIsReleased(Mutant):
+    """Somebody who looked completes a record that is no longer in doubt."""
+
+    def _complete(self, event, record_id, *rest):
+        record = self._records.get(record_id)
+        if event is Event.RESOLVE and record is not None and record.state is State.RETRYABLE:
+            self._records[record_id] = replace(record, state=State.UNKNOWN)
+        return super()._complete(event, record_id, *rest)
+
+
+class RulesOutWhatIsInProgress(Mutant):
+    """Somebody who looked releases a record whose owner is at work."""
+
+    def may(self, record, event, token):
+        return super().may(record, Event.REVOKE if event is Event.RULE_OUT else event, token)
+
+
+class RevokesOnlyLapsed(Mutant):
+    """A claim is taken away only when its lease is over."""
+
+    def may(self, record, event, token):
+        early = event is Event.REVOKE and self._now_ms < record.lease_until_ms
+        return not early and super().may(record, event, token)
+
+
 class Shared(Mutant):
     """The records of one folder in this process, whichever object asks: a store with several connections."""
 
@@ -654,6 +859,29 @@ CAUGHT_BY: dict[type[Mutant], tuple[str, ...]] = {
     LocksItselfOnly: ("test_once_over_all_connections", "test_one_claim_over_all_connections"),
     HasItsOwnSecret: ("test_both_agree_on_the_secret",),
     ClosesForAll: ("test_one_that_closes_leaves_the_other_be",),
+    KeepsTheJournal: ("test_kept_until_it_is_finished", "test_purged_with_the_record"),
+    ForgetsTheRequest: ("test_next_attempt_goes_on", "test_kept_until_it_is_finished"),
+    DropsTheJournal: ("test_kept_until_it_is_finished", "test_next_attempt_goes_on"),
+    TakesAnyRequest: ("test_request_of_the_first_claim_stays", "test_request_that_was_not_kept_is_not_kept_later"),
+    AppendsToTheJournal: ("test_journal_is_replaced_as_a_whole",),
+    TakesAnyJournal: ("test_journal_of_another_is_not_kept", "test_journal_is_of_what_is_in_progress"),
+    SortsTheHistory: ("test_history_is_in_order",),
+    HistoryGoesWithTheRecord: ("test_history_outlives_the_record",),
+    HistoryOnlyOfRecords: ("test_history_outlives_the_record",),
+    ShowsWhatIsOver: ("test_entry_is_kept_to_the_millisecond",),
+    PurgesWholeHistories: ("test_history_is_purged_in_batches", "test_entry_is_kept_to_the_millisecond"),
+    LeavesOutWhatWasAdded: ("test_history_is_in_order",),
+    ListsResponses: ("test_records_are_listed_by_state_and_route",),
+    ListsEveryRoute: ("test_records_are_listed_by_state_and_route",),
+    ListsEveryState: ("test_records_are_listed_by_state_and_route",),
+    SkipsARecord: ("test_every_record_is_on_a_page", "test_every_abandoned_record_is_on_a_page"),
+    CountsPages: ("test_pages_are_whole_while_others_write", "test_abandoned_pages_are_whole_while_others_write"),
+    AbandonedWithoutARequest: ("test_only_what_was_abandoned",),
+    AbandonedBeforeItsTime: ("test_abandoned_to_the_millisecond",),
+    ErasesWhateverIsThere: ("test_seen_in_another_state_is_left",),
+    ResolvesWhatIsReleased: ("test_move",),
+    RulesOutWhatIsInProgress: ("test_move",),
+    RevokesOnlyLapsed: ("test_move",),
     SaysNoWhenItFails: ("test_a_failure_is_said",),
     WritesHalf: ("test_a_failure_is_said",),
     SeesNothingWhenItFails: ("test_a_read_does_not_guess",),

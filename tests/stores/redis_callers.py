@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from retrysafe.model import Claim
-from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, Read, Transition
+from retrysafe.protocol.effects import Transition
+from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld, Read
 from retrysafe.stores.redis import RedisStore
 from retrysafe.stores.redis_place import place_of
 from retrysafe.testing.subject import FINGERPRINT, KEEP_MS, LEASE_MS, token

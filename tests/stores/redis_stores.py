@@ -20,15 +20,8 @@ from typing import Any
 import pytest
 import redis
 
-from retrysafe.protocol.effects import (
-    CountAnswers,
-    ListAbandoned,
-    ListRecords,
-    ListResponses,
-    Purge,
-    TakeStats,
-    Transition,
-)
+from retrysafe.protocol.effects import Transition
+from retrysafe.protocol.transitions import CountAnswers, ListAbandoned, ListRecords, ListResponses, Purge, TakeStats
 from retrysafe.stores.plan import AgreeOnSecret
 from retrysafe.stores.redis import RedisStore
 from retrysafe.stores.redis_client import BlockingClient

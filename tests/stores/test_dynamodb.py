@@ -13,6 +13,7 @@ from retrysafe.stores.dynamodb import DynamoStore
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.testing import store_contract
 from retrysafe.testing.machine import store_machine
+from tests.stores.colours import mainly
 from tests.stores.dynamodb_service import Service, running
 
 
@@ -62,7 +63,7 @@ def conflicting(folder):
     STARTED[0].trouble("conflict", TABLE, times=0)
 
 
-TestDynamo = store_contract(make, failing=conflicting)
+TestDynamo = store_contract(make, failing=conflicting, colours=mainly("asyncio"))
 
 TestDynamoAgainstMemory = store_machine(lambda clock, folder: MemoryStore(clock), make)
 TestDynamoAgainstMemory.settings = settings(max_examples=settings().max_examples // 10, stateful_step_count=25)

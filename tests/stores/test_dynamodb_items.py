@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 import pytest
 
 from retrysafe.model import Record, State
-from retrysafe.protocol import effects
+from retrysafe.protocol import effects, transitions
 from retrysafe.protocol.states import Event, sources, target
 from retrysafe.stores import dynamodb, dynamodb_items, dynamodb_table
 from retrysafe.stores.dynamodb_items import BESIDE, CHANGES, CONTENTS, IN_PARTS, PURGE, RESEALS, names_of_parts
@@ -19,14 +19,14 @@ OWN = {"write_id", "dated_at_ms", "forget_at_s", "response_bytes", "response_hea
     name for of in CONTENTS for name in names_of_parts(of)
 }
 MANY = {
-    effects.Purge,
-    effects.ListAbandoned,
-    effects.ListRecords,
-    effects.ListResponses,
-    effects.CountAnswers,
-    effects.TakeStats,
+    transitions.Purge,
+    transitions.ListAbandoned,
+    transitions.ListRecords,
+    transitions.ListResponses,
+    transitions.CountAnswers,
+    transitions.TakeStats,
 }
-OF_ONE = {effects.AddHistory, effects.ClaimIfAbsent, effects.Read, effects.ReadDetails}
+OF_ONE = {transitions.AddHistory, transitions.ClaimIfAbsent, transitions.Read, transitions.ReadDetails}
 
 
 @pytest.mark.parametrize("change", EVERY, ids=lambda change: change.event)

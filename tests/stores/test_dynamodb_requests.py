@@ -10,30 +10,37 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import boto3
 import pytest
 
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
 from retrysafe.model import Claim, State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard
+from retrysafe.protocol.transitions import (
     ANSWER_DAYS_KEPT,
     DAY_MS,
+    HISTORY_ENTRY_BYTES_MAX,
     STORED_HEAD_BYTES,
+    AddHistory,
     AnswerCount,
     ClaimIfAbsent,
     CompleteIfHeld,
     CountAnswers,
+    DiscardIfHeld,
     ForgetIfOver,
+    KeepJournalIfHeld,
     ListResponses,
     Purge,
     Purged,
     Read,
+    ReadDetails,
     ReleaseIfHeld,
+    RenewIfHeld,
     ReplaceResponseIfSame,
     TakeStats,
 )
-from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard
 from retrysafe.stores.clock import host_clock
 from retrysafe.stores.dynamodb import DynamoStore
 from retrysafe.stores.dynamodb_items import INLINE_BYTES_MAX, META, PART_BYTES
@@ -430,6 +437,78 @@ def test_a_reader_whose_parts_go_meanwhile_looks_again(shelf, monkeypatch):
     assert record.response is None
 
 
+# --- requests, journals and histories -------------------------------------------------------------
+
+
+def test_a_large_request_is_in_parts_until_it_is_finished(shelf):
+    """So is a large journal; a claim that finds the record writes none of its own, and completing removes them all."""
+    request, journal = secrets.token_bytes(PART_BYTES + 1), secrets.token_bytes(INLINE_BYTES_MAX + 1)
+    claiming = ClaimIfAbsent(shelf.record_id, token(), FINGERPRINT, LEASE_MS, KEEP_MS, request=request)
+    operations, found = shelf.asked(lambda: shelf.store.perform(claiming))
+    assert operations == ["GetItem", "PutItem", "PutItem", "PutItem"]
+    operations, again = shelf.asked(lambda: shelf.store.perform(replace(claiming, token=token())))
+    assert (operations, again) == (["GetItem"], found)
+    claim = Claim(shelf.record_id, claiming.token, 1)
+    for kept in (journal, journal[::-1]):
+        assert shelf.store.perform(KeepJournalIfHeld(claim, kept))
+        assert len(shelf.items()) == 1 + 2 + 1
+    details = shelf.store.perform(ReadDetails(shelf.record_id))
+    assert (details.request, details.journal) == (request, journal[::-1])
+    assert shelf.store.perform(CompleteIfHeld(claim, b"response", LIFETIME_MS, KEEP_MS))
+    assert len(shelf.items()) == 1
+
+
+def test_a_large_request_lives_as_long_as_its_record(shelf):
+    """Its parts are dated anew with the record, so that nothing deletes them while an attempt may go on from them."""
+    request = secrets.token_bytes(INLINE_BYTES_MAX + 1)
+    claiming = ClaimIfAbsent(shelf.record_id, token(), FINGERPRINT, LEASE_MS, KEEP_MS, request=request)
+    shelf.store.perform(claiming)
+    claim = Claim(shelf.record_id, claiming.token, 1)
+    for _ in range(3):
+        shelf.clock.advance(KEEP_MS - 1)
+        assert shelf.store.perform(RenewIfHeld(claim, LEASE_MS, KEEP_MS))
+        operations, _ = shelf.asked(lambda: shelf.store.perform(RenewIfHeld(claim, LEASE_MS, KEEP_MS)))
+        assert operations == ["UpdateItem"]
+        until_ms = {"state" in item: int(item["forget_at_ms"]["N"]) for item in shelf.items()}
+        assert until_ms[False] > until_ms[True]
+        shelf.store.perform(Purge())
+    assert shelf.store.perform(ReadDetails(shelf.record_id)).request == request
+    assert shelf.store.perform(DiscardIfHeld(claim))
+    assert shelf.items() == []
+
+
+def test_an_addition_that_is_sent_again_is_one(shelf):
+    """The reply to an addition was lost: the driver sends it again, and it finds itself."""
+    assert shelf.store.perform(AddHistory(shelf.record_id, b"first", KEEP_MS))
+    shelf.service.trouble("lost", shelf.name, times=1)
+    operations, added = shelf.asked(lambda: shelf.store.perform(AddHistory(shelf.record_id, b"second", KEEP_MS)))
+    assert (operations, added) == (["UpdateItem", "UpdateItem"], True)
+    assert shelf.store.perform(ReadDetails(shelf.record_id)).history == (b"first", b"second")
+
+
+def test_a_purge_deletes_what_is_over_of_a_history(shelf):
+    """Entries that are over are gone from the item; with the last of them the item is."""
+    for keep_ms in (KEEP_MS, 2 * KEEP_MS):
+        assert shelf.store.perform(AddHistory(shelf.record_id, b"entry", keep_ms))
+    shelf.clock.advance(KEEP_MS)
+    shelf.store.perform(Purge())
+    assert [len(item["entries"]["L"]) for item in shelf.items()] == [1]
+    shelf.clock.advance(KEEP_MS)
+    shelf.store.perform(Purge())
+    assert shelf.items() == []
+
+
+def test_a_history_that_is_full_says_so(shelf):
+    """It takes no more than fits into an item, and what is there stays."""
+    entry = bytes(HISTORY_ENTRY_BYTES_MAX)
+    addition = AddHistory(shelf.record_id, entry, KEEP_MS)
+    added = [shelf.store.perform(addition) for _ in range(10)]
+    with pytest.raises(StoreError, match="this history is full"):
+        added += [shelf.store.perform(addition) for _ in range(50)]
+    kept = shelf.store.perform(ReadDetails(shelf.record_id)).history
+    assert len(added) <= len(kept) < 60
+
+
 SIZES = (100, INLINE_BYTES_MAX + 1, PART_BYTES + 1)
 
 
@@ -592,7 +671,7 @@ def test_closing_finishes_what_was_submitted(shelf):
 FORKS = """
 import asyncio, os, secrets, sys
 import boto3
-from retrysafe.protocol.effects import ClaimIfAbsent
+from retrysafe.protocol.transitions import ClaimIfAbsent
 from retrysafe.stores.dynamodb import DynamoStore
 
 session = boto3.Session(aws_access_key_id="id", aws_secret_access_key="secret", region_name="eu-central-1")

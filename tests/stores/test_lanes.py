@@ -17,7 +17,15 @@ import pytest
 
 from retrysafe.errors import StoreError, StoreUnavailable
 from retrysafe.model import Claim, State
-from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, DiscardIfHeld, Purge, Purged, Read, RenewIfHeld
+from retrysafe.protocol.transitions import (
+    ClaimIfAbsent,
+    CompleteIfHeld,
+    DiscardIfHeld,
+    Purge,
+    Purged,
+    Read,
+    RenewIfHeld,
+)
 from retrysafe.stores.lanes import BATCH_BYTES_MAX, BATCH_MAX, CONFLICTS_MAX, Lanes, Then, Verdict
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.testing import store_contract

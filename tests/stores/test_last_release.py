@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 
 from retrysafe.model import Claim, State
-from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, Read
+from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld, Read
 from retrysafe.stores.sqlite import SqliteStore
 from retrysafe.testing import ManualClock
 from tests.stores.last_release import STATEMENTS

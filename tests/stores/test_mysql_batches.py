@@ -13,7 +13,8 @@ import pytest
 
 from retrysafe.errors import StoreError, StoreUnavailable
 from retrysafe.model import Claim, Found, State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.states import GUARDS, Event
+from retrysafe.protocol.transitions import (
     AnswerCount,
     ClaimIfAbsent,
     CompleteIfHeld,
@@ -27,7 +28,6 @@ from retrysafe.protocol.effects import (
     ReplaceResponseIfSame,
     TakeStats,
 )
-from retrysafe.protocol.states import GUARDS, Event
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.stores.mysql import MysqlStore
 from retrysafe.testing import ManualClock

@@ -26,7 +26,8 @@ from pymysql.constants import CLIENT
 
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
 from retrysafe.model import Claim, State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.states import Event
+from retrysafe.protocol.transitions import (
     AnswerCount,
     CountAnswers,
     ListResponses,
@@ -37,7 +38,6 @@ from retrysafe.protocol.effects import (
     TakeOverIfLapsed,
     TakeStats,
 )
-from retrysafe.protocol.states import Event
 from retrysafe.stores import mysql_asyncmy, mysql_pymysql
 from retrysafe.stores.clock import host_clock
 from retrysafe.stores.lanes import finished

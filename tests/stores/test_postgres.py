@@ -6,6 +6,7 @@ import functools
 
 from retrysafe.testing import store_contract
 from retrysafe.testing.cases_doubt import EngineErrors
+from tests.stores.colours import mainly
 from tests.stores.cutting_proxy import CuttingProxy
 from tests.stores.postgres_server import OnManualClock, bouncer, schema_of, server
 
@@ -41,8 +42,8 @@ def through_a_proxy(clock, folder):
 
 
 TestPostgres = store_contract(direct)
-TestPortable = store_contract(portable)
-TestPooled = store_contract(pooled)
+TestPortable = store_contract(portable, colours=mainly("blocking"))
+TestPooled = store_contract(pooled, colours=mainly("asyncio"))
 
 
 class TestPostgresThatIsNotHeard(EngineErrors):

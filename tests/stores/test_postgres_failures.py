@@ -16,7 +16,7 @@ import pytest
 
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
 from retrysafe.model import Claim, State
-from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, DiscardIfHeld, Read, RenewIfHeld
+from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld, DiscardIfHeld, Read, RenewIfHeld
 from retrysafe.stores import postgres_session
 from retrysafe.stores.lanes import finished
 from retrysafe.stores.postgres import PostgresStore

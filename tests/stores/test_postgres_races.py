@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from retrysafe.model import Claim, State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.transitions import (
     ClaimIfAbsent,
     CompleteIfHeld,
     DiscardIfHeld,

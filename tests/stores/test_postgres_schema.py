@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from retrysafe.errors import ConfigurationError, StoreUnavailable, StoreUnusable
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.transitions import (
     AddHistory,
     AnswerCount,
     ClaimIfAbsent,

@@ -16,8 +16,8 @@ import psycopg
 import pytest
 
 from retrysafe.model import Claim, State
-from retrysafe.protocol.effects import AddHistory, ClaimIfAbsent, CompleteIfHeld, ListRecords, Purge, ReleaseIfHeld
 from retrysafe.protocol.states import Event, sources, target
+from retrysafe.protocol.transitions import AddHistory, ClaimIfAbsent, CompleteIfHeld, ListRecords, Purge, ReleaseIfHeld
 from retrysafe.stores import postgres_session, postgres_sql, sql
 from retrysafe.stores.migrations import migrations_of
 from retrysafe.stores.postgres import PostgresStore

@@ -5,16 +5,21 @@ from __future__ import annotations
 from retrysafe.testing import store_contract
 from retrysafe.testing.cases_doubt import EngineErrors
 from tests.stores import redis_stores
+from tests.stores.colours import mainly
 from tests.stores.redis_servers import PROGRAMS
 from tests.stores.redis_stores import away, clustered, failing_store, mute, single, timed_store, watched
 
 servers_end = redis_stores.servers_end
 
 TestLeanConnection = store_contract(failing_store, failing=away)
-TestRedisPy = store_contract(lambda clock, folder: timed_store(f"{single()}?client=redis-py", clock, folder))
-TestSentinels = store_contract(lambda clock, folder: timed_store(watched(), clock, folder))
-TestCluster = store_contract(lambda clock, folder: timed_store(clustered(), clock, folder))
-TestTheOtherServer = store_contract(lambda clock, folder: timed_store(single([*PROGRAMS][-1]), clock, folder))
+TestRedisPy = store_contract(
+    lambda clock, folder: timed_store(f"{single()}?client=redis-py", clock, folder), colours=mainly("asyncio")
+)
+TestSentinels = store_contract(lambda clock, folder: timed_store(watched(), clock, folder), colours=mainly("blocking"))
+TestCluster = store_contract(lambda clock, folder: timed_store(clustered(), clock, folder), colours=mainly("asyncio"))
+TestTheOtherServer = store_contract(
+    lambda clock, folder: timed_store(single([*PROGRAMS][-1]), clock, folder), colours=mainly("asyncio")
+)
 
 
 class TestLostAnswers(EngineErrors):

@@ -15,7 +15,7 @@ import uvloop
 
 from retrysafe.errors import StoreError, StoreUnavailable
 from retrysafe.model import State
-from retrysafe.protocol.effects import CompleteIfHeld, DiscardIfHeld, Read, ReleaseIfHeld
+from retrysafe.protocol.transitions import CompleteIfHeld, DiscardIfHeld, Read, ReleaseIfHeld
 from retrysafe.stores.redis import RedisStore
 from retrysafe.stores.redis_place import place_of
 from retrysafe.testing.subject import KEEP_MS, LIFETIME_MS, RESPONSE

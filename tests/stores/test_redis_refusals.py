@@ -11,14 +11,20 @@ from pathlib import Path
 import pytest
 
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
-from retrysafe.protocol.effects import (
+from retrysafe.model import State
+from retrysafe.protocol.transitions import (
+    AddHistory,
     AnswerCount,
     CompleteIfHeld,
     CountAnswers,
     DiscardIfHeld,
+    KeepJournalIfHeld,
+    ListAbandoned,
+    ListRecords,
     ListResponses,
     Purge,
     Read,
+    ReadDetails,
     ReplaceResponseIfSame,
     TakeStats,
 )
@@ -267,6 +273,10 @@ def test_the_permissions_on_the_page_are_enough(way, one_server):
         claim = claiming()
         with pytest.raises(StoreUnavailable, match="0 of the 1 replicas"):
             one.do(claim)
+        assert one.do(KeepJournalIfHeld(claim_of(claim), b"journal"))
+        assert one.do(AddHistory(claim.record_id, b"entry", KEEP_MS))
+        details = one.do(ReadDetails(claim.record_id))
+        assert (details.journal, details.history) == (b"journal", (b"entry",))
         assert one.do(CompleteIfHeld(claim_of(claim), RESPONSE, LIFETIME_MS, KEEP_MS))
         assert one.do(Read(claim.record_id)).record.response == RESPONSE
         assert one.do(CountAnswers((AnswerCount("*", 1, 2),)))
@@ -274,6 +284,8 @@ def test_the_permissions_on_the_page_are_enough(way, one_server):
             one.do(Purge())
         one_server.ask("ACL", "SETUSER", "shop", *operators)
         one.do(Purge())
+        assert len(one.do(ListRecords((State.COMPLETED,))).records) == 1
+        assert one.do(ListAbandoned()).records == ()
         assert len(one.do(ListResponses()).responses) == 1
         assert one.do(TakeStats()).answers == (AnswerCount("*", 1, 2),)
         assert one.do(ReplaceResponseIfSame(claim.record_id, claim.token, RESPONSE, b"other bytes"))

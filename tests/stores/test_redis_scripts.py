@@ -9,7 +9,8 @@ import pytest
 from hypothesis import settings
 
 from retrysafe.model import State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.states import Event, sources, target
+from retrysafe.protocol.transitions import (
     ClaimIfRetryable,
     CompleteIfHeld,
     CompleteIfUnknown,
@@ -26,7 +27,6 @@ from retrysafe.protocol.effects import (
     RevokeIfSeen,
     TakeOverIfLapsed,
 )
-from retrysafe.protocol.states import Event, sources, target
 from retrysafe.stores import redis_client, redis_plan, redis_scripts, redis_wire
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.stores.redis_scripts import LETTERS, Scripts

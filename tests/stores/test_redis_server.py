@@ -9,7 +9,7 @@ import pytest
 
 from retrysafe.errors import StoreUnavailable
 from retrysafe.model import State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.transitions import (
     AnswerCount,
     ClaimIfRetryable,
     CompleteIfHeld,

@@ -8,7 +8,8 @@ import re
 import pytest
 
 from retrysafe.model import State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.states import Event, sources, target
+from retrysafe.protocol.transitions import (
     ClaimIfRetryable,
     CompleteIfHeld,
     CompleteIfUnknown,
@@ -25,7 +26,6 @@ from retrysafe.protocol.effects import (
     RevokeIfSeen,
     TakeOverIfLapsed,
 )
-from retrysafe.protocol.states import Event, sources, target
 from retrysafe.stores import plan, sql, sqlite_session
 from retrysafe.stores.sqlite_file import SqliteFile, migrations
 

@@ -17,7 +17,7 @@ import pytest
 
 from retrysafe.errors import StoreError, StoreUnavailable
 from retrysafe.model import Claim, Found, State
-from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, DiscardIfHeld, Purge, Purged, Read
+from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld, DiscardIfHeld, Purge, Purged, Read
 from retrysafe.stores.sqlite import BATCH_MAX, SqliteStore
 from retrysafe.stores.sqlite_file import SqliteFile, migrations
 from retrysafe.stores.sqlite_session import Session

@@ -15,7 +15,7 @@ import pytest
 
 from retrysafe.errors import StoreUnavailable, StoreUnusable
 from retrysafe.model import Claim
-from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld, Read
+from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld, Read
 from retrysafe.stores.migrations import Migration
 from retrysafe.stores.sqlite import SqliteStore
 from retrysafe.stores.sqlite_file import (

@@ -16,7 +16,7 @@ import pytest
 
 from retrysafe.errors import StoreUnusable
 from retrysafe.model import State
-from retrysafe.protocol.effects import Read
+from retrysafe.protocol.transitions import Read
 from retrysafe.stores.sqlite import SqliteStore
 from tests.stores.workers import claiming, completing
 
@@ -237,7 +237,7 @@ def test_fork_in_the_middle_of_traffic(path):
     """While threads use the store, the process forks again and again: no thread and no child is disturbed."""
     worker = """
 import os, secrets, sys, threading
-from retrysafe.protocol.effects import Read
+from retrysafe.protocol.transitions import Read
 from retrysafe.stores.sqlite import SqliteStore
 from tests.stores.workers import claiming
 store = SqliteStore(sys.argv[1])

@@ -35,6 +35,20 @@ SHOWN_BY_SEQUENCES = [
     mutants.ClaimOverwrites,
     mutants.NeverHasMore,
     mutants.SettlesWhatIsUnknown,
+    mutants.KeepsTheJournal,
+    mutants.ForgetsTheRequest,
+    mutants.DropsTheJournal,
+    mutants.AppendsToTheJournal,
+    mutants.SortsTheHistory,
+    mutants.HistoryGoesWithTheRecord,
+    mutants.HistoryOnlyOfRecords,
+    mutants.ShowsWhatIsOver,
+    mutants.ListsEveryState,
+    mutants.SkipsARecord,
+    mutants.AbandonedBeforeItsTime,
+    mutants.ErasesWhateverIsThere,
+    mutants.RulesOutWhatIsInProgress,
+    mutants.RevokesOnlyLapsed,
 ]
 
 
@@ -71,6 +85,6 @@ def _alone(mutant: str) -> bool:
 def test_mutant_is_caught_by_the_machine(mutant):
     """A random sequence of transitions shows the fault, without anybody having thought of it."""
     machine = type("Machine", (StoreMachine,), {"makes": (lambda clock, folder: mutant(clock),)})
-    quick = settings(max_examples=300, phases=[Phase.generate], database=None, derandomize=True, deadline=None)
+    quick = settings(max_examples=600, phases=[Phase.generate], database=None, derandomize=True, deadline=None)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(machine, settings=quick)

@@ -13,7 +13,7 @@ import sys
 
 from retrysafe.errors import StoreUnavailable
 from retrysafe.model import Claim
-from retrysafe.protocol.effects import ClaimIfAbsent, CompleteIfHeld
+from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld
 from retrysafe.stores.location import open_store
 from retrysafe.stores.sqlite import SqliteStore
 

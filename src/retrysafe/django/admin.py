@@ -17,7 +17,7 @@ from retrysafe.errors import RetrysafeError
 from retrysafe.model import Response, State
 from retrysafe.operate import keys, shown, which
 from retrysafe.operate.keys import Desk, Wanted
-from retrysafe.protocol.effects import ReadDetails
+from retrysafe.protocol.transitions import ReadDetails
 
 _LIMIT = 200
 _LIST = "admin:retrysafe_record_changelist"

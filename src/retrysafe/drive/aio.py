@@ -20,7 +20,7 @@ from retrysafe.drive.waiting import Waiting
 from retrysafe.errors import StoreError
 from retrysafe.model import Request
 from retrysafe.observe import CutOff, Handled, Observer, StoreFailed, Unrecorded, name_of
-from retrysafe.protocol import effects
+from retrysafe.protocol import effects, transitions
 from retrysafe.protocol.effects import Effect, Execute, Flow, Outcome, Settled, Transition, Unread
 from retrysafe.protocol.fingerprint import fingerprint_of
 from retrysafe.protocol.flow import Answer, BreakOff, Deliver, Ending
@@ -83,7 +83,7 @@ class Driver:
         self.observer = observer
         self.renewals = Renewals(store, observer)
         self.waiting = Waiting(store, observer)
-        self._owners: set[_Owner] = set()
+        self._owners: dict[_Owner, None] = {}  # in the order in which they began
         self._errands: set[asyncio.Task[Any]] = set()
 
     async def run(self, flow: Flow[Answer], exchange: Exchange) -> None:
@@ -162,12 +162,12 @@ class Driver:
         """Start the owner. Whoever waits for its end may leave, the owner stays."""
         owner = _Owner(self, flow, effect, exchange)
         if not owner.over:
-            self._owners.add(owner)  # also the strong reference that keeps its task alive
+            self._owners[owner] = None  # also the strong reference that keeps its task alive
         return owner.end()
 
     def part_with(self, owner: _Owner) -> None:
         """For an owner: it is over."""
-        self._owners.discard(owner)
+        self._owners.pop(owner, None)
 
     # --- settling while the store is away ---------------------------------------------------------
 
@@ -207,7 +207,7 @@ class _Owner:
         self._effect = effect
         self._exchange = exchange
         self._ended: asyncio.Future[None] = loop.create_future()
-        self._interruption: asyncio.CancelledError | None = None
+        self._interruption: BaseException | None = None
         self.concluded = self.over = False
         self.task = _started(loop, self._run())
 
@@ -261,7 +261,7 @@ class _Owner:
     async def _give_up(self, outcome: Outcome) -> Answer:
         """The flow itself failed: the record says that the outcome is unknown; a whole answer still goes out."""
         effect = self._effect
-        giving_up = effects.MarkUnknownIfHeld(effect.claim, effect.policy.unknown_retention_ms)
+        giving_up = transitions.MarkUnknownIfHeld(effect.claim, effect.policy.unknown_retention_ms)
         pending = await self._outlast(self._driver.store.submit(giving_up))
         if isinstance(error := pending.exception(), StoreError):
             await self._settle_again(effects.Settle(giving_up, effect.policy.lease_ms), error)
@@ -279,6 +279,8 @@ class _Owner:
                 if isinstance(error := pending.exception(), StoreError):
                     return thrown(self._flow, error)
                 return sent(self._flow, pending.result())
+            case effects.Authorize():
+                return sent(self._flow, await self._authorized())
             case _:
                 raise TypeError(f"an effect out of place: {type(effect).__name__}")
 
@@ -289,6 +291,17 @@ class _Owner:
         while not retrying.done():
             await self._outlast(asyncio.shield(retrying))
         return retrying.result()
+
+    async def _authorized(self) -> bool:
+        """Whether the caller may see the answer of another attempt. Where that fails, nobody may, and it is told of."""
+        asking = self._driver.errand(self._exchange.authorize())
+        try:
+            while not asking.done():
+                await self._outlast(asyncio.shield(asking))
+            return asking.result()
+        except Exception as error:  # noqa: BLE001 - a hook of the user's; the record stands, and its answer must not leak
+            self._interruption = error
+            return False
 
     async def _outlast(self, pending: asyncio.Future[T]) -> asyncio.Future[T]:
         """Wait until it is done; keep the cancellation that came meanwhile for later."""

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from retrysafe.drive import RENEWALS_PER_LEASE
 from retrysafe.observe import ClaimLost, Observer, Overdue, StoreFailed, name_of
-from retrysafe.protocol.effects import Execute, RenewIfHeld
+from retrysafe.protocol.effects import Execute
+from retrysafe.protocol.transitions import RenewIfHeld
 from retrysafe.stores.contract import Store
 
 

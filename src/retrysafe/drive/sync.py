@@ -15,7 +15,7 @@ from retrysafe.drive.waiting import BlockingWaiting
 from retrysafe.errors import StoreError
 from retrysafe.model import Request
 from retrysafe.observe import ClaimLost, Handled, Observer, Overdue, StoreFailed, Unrecorded, name_of
-from retrysafe.protocol import effects
+from retrysafe.protocol import effects, transitions
 from retrysafe.protocol.effects import Effect, Execute, Flow, Outcome, Settled, Transition, Unread
 from retrysafe.protocol.fingerprint import fingerprint_of
 from retrysafe.protocol.flow import Answer
@@ -280,7 +280,7 @@ class _Running:
 
     def __init__(self, effect: Execute) -> None:
         policy = effect.policy
-        self.renewal = effects.RenewIfHeld(effect.claim, policy.lease_ms, policy.unknown_retention_ms)
+        self.renewal = transitions.RenewIfHeld(effect.claim, policy.lease_ms, policy.unknown_retention_ms)
         self.every_s = policy.lease_ms / 1_000 / RENEWALS_PER_LEASE
         self.next_s = time.monotonic() + self.every_s
         self.end_s = time.monotonic() + policy.execution_max_ms / 1_000

@@ -17,8 +17,8 @@ from typing import Any
 
 from retrysafe.errors import StoreError
 from retrysafe.observe import Event, Handled, Observer
-from retrysafe.protocol.effects import AnswerCount, CountAnswers
 from retrysafe.protocol.flow import Ending
+from retrysafe.protocol.transitions import AnswerCount, CountAnswers
 from retrysafe.stores.contract import Store
 
 EVERY_S = 10.0

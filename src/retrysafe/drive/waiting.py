@@ -23,7 +23,8 @@ from retrysafe.errors import StoreError
 from retrysafe.model import Found
 from retrysafe.observe import Observer, StoreFailed
 from retrysafe.protocol.decision import in_flight
-from retrysafe.protocol.effects import Read, Wait, Waited, WaitEnd
+from retrysafe.protocol.effects import Wait, Waited, WaitEnd
+from retrysafe.protocol.transitions import Read
 from retrysafe.stores.contract import Store
 
 POLL_FIRST_S = 0.05
@@ -37,7 +38,7 @@ class _Place:
     __slots__ = ("delay_s", "poll", "waiters")
 
     def __init__(self) -> None:
-        self.waiters: set[asyncio.Future[WaitEnd]] = set()
+        self.waiters: dict[asyncio.Future[WaitEnd], None] = {}  # in the order in which they came
         self.poll: asyncio.Task[None] | None = None
         self.delay_s = POLL_FIRST_S
 
@@ -111,13 +112,13 @@ class Waiting:
 
     def _enter(self, loop: asyncio.AbstractEventLoop, record_id: bytes, waiter: asyncio.Future[WaitEnd]) -> None:
         place = self._places.setdefault((loop, record_id), _Place())
-        place.waiters.add(waiter)
+        place.waiters[waiter] = None
         if place.poll is None:
             place.poll = loop.create_task(self._poll(record_id, place))
 
     def _leave(self, loop: asyncio.AbstractEventLoop, record_id: bytes, waiter: asyncio.Future[WaitEnd]) -> None:
         place = self._places[loop, record_id]
-        place.waiters.discard(waiter)
+        place.waiters.pop(waiter, None)
         if not place.waiters and place.poll is not None:
             place.poll.cancel()
             del self._places[loop, record_id]

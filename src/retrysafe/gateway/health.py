@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from retrysafe.errors import StoreError
-from retrysafe.protocol.effects import Read
+from retrysafe.protocol.transitions import Read
 from retrysafe.server.handling import Receive, Send
 from retrysafe.server.scope import Connection
 from retrysafe.stores.contract import Store

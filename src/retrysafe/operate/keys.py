@@ -18,12 +18,16 @@ from retrysafe.model import Found, Head, Record, Response, State
 from retrysafe.operate.which import NoSuchRecord
 from retrysafe.protocol import history
 from retrysafe.protocol.decision import in_flight
-from retrysafe.protocol.effects import (
-    Answered,
+from retrysafe.protocol.effects import Answered, Effect, Fate, Flow, Transition, perform
+from retrysafe.protocol.headers import kept
+from retrysafe.protocol.history import ACTOR_BYTES_MAX, NOTE_BYTES_MAX, Action
+from retrysafe.protocol.journal import unseal_journal
+from retrysafe.protocol.policy import Policy
+from retrysafe.protocol.ruling import Ruling
+from retrysafe.protocol.ruling import rule_out as ruling_out
+from retrysafe.protocol.snapshot import Encryption, Unreadable, is_encrypted, seal, take_snapshot
+from retrysafe.protocol.transitions import (
     CompleteIfUnknown,
-    Effect,
-    Fate,
-    Flow,
     ForgetIfSeen,
     Listed,
     ListRecords,
@@ -32,16 +36,7 @@ from retrysafe.protocol.effects import (
     Read,
     ReadDetails,
     RevokeIfSeen,
-    Transition,
-    perform,
 )
-from retrysafe.protocol.headers import kept
-from retrysafe.protocol.history import ACTOR_BYTES_MAX, NOTE_BYTES_MAX, Action
-from retrysafe.protocol.journal import unseal_journal
-from retrysafe.protocol.policy import Policy
-from retrysafe.protocol.ruling import Ruling
-from retrysafe.protocol.ruling import rule_out as ruling_out
-from retrysafe.protocol.snapshot import Encryption, Unreadable, is_encrypted, seal, take_snapshot
 from retrysafe.stores.contract import Store
 from retrysafe.value import value
 

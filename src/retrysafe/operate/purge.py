@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from retrysafe.protocol.effects import Purge, Purged
+from retrysafe.protocol.transitions import Purge, Purged
 from retrysafe.stores.contract import Store
 
 

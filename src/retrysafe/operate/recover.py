@@ -1,4 +1,4 @@
-"""Recovery beside running applications: through the doors of an ASGI application, without serving it."""
+"""Recovery beside running applications: through the doors of an ASGI or WSGI application, without serving it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from retrysafe.asgi import IdempotencyMiddleware
 from retrysafe.errors import ConfigurationError, StoreError, StoreUnavailable
@@ -17,18 +17,50 @@ from retrysafe.server.asgi import DOORS
 from retrysafe.server.capture import Message
 from retrysafe.server.handling import Application
 from retrysafe.server.routed import door_of
+from retrysafe.wsgi import IdempotencyMiddleware as WsgiDoor
 
 Told = Callable[[Report], None]
 
 _START, _STOP = "lifespan.startup", "lifespan.shutdown"
 
 
-@asynccontextmanager
-async def started(application: Application, name: str) -> AsyncIterator[Sequence[IdempotencyMiddleware]]:
-    """An application, started as by a server and stopped at the end; nothing is served. Its doors, open.
+class Recovering(Protocol):
+    """A door, as it is asked here."""
+
+    @property
+    def recovers(self) -> bool:
+        """It was told what to do about operations that nobody drives any more."""
+
+    async def recover(self, told: Told) -> Report:
+        """Look once for operations that nobody drives any more."""
+
+
+def doors_of(application: Any, name: str) -> AbstractAsyncContextManager[Sequence[Recovering]]:
+    """The doors of an application, open for as long as the context lasts; nothing is served.
 
     Args:
-        application: the ASGI application.
+        application: of ASGI or WSGI. Of WSGI it is the door itself, or has it as its `wsgi_app`, as Flask's have.
+        name: for people.
+    """
+    door = getattr(application, "wsgi_app", application)
+    return _opened(door) if isinstance(door, WsgiDoor) else started(application, name)
+
+
+@asynccontextmanager
+async def _opened(door: WsgiDoor) -> AsyncIterator[Sequence[Recovering]]:
+    await asyncio.to_thread(door.open)
+    try:
+        yield [door]
+    finally:
+        await asyncio.to_thread(door.close)
+
+
+@asynccontextmanager
+async def started(application: Application, name: str) -> AsyncIterator[Sequence[Recovering]]:
+    """An ASGI application, started as by a server and stopped at the end. Its doors, open.
+
+    Args:
+        application: it.
         name: for people.
 
     Raises:
@@ -77,7 +109,7 @@ class _Lifespan:
 
 
 async def run(
-    doors: AbstractAsyncContextManager[Sequence[IdempotencyMiddleware]],
+    doors: AbstractAsyncContextManager[Sequence[Recovering]],
     every_s: float | None,
     told: Told,
     failed: Callable[[StoreError], None],
@@ -107,7 +139,7 @@ async def run(
         return Report({})
 
 
-async def _once(doors: Sequence[IdempotencyMiddleware], told: Told) -> Report:
+async def _once(doors: Sequence[Recovering], told: Told) -> Report:
     done: Counts = Counter()
 
     def tell(now: Report) -> None:
@@ -119,7 +151,7 @@ async def _once(doors: Sequence[IdempotencyMiddleware], told: Told) -> Report:
 
 
 async def _until_stopped(
-    doors: Sequence[IdempotencyMiddleware], every_s: float, told: Told, failed: Callable[[StoreError], None]
+    doors: Sequence[Recovering], every_s: float, told: Told, failed: Callable[[StoreError], None]
 ) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -2,20 +2,28 @@
 
 Each response is exchanged by compare-and-set, so that whatever happens to its record meanwhile wins.
 A few at a time are in memory, whatever their number and size.
+
+Requests and journals are not exchanged: they go when their record is completed or forgotten, and an owner may be at
+work with them. Those that the first key does not open are counted: as long as there is one, its key is needed.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from enum import Enum
+from typing import TypeVar
 
 from retrysafe.encryption import KeyRing
-from retrysafe.protocol.effects import ListResponses, Read, ReplaceResponseIfSame, StoredHead
 from retrysafe.protocol.snapshot import Unreadable, sealed, unsealed
+from retrysafe.protocol.states import UNFINISHED
+from retrysafe.protocol.transitions import ListRecords, ListResponses, Read, ReadDetails, ReplaceResponseIfSame
 from retrysafe.stores.contract import Store
 from retrysafe.value import value
+
+T = TypeVar("T")
 
 PAGE = 200
 AT_ONCE = 16
@@ -37,12 +45,14 @@ class Rotated:
         current: had it already.
         overtaken: were changed or deleted by somebody else meanwhile; whoever did has the keys too.
         unreadable: cannot be read with any key of the ring, or were changed by hand; left as they are.
+        waiting: records that are not completed, and have a request or a journal that the first key does not open.
     """
 
     encrypted: int
     current: int
     overtaken: int
     unreadable: int
+    waiting: int = 0
 
 
 async def rotate(store: Store, secret: bytes, ring: KeyRing, told: Callable[[Rotated], None]) -> Rotated:
@@ -67,7 +77,26 @@ async def rotate(store: Store, secret: bytes, ring: KeyRing, told: Callable[[Rot
             fates.update(await asyncio.gather(*(_encrypt(store, secret, ring, stored.record_id) for stored in some)))
             told(_rotated(fates))
         after = page.next_after
-    return _rotated(fates)
+    return replace(_rotated(fates), waiting=await _count_waiting(store, ring))
+
+
+async def _count_waiting(store: Store, ring: KeyRing) -> int:
+    waiting = 0
+    after: bytes | None = b""
+    seen: set[bytes] = set()  # a store may list a record twice
+    while after is not None:
+        page = await store.submit(ListRecords(UNFINISHED, after=after, batch_max=PAGE))
+        record_ids = [listed.record_id for listed in page.records if listed.record_id not in seen]
+        seen.update(record_ids)
+        for some in _batches(record_ids):
+            waiting += sum(await asyncio.gather(*(_waits(store, ring, record_id) for record_id in some)))
+        after = page.next_after
+    return waiting
+
+
+async def _waits(store: Store, ring: KeyRing, record_id: bytes) -> bool:
+    details = await store.submit(ReadDetails(record_id))
+    return any(content is not None and not ring.is_current(content) for content in (details.request, details.journal))
 
 
 async def _encrypt(store: Store, secret: bytes, ring: KeyRing, record_id: bytes) -> _Fate:
@@ -86,9 +115,9 @@ async def _encrypt(store: Store, secret: bytes, ring: KeyRing, record_id: bytes)
     return _Fate.ENCRYPTED if done else _Fate.OVERTAKEN
 
 
-def _batches(stale: list[StoredHead]) -> Iterator[list[StoredHead]]:
-    for at in range(0, len(stale), AT_ONCE):
-        yield stale[at : at + AT_ONCE]
+def _batches(some: Sequence[T]) -> Iterator[Sequence[T]]:
+    for at in range(0, len(some), AT_ONCE):
+        yield some[at : at + AT_ONCE]
 
 
 def _rotated(fates: Counter[_Fate]) -> Rotated:
@@ -97,7 +126,7 @@ def _rotated(fates: Counter[_Fate]) -> Rotated:
 
 def document(done: Rotated) -> dict[str, int]:
     """What was done, as JSON has it."""
-    return {name: getattr(done, name) for name in ("encrypted", "current", "overtaken", "unreadable")}
+    return {name: getattr(done, name) for name in ("encrypted", "current", "overtaken", "unreadable", "waiting")}
 
 
 def line(done: Rotated) -> str:

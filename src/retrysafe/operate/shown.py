@@ -14,9 +14,9 @@ from retrysafe.model import Record, State
 from retrysafe.operate.keys import Listing, is_stuck
 from retrysafe.protocol import history, journal
 from retrysafe.protocol.duration import rfc3339
-from retrysafe.protocol.effects import Details
 from retrysafe.protocol.history import Attempt, Foreign, Intervention, WithoutEffect
 from retrysafe.protocol.snapshot import Encryption, Snapshot, Unreadable, is_encrypted, unseal
+from retrysafe.protocol.transitions import Details
 
 _UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
 

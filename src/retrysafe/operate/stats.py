@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from retrysafe.model import State
-from retrysafe.protocol.effects import AnswerCount, RecordCount, Stats
+from retrysafe.protocol.transitions import AnswerCount, RecordCount, Stats
 
 NO_ROUTE = "(not kept)"  # records of a release that did not keep the route
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from retrysafe.errors import ConfigurationError, RetrysafeError
 from retrysafe.model import Head, State
-from retrysafe.protocol.effects import ListRecords
 from retrysafe.protocol.key import Key, parse_key, record_id
 from retrysafe.protocol.policy import Policy
+from retrysafe.protocol.transitions import ListRecords
 from retrysafe.stores.contract import Store
 
 ID_BYTES = 32

@@ -8,11 +8,11 @@ from typing import Any
 
 from retrysafe.errors import CallerError
 from retrysafe.model import Response
-from retrysafe.protocol.effects import Details
 from retrysafe.protocol.journal import Entry, NotData, content, decoded, encoded, unseal_journal
 from retrysafe.protocol.key import child_key
 from retrysafe.protocol.snapshot import Encryption
 from retrysafe.protocol.stored_request import StoredRequest
+from retrysafe.protocol.transitions import Details
 
 
 @dataclass(frozen=True, slots=True)

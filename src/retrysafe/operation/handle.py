@@ -38,7 +38,7 @@ class Operation:
         key: the idempotency key as the client means it, without quotes. Treat it like personal data.
         scope: the account that the key belongs to.
         attempt: 1 for the first execution; higher after a release or a takeover.
-        recorded: the answer that `complete_within` recorded; None if it was not called.
+        recorded: the answer that `complete_within` recorded, and the same sealed; None if it was not called.
     """
 
     __slots__ = (
@@ -50,7 +50,7 @@ class Operation:
         self.key = execute.key.text
         self.scope = execute.scope
         self.attempt = execute.claim.attempt
-        self.recorded: Response | None = None
+        self.recorded: tuple[Response, bytes] | None = None
         self._execute = execute
         self._keeper = keeper
         self._terms = terms
@@ -191,11 +191,13 @@ class Operation:
 
     def outcome(self, ended: Ended) -> Outcome:
         """For doors: what an end of the handler means, by what was recorded before."""
-        return ended if self.recorded is None else CompletedWithin(self.recorded, ended)
+        return ended if self.recorded is None else CompletedWithin(*self.recorded, ended)
 
     @property
     def fate(self) -> Fate:
         """What was stated; else what its steps came to; RAN if there is nothing to be said."""
+        if self._steps is not None and self._fate is Fate.NOT_RUN:
+            return Fate.NO_EFFECT  # to forget the record would be to forget what its steps came to
         if self._steps is None or self._fate is not Fate.RAN:
             return self._fate
         return self._steps.fate()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from retrysafe.drive import SETTLE_S
 from retrysafe.drive import aio as on_loop
@@ -20,7 +20,7 @@ from retrysafe.model import Claim, Found
 from retrysafe.observe import Observer, StoreFailed
 from retrysafe.operation.step import Ask, Keep, Load, Look, Step, StepCall, take
 from retrysafe.operation.turn import Turn
-from retrysafe.protocol.effects import Details, Effect, Fate, KeepJournalIfHeld, Read, ReadDetails, Settled
+from retrysafe.protocol.effects import Effect, Fate, Settled, Transition
 from retrysafe.protocol.flow import Terms
 from retrysafe.protocol.journal import (
     JOURNAL_BYTES_MAX,
@@ -33,7 +33,10 @@ from retrysafe.protocol.journal import (
 )
 from retrysafe.protocol.key import child_key
 from retrysafe.protocol.snapshot import Unreadable
+from retrysafe.protocol.transitions import Details, KeepJournalIfHeld, Read, ReadDetails
 from retrysafe.stores.contract import Store
+
+T = TypeVar("T")
 
 
 class Notebook:
@@ -57,6 +60,7 @@ class Notebook:
         self._entries: dict[StepId, Entry] = {}
         self._begun: dict[StepId, Step] = {}
         self._version = self._kept = 0
+        self._doubted: frozenset[StepId] | None = None  # what the first journal had in it that may arrive late
         self._is_lost = self._is_unknown = self._is_withdrawn = False
 
     # --- what a step does with it -----------------------------------------------------------------
@@ -161,8 +165,12 @@ class Notebook:
     async def _keep_on_loop(self) -> bool:
         if self._must_write():
             deadline_s = asyncio.get_running_loop().time() + SETTLE_S
-            version, keeping = self._version, self._keeping()
-            self._written(version, await on_loop.settle_until(self._store, keeping, deadline_s))
+            version, keeping, watched = self._version, self._keeping(), _Watched(self._store)
+            try:
+                settled = await on_loop.settle_until(watched, keeping, deadline_s)
+            finally:
+                self._doubt(watched)
+            self._written(version, settled)
         return not self._is_lost
 
     # --- on a thread ------------------------------------------------------------------------------
@@ -208,8 +216,12 @@ class Notebook:
     def _keep_on_thread(self) -> bool:
         if self._must_write():
             deadline_s = time.monotonic() + SETTLE_S
-            version, keeping = self._version, self._keeping()
-            self._written(version, on_thread.settle_until(self._store, self._observer, keeping, deadline_s))
+            version, keeping, watched = self._version, self._keeping(), _Watched(self._store)
+            try:
+                settled = on_thread.settle_until(watched, self._observer, keeping, deadline_s)
+            finally:
+                self._doubt(watched)
+            self._written(version, settled)
         return not self._is_lost
 
     # --- the journal in the record ----------------------------------------------------------------
@@ -238,7 +250,23 @@ class Notebook:
         """Whether there is something that is not durable, and a claim to write it under."""
         return not self._is_lost and self._kept < self._version
 
+    def _doubt(self, watched: _Watched) -> None:
+        """Remember what a journal had in it whose write failed: it may still be applied, after later ones."""
+        if watched.is_in_doubt and self._doubted is None:
+            self._doubted = frozenset(self._entries)
+
     def _keeping(self) -> KeepJournalIfHeld:
+        """The journal as it is now.
+
+        Raises:
+            StoreUnavailable: a journal of this attempt that failed to be written may arrive after this one, and would
+                take the intents out that this one adds. Under the token of the next attempt it cannot.
+        """
+        if self._doubted is not None and not self._doubted.issuperset(self._entries):
+            raise StoreUnavailable(
+                "the store failed while this attempt wrote its journal, so it begins no further step; "
+                "the next attempt goes on from here"
+            )
         terms, claim = self._terms, self._claim
         return KeepJournalIfHeld(
             claim, seal_journal(self._entries.values(), claim.record_id, terms.secret, terms.encryption)
@@ -251,6 +279,33 @@ class Notebook:
             raise fault
         self._is_lost = settled is Settled.REFUSED
         self._kept = version
+
+
+class _Watched:
+    """A store, and whether what it was asked to do is in doubt: it failed, or nobody waited for the answer."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.name = store.name
+        self.open = store.open
+        self.close = store.close
+        self._performing = False
+        self._submitted: list[asyncio.Future[Any]] = []
+
+    @property
+    def is_in_doubt(self) -> bool:
+        return self._performing or any(not done.done() or done.exception() for done in self._submitted)
+
+    def perform(self, transition: Transition[T]) -> T:
+        was_in_doubt, self._performing = self._performing, True
+        answer = self._store.perform(transition)
+        self._performing = was_in_doubt
+        return answer
+
+    def submit(self, transition: Transition[T]) -> asyncio.Future[T]:
+        future = self._store.submit(transition)
+        self._submitted.append(future)
+        return future
 
 
 def _called(entry: Entry) -> str:

@@ -24,13 +24,16 @@ from retrysafe.model import Found, Head, Record, State
 from retrysafe.observe import name_of
 from retrysafe.operation.found_out import Answer, Completed, NotDone, RecordView, StillUnknown, response_of, view_of
 from retrysafe.protocol import history
-from retrysafe.protocol.effects import (
-    Answered,
+from retrysafe.protocol.effects import Answered, Effect, Fate, Flow, Transition, perform
+from retrysafe.protocol.history import Action
+from retrysafe.protocol.key import Key, record_id
+from retrysafe.protocol.policy import Policy
+from retrysafe.protocol.ruling import Ruling, rule_out
+from retrysafe.protocol.snapshot import Encryption, Unreadable, seal, take_snapshot
+from retrysafe.protocol.stored_request import StoredRequest, unseal_request
+from retrysafe.protocol.transitions import (
     CompleteIfUnknown,
     Details,
-    Effect,
-    Fate,
-    Flow,
     ListAbandoned,
     Listed,
     ListRecords,
@@ -38,15 +41,7 @@ from retrysafe.protocol.effects import (
     Purge,
     ReadDetails,
     RecordsPage,
-    Transition,
-    perform,
 )
-from retrysafe.protocol.history import Action
-from retrysafe.protocol.key import Key, record_id
-from retrysafe.protocol.policy import Policy
-from retrysafe.protocol.ruling import Ruling, rule_out
-from retrysafe.protocol.snapshot import Encryption, Unreadable, seal, take_snapshot
-from retrysafe.protocol.stored_request import StoredRequest, unseal_request
 from retrysafe.stores.contract import Store
 from retrysafe.value import value
 

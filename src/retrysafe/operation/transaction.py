@@ -41,7 +41,7 @@ class Completed(Generic[R]):
 class Recording(Protocol):
     """An operation, as it is told what was recorded."""
 
-    recorded: Response | None
+    recorded: tuple[Response, bytes] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +116,11 @@ async def _complete(work: _Work, recorded: Response, operation: Recording) -> No
             f"complete_within was given a connection to {work.reached.engine}, and the records are in {name}: nothing "
             "could be committed together. Put both into one database"
         )
-    values = _values(work, recorded)
+    sealed = _sealed(work, recorded)
+    values = _values(work, sealed)
     work.keeper.stop_renewing(work.execute)  # or it would wait for the row that is locked from here on
-    before, operation.recorded = operation.recorded, recorded  # at once: who is stopped in the middle may have done it
+    before, kept = operation.recorded, (recorded, sealed)
+    operation.recorded = kept  # at once: who is stopped in the middle may have done it
     try:
         for statement in work.completion.before:
             await work.reached.change(statement, values)
@@ -127,7 +129,7 @@ async def _complete(work: _Work, recorded: Response, operation: Recording) -> No
         if hasattr(error, "hide_parameters"):
             error.hide_parameters = True  # SQLAlchemy's text would have the answer in it
         if (said := _not_ours(error)) is None:
-            operation.recorded = before or recorded  # whatever becomes of the transaction, this was not done in it
+            operation.recorded = before or kept  # whatever becomes of the transaction, this was not done in it
             raise
         operation.recorded = before
         raise CallerError(
@@ -139,18 +141,23 @@ async def _complete(work: _Work, recorded: Response, operation: Recording) -> No
         raise await _reason(work, values)
 
 
-def _values(work: _Work, recorded: Response) -> Values:
+def _sealed(work: _Work, recorded: Response) -> bytes:
     execute = work.execute
-    policy, claim, body = execute.policy, execute.claim, recorded.body
+    policy, body = execute.policy, recorded.body
     whole = len(body) <= policy.response_bytes_max
     kept = recorded if whole else Response(recorded.status, recorded.headers)
     digest = b"" if whole else hashlib.sha256(body).digest()
     answered = Answered(kept, whole=whole, size=len(body), digest=digest, fate=Fate.RAN)
     snapshot = take_snapshot(answered, execute.request.head, policy)
+    return seal(snapshot, execute.claim.record_id, work.secret, work.keeper.encryption)
+
+
+def _values(work: _Work, sealed: bytes) -> Values:
+    policy, claim = work.execute.policy, work.execute.claim
     return {
         "record_id": claim.record_id,
         "token": claim.token,
-        "response": seal(snapshot, claim.record_id, work.secret, work.keeper.encryption),
+        "response": sealed,
         "lifetime_ms": policy.keep_ms,
         "forget_after_ms": policy.tombstone_ms,
         "now_ms": work.completion.now_ms(),

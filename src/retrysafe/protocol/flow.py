@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from retrysafe.errors import StoreError
 from retrysafe.model import BytesBody, Claim, Found, Head, Record, Request, Response, State
-from retrysafe.protocol import decision, effects, history, refusals, states
+from retrysafe.protocol import decision, effects, history, refusals, states, transitions
 from retrysafe.protocol.decision import Verdict
 from retrysafe.protocol.effects import Answered, Ended, Flow, Settled, Unread, Waited, WaitEnd, perform
 from retrysafe.protocol.fingerprint import fingerprint_of, matches
@@ -54,7 +54,7 @@ class Terms:
         encryption: of what is stored, at rest; None keeps it as it is.
         stores_requests: requests that may run again are stored, without credentials; needs encryption (R45).
         place: scheme, and path that the application is mounted at; they are stored with the request.
-        contract_path: at which the door publishes what it promises, under where it is mounted; None: nowhere.
+        contract_path: at which the door publishes what it promises, with where it is mounted; None: nowhere.
     """
 
     policy: Policy
@@ -160,7 +160,7 @@ def protect(head: Head, terms: Terms) -> Flow[Answer]:
     return (yield from _conclude(claimed, outcome, request, terms))
 
 
-def resume(stored: StoredRequest, record: Record, claiming: effects.TakeOverIfLapsed, terms: Terms) -> Flow[Answer]:
+def resume(stored: StoredRequest, record: Record, claiming: transitions.TakeOverIfLapsed, terms: Terms) -> Flow[Answer]:
     """One request whose owner is gone, sent again from what was stored of it (contract R45).
 
     It takes over exactly the claim that was seen to have lapsed, and never begins an operation anew.
@@ -249,11 +249,8 @@ def _claim_once(
 ) -> Flow[Claim | Answer | decision.Wait | None]:
     """One look at the record and what follows from it; None: it changed meanwhile, look again."""
     policy, token = terms.policy, terms.token
-    found = yield from perform(
-        effects.ClaimIfAbsent(
-            identity, token, fingerprint, policy.lease_ms, policy.unknown_retention_ms, terms.route, stored
-        )
-    )
+    ends = policy.lease_ms, policy.unknown_retention_ms
+    found = yield from perform(transitions.ClaimIfAbsent(identity, token, fingerprint, *ends, terms.route, stored))
     record = found.record
     same_request = _is_same(record.fingerprint, fingerprint, request, terms)
     decided = decision.decide(found, token, policy, same_request=same_request)
@@ -268,24 +265,20 @@ def _claim_once(
             return decided
         case decision.TakeOver():
             yield from _remember(identity, record, history.End.LAPSED, policy)
-            took = yield from perform(
-                effects.TakeOverIfLapsed(identity, record.token, token, policy.lease_ms, policy.unknown_retention_ms)
-            )
-            return Claim(identity, token, record.attempt + 1) if took else None
+            took = yield from perform(transitions.TakeOverIfLapsed(identity, record.token, token, *ends))
+            return Claim(identity, token, record.attempt + 1) if took else (yield from _recognised(identity, token))
         case decision.Reclaim():
             if record.attempt <= history.RELEASED_ATTEMPTS_KEPT:
                 yield from _remember(identity, record, history.End.RELEASED, policy)
-            took = yield from perform(
-                effects.ClaimIfRetryable(identity, record.token, token, policy.lease_ms, policy.unknown_retention_ms)
-            )
-            return Claim(identity, token, record.attempt + 1) if took else None
+            took = yield from perform(transitions.ClaimIfRetryable(identity, record.token, token, *ends))
+            return Claim(identity, token, record.attempt + 1) if took else (yield from _recognised(identity, token))
         case decision.Abandon():
             gave_up = yield from perform(
-                effects.MarkUnknownIfLapsed(identity, record.token, policy.unknown_retention_ms)
+                transitions.MarkUnknownIfLapsed(identity, record.token, policy.unknown_retention_ms)
             )
             return _refuse(decision.OUTCOME_UNKNOWN, terms) if gave_up else None
         case decision.Forget():
-            yield from perform(effects.ForgetIfOver(identity, record.token))
+            yield from perform(transitions.ForgetIfOver(identity, record.token))
             return None
         case never:
             assert_never(never)
@@ -300,6 +293,18 @@ def _remember(identity: bytes, record: Record, end: history.End, policy: Policy)
         yield from perform(history.adding(identity, history.attempt_of(record, end), policy))
 
 
+def _recognised(identity: bytes, token: bytes) -> Flow[Claim | None]:
+    """A claim that was refused, if it was applied before: a library may have sent it twice, and heard the second time.
+
+    It is looked for before the next look, because that is a claim under the same token, and where its answer is lost,
+    what the token holds is deleted as new.
+    """
+    found: Found | None = yield from perform(transitions.Read(identity))
+    if found is None or found.record.token != token or found.record.state is not State.IN_PROGRESS:
+        return None
+    return Claim(identity, token, found.record.attempt)
+
+
 def _is_same(stored: bytes, fingerprint: bytes, request: Request, terms: Terms) -> bool:
     """Whether the record was made by this request; judged by the algorithm that the record was made with (R33)."""
     if stored[:1] == fingerprint[:1]:
@@ -307,7 +312,7 @@ def _is_same(stored: bytes, fingerprint: bytes, request: Request, terms: Terms) 
     return matches(stored, request, terms.policy, terms.secret)
 
 
-def _replay(identity: bytes, record: Record, head: Head, terms: Terms) -> Flow[Answer]:
+def _replay(identity: bytes, record: Record, head: Head, terms: Terms) -> Flow[Respond]:
     """The stored answer, if the caller may see it and it can be read."""
     if not (yield from perform(effects.Authorize())):
         return _refuse(refusals.REPLAY_FORBIDDEN, terms)
@@ -344,19 +349,19 @@ def _record(claim: Claim, outcome: Ended, request: Request, terms: Terms) -> Flo
     except Exception:  # noqa: BLE001 - a hook of the user's failed after the effect: keep the answer, never run again
         verdict, misjudged = Verdict.RECORD, True
     answered, substitute = _answer_of(outcome, verdict, terms)
-    stored = b""
+    stored: bytes | None = None
     if verdict is Verdict.RECORD:
         # A problem document of ours has nothing in it that a policy could want to be left out.
         snapshot = take_snapshot(answered, request.head, *(() if substitute else (policy,)))
         stored = seal(snapshot, claim.record_id, terms.secret, terms.encryption)
-    settlement, event, ending = _settlement(claim, verdict, stored, policy)
+    settlement, event, ending = _settlement(claim, verdict, stored or b"", policy)
     if misjudged:
         ending = Ending.MISJUDGED
     elif verdict is Verdict.RECORD and policy.transactional and answered.response.status < 400:
         ending = Ending.RECORDED_OUTSIDE  # a success, and not committed with its record
     settled: Settled | Respond = yield from perform(effects.Settle(settlement, policy.lease_ms))
     if settled is Settled.REFUSED:
-        settled = yield from _look_again(claim, states.target(event), request.head, terms)
+        settled = yield from _look_again(claim, _Intent(states.target(event), stored), request.head, terms)
     if isinstance(settled, Respond):
         return BreakOff(Ending.CLAIM_LOST) if isinstance(outcome, effects.Broken) else settled
     if isinstance(outcome, effects.Broken):
@@ -373,18 +378,18 @@ def _settlement(
     """What makes the verdict durable; what that is in the table of states; how the request has then ended."""
     match verdict:
         case Verdict.RECORD:
-            completing = effects.CompleteIfHeld(claim, stored, policy.keep_ms, policy.tombstone_ms)
+            completing = transitions.CompleteIfHeld(claim, stored, policy.keep_ms, policy.tombstone_ms)
             return completing, states.Event.COMPLETE, Ending.RECORDED
         case Verdict.RELEASE:
-            return effects.ReleaseIfHeld(claim, policy.lifetime_ms), states.Event.RELEASE, Ending.RELEASED
+            return transitions.ReleaseIfHeld(claim, policy.lifetime_ms), states.Event.RELEASE, Ending.RELEASED
         case Verdict.DISCARD:
-            return effects.DiscardIfHeld(claim), states.Event.DISCARD, Ending.DISCARDED
+            return transitions.DiscardIfHeld(claim), states.Event.DISCARD, Ending.DISCARDED
         case Verdict.UNKNOWN:
-            giving_up = effects.MarkUnknownIfHeld(claim, policy.unknown_retention_ms)
+            giving_up = transitions.MarkUnknownIfHeld(claim, policy.unknown_retention_ms)
             return giving_up, states.Event.GIVE_UP, Ending.UNKNOWN
         case Verdict.RESUME:  # the claim lapses soon, and whoever takes over goes on from the journal
             lease_ms = min(RESUME_AFTER_MS, policy.lease_ms)
-            shortening = effects.RenewIfHeld(claim, lease_ms, policy.unknown_retention_ms)
+            shortening = transitions.RenewIfHeld(claim, lease_ms, policy.unknown_retention_ms)
             return shortening, states.Event.RENEW, Ending.RESUMABLE
         case _:
             assert_never(verdict)
@@ -419,30 +424,42 @@ def _failure(verdict: Verdict) -> Problem:
             assert_never(verdict)
 
 
-def _look_again(claim: Claim, intended: State | None, head: Head, terms: Terms) -> Flow[Settled | Respond]:
+@value
+class _Intent:
+    """How a claim's record is to stand: in this state, or not at all, and with this stored response."""
+
+    state: State | None
+    stored: bytes | None
+
+
+def _look_again(claim: Claim, intent: _Intent, head: Head, terms: Terms) -> Flow[Settled | Respond]:
     """The store refused the settlement: it was done before, or the claim was lost and its record is to be sent.
 
     A settlement whose reply was lost is refused when it is repeated; then the record stands as intended
     under this claim's own token. If the store cannot be asked, that is open.
     """
     try:
-        found: Found | None = yield from perform(effects.Read(claim.record_id))
+        found: Found | None = yield from perform(transitions.Read(claim.record_id))
     except StoreError:
         return Settled.OPEN
-    return _settled_in(found, claim, intended, head, terms)
+    return (yield from _settled_in(found, claim, intent, head, terms))
 
 
 def _settled_in(
-    found: Found | None, claim: Claim, intended: State | None, head: Head, terms: Terms
-) -> Settled | Respond:
-    """Whether the record stands as this claim intended it; if not, what to send instead."""
+    found: Found | None, claim: Claim, intent: _Intent, head: Head, terms: Terms
+) -> Flow[Settled | Respond]:
+    """Whether the record stands as this claim intended it; if not, what to send instead.
+
+    The token alone does not say: who resolves an unknown record leaves it as it is, and may have another answer.
+    """
     if found is None:
-        return Settled.DONE if intended is None else _refuse(decision.OUTCOME_UNKNOWN, terms, Ending.CLAIM_LOST)
-    if found.record.token == claim.token and found.record.state is intended:
+        return Settled.DONE if intent.state is None else _refuse(decision.OUTCOME_UNKNOWN, terms, Ending.CLAIM_LOST)
+    record = found.record
+    if (record.token, record.state, record.response) == (claim.token, intent.state, intent.stored):
         return Settled.DONE
-    if found.record.state is State.COMPLETED:
-        stored = _stored_answer(claim.record_id, found.record, head, terms)
-        return Respond(stored.response, Ending.CLAIM_LOST)
+    if record.state is State.COMPLETED:  # by another, whose caller may have been let in where this one is not
+        replayed = yield from _replay(claim.record_id, record, head, terms)
+        return Respond(replayed.response, Ending.CLAIM_LOST)
     return _refuse(decision.OUTCOME_UNKNOWN, terms, Ending.CLAIM_LOST)
 
 
@@ -469,7 +486,8 @@ def _learn(claim: Claim, outcome: effects.CompletedWithin, request: Request, ter
             found = yield from _read(claim.record_id)
     except StoreError:  # its row is locked, or the store is away: the record will say it in time
         return _instead(outcome.ended, _refuse(refusals.COMMIT_PENDING, terms))
-    settled = _settled_in(found, claim, State.COMPLETED, request.head, terms)
+    intent = _Intent(State.COMPLETED, outcome.stored)
+    settled = yield from _settled_in(found, claim, intent, request.head, terms)
     if isinstance(settled, Respond):
         return _instead(outcome.ended, settled)
     return _instead(outcome.ended, Respond(outcome.response, Ending.RECORDED))
@@ -478,9 +496,9 @@ def _learn(claim: Claim, outcome: effects.CompletedWithin, request: Request, ter
 def _read(record_id: bytes) -> Flow[Found | None]:
     """The record; a connection that was cut meanwhile is made anew."""
     try:
-        return (yield from perform(effects.Read(record_id)))
+        return (yield from perform(transitions.Read(record_id)))
     except StoreError:
-        return (yield from perform(effects.Read(record_id)))
+        return (yield from perform(transitions.Read(record_id)))
 
 
 def _is_unsettled(found: Found | None, claim: Claim) -> bool:
@@ -534,5 +552,5 @@ def problem_response(problem: Problem, terms: Terms) -> Response:
     response = problem.response(terms.policy.problems_url, instance)
     if terms.contract_path is None:
         return response
-    link = f'<{quote(terms.place[1] + terms.contract_path, safe=_IN_PATHS)}>; rel="service-meta"'  # RFC 8631
+    link = f'<{quote(terms.contract_path, safe=_IN_PATHS)}>; rel="service-meta"'  # RFC 8631
     return Response(response.status, (*response.headers, (b"link", link.encode())), response.body)

@@ -17,9 +17,9 @@ from enum import StrEnum
 from typing import Any, get_type_hints
 
 from retrysafe.model import Found, Record, Response, State
-from retrysafe.protocol.effects import HISTORY_ENTRY_BYTES_MAX, AddHistory
 from retrysafe.protocol.framing import frame
 from retrysafe.protocol.policy import Policy
+from retrysafe.protocol.transitions import HISTORY_ENTRY_BYTES_MAX, AddHistory
 from retrysafe.value import value
 
 VERSION = 1

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from retrysafe.model import Claim
-from retrysafe.protocol.effects import (
-    ClaimIfRetryable,
-    Flow,
-    KeepJournalIfHeld,
-    ReleaseIfHeld,
-    ReleaseIfUnknown,
-    perform,
-)
+from retrysafe.protocol.effects import Flow, perform
 from retrysafe.protocol.journal import Entry, seal_journal, unseal_journal
 from retrysafe.protocol.snapshot import Encryption
+from retrysafe.protocol.transitions import ClaimIfRetryable, KeepJournalIfHeld, ReleaseIfHeld, ReleaseIfUnknown
 from retrysafe.value import value
 
 _LEASE_MS = 10_000  # for two writes in a row

@@ -79,6 +79,9 @@ GUARDS: dict[Event, Guard] = {
     Event.FORGET: Guard.FORGETTABLE,
 }
 
+UNFINISHED: tuple[State, ...] = (State.IN_PROGRESS, State.RETRYABLE, State.UNKNOWN)
+"""What an attempt may still go on from: as long as a record is one of these, its request and its journal are kept."""
+
 TABLE: dict[tuple[State | None, Event], State | None] = {
     (None, Event.CLAIM): State.IN_PROGRESS,
     # the owner, by its token

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from retrysafe.errors import StoreError
 from retrysafe.model import Found, Head, Response, State
-from retrysafe.protocol import decision, effects, refusals
+from retrysafe.protocol import decision, effects, refusals, transitions
 from retrysafe.protocol.duration import rfc3339
 from retrysafe.protocol.effects import Flow, perform
 from retrysafe.protocol.flow import Ending, Respond, Terms, problem_response
@@ -45,7 +45,7 @@ def inquire(head: Head, terms: Terms, policy_of: Callable[[str], Policy]) -> Flo
         return _refuse(refusals.REPLAY_FORBIDDEN, terms)
     identity = record_id(terms.secret, terms.namespace, scope, key)
     try:
-        found = yield from perform(effects.Read(identity))
+        found = yield from perform(transitions.Read(identity))
     except StoreError:
         return _refuse(refusals.STORE_UNAVAILABLE, terms)
     if found is None or _is_over(found):

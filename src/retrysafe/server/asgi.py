@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from retrysafe.drive.aio import Driver
 from retrysafe.drive.tally import Tally
-from retrysafe.errors import CallerError, ConfigurationError, StoreError
+from retrysafe.errors import CallerError, StoreError
 from retrysafe.model import Head, Response
 from retrysafe.observe import LogObserver, Observer, StoreFailed
 from retrysafe.operation.handle import begin, begin_without
@@ -31,14 +31,12 @@ from retrysafe.server.lifespan import Lifespan
 from retrysafe.server.redrive import Reauthenticate, Recovery, Redrive, check_recovery
 from retrysafe.server.routes import Route, Routes
 from retrysafe.server.scope import ANONYMOUS, Connection, Resolver, resolver
-from retrysafe.server.settings import Faults, check_completes_within, encryption_of, seconds
+from retrysafe.server.settings import Faults, check_completes_within, encryption_of, every_s, seconds
 from retrysafe.stores.contract import Store
 from retrysafe.stores.location import open_store
 
 # In the connection scope of a lifespan: a list for the doors that it reaches, by whoever recovers instead of them.
 DOORS = "retrysafe.doors"
-
-_EVERY_S_MIN = 0.05
 
 
 class IdempotencyMiddleware:
@@ -113,7 +111,7 @@ class IdempotencyMiddleware:
         self._contract_path: str | None = faults.collect(
             lambda: check_path("contract_path", contract_path, "/.well-known/idempotency-contract")
         )
-        self._every_s: float | None = faults.collect(lambda: _every_s(complete_abandoned))
+        self._every_s: float | None = faults.collect(lambda: every_s(complete_abandoned))
         faults.collect(lambda: check_recovery(scope, reauthenticate, reconcile, encryption_keys, complete_abandoned))
         faults.raise_any()
         check_completes_within(self._routes, self._store)
@@ -165,7 +163,7 @@ class IdempotencyMiddleware:
             self._encryption,
             self._reauthenticate is not None,
             (scope.get("scheme", "http"), scope.get("root_path", "")),
-            self._contract_path,
+            self._contract_path and scope.get("root_path", "") + self._contract_path,
         )
         exchange = Exchange(self.app, scope, receive, send, route, terms, self._begin, self._resolver, self._authorizer)
         await self._driver.run(self._flow(route, exchange.head, terms, ready=ready), exchange)
@@ -287,14 +285,3 @@ def _path_of(scope: Connection) -> str:
     if root and path.startswith(root + "/"):  # the application is mounted: its table knows nothing of where
         return path[len(root) :]
     return path
-
-
-def _every_s(complete_abandoned: Duration | None) -> float | None:
-    if complete_abandoned is None:
-        return None
-    every_s = seconds("complete_abandoned", complete_abandoned)
-    if every_s < _EVERY_S_MIN:
-        raise ConfigurationError(
-            [f"complete_abandoned is {complete_abandoned!r}; it must be at least {_EVERY_S_MIN} s"]
-        )
-    return every_s

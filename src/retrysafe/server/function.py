@@ -250,7 +250,7 @@ class _Once:
             ended = self._door.results.returned(result, operation.fate)
             self._done = (result,)
         else:
-            ended = Answered(operation.recorded, whole=True, size=0, digest=b"", fate=operation.fate)
+            ended = Answered(operation.recorded[0], whole=True, size=0, digest=b"", fate=operation.fate)
         return operation.outcome(ended)
 
     def outcome_of_error(self, error: BaseException, operation: Operation) -> Outcome:

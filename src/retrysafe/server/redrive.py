@@ -10,7 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
 
 from retrysafe.drive.aio import Driver
@@ -18,11 +18,11 @@ from retrysafe.errors import CallerError, ConfigurationError, StoreError
 from retrysafe.model import Headers
 from retrysafe.observe import Observer, StoreFailed, name_of
 from retrysafe.operation.handle import Begin
-from retrysafe.operation.recovery import Completer, Counts, Fared, Means, Reconcile, Reconciler, Report, reap
-from retrysafe.protocol.effects import Listed, TakeOverIfLapsed
+from retrysafe.operation.recovery import Completer, Counts, Door, Fared, Means, Reconcile, Reconciler, Report, reap
 from retrysafe.protocol.flow import Answer, Ending, Terms, resume
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.stored_request import StoredRequest
+from retrysafe.protocol.transitions import Listed, TakeOverIfLapsed
 from retrysafe.server.capture import Message
 from retrysafe.server.exchange import Exchange
 from retrysafe.server.handling import Application
@@ -38,8 +38,8 @@ class Identity:
 
     Attributes:
         headers: fields to send it with, in place of stored ones of the same name.
-        connection: entries of the ASGI connection scope: `{"user": ...}`, say, where middleware outside of this
-            layer sets it.
+        connection: entries of the ASGI connection scope, or of the WSGI environ: `{"user": ...}`, say, where
+            middleware outside of this layer sets it.
     """
 
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -101,12 +101,12 @@ class Redrive:
     async def redrive(self, listed: Listed, stored: StoredRequest) -> Fared:
         """Send a stored request again, as a retry under the same key, in the name of its account."""
         connection = {**self.connection, **_connection(stored, Identity())}
-        route = self._find(stored.head.method, _path_in(stored), connection)
+        route = self._find(stored.head.method, stored_path_in(stored), connection)
         if route is None or route.entry != listed.record.route or self._reauthenticate is None:
             return Fared.NOT_HERE
         try:
             given = self._reauthenticate(stored.scope)
-            identity = _checked(await given if inspect.isawaitable(given) else given)
+            identity = checked_identity(await given if inspect.isawaitable(given) else given)
             if identity is None:
                 return Fared.GONE
             exchange = self._exchange(stored, identity, route)
@@ -139,10 +139,11 @@ class Redrive:
             await self._driver.run(resume(stored, record, claiming, terms), exchange)
         except Exception:  # noqa: BLE001 - the handler's, after its outcome was recorded; no server is there to log it
             _log.exception("the handler of record %s failed while it was sent again", name_of(listed.record_id))
-        return _FARED.get(exchange.ending, Fared.FAILED)
+        return FARED.get(exchange.ending, Fared.FAILED)
 
 
-_FARED: dict[str, Fared] = {
+FARED: dict[str, Fared] = {
+    # by how its flow ended; of any other ending, somebody should read the log
     Ending.RECORDED: Fared.DRIVEN,
     Ending.RELEASED: Fared.DRIVEN,
     Ending.DISCARDED: Fared.DRIVEN,
@@ -152,7 +153,7 @@ _FARED: dict[str, Fared] = {
 }
 
 
-def _checked(identity: object) -> Identity | None:
+def checked_identity(identity: object) -> Identity | None:
     """What `reauthenticate=` gave.
 
     Raises:
@@ -195,13 +196,14 @@ async def _into_the_void(_: Message) -> None:
     return
 
 
-def _path_in(stored: StoredRequest) -> str:
+def stored_path_in(stored: StoredRequest) -> str:
     """The path as a router of the application matches it: without what the application is mounted at."""
-    path = _path(stored)
+    path = stored_path(stored)
     return path[len(stored.root) :] if stored.root and path.startswith(stored.root + "/") else path
 
 
-def _path(stored: StoredRequest) -> str:
+def stored_path(stored: StoredRequest) -> str:
+    """The path, decoded, with what the application is mounted at."""
     return unquote_to_bytes(stored.head.path).decode("utf-8", "replace")
 
 
@@ -213,22 +215,31 @@ def _connection(stored: StoredRequest, identity: Identity) -> dict[str, Any]:
         "http_version": "1.1",
         "method": stored.head.method,
         "scheme": stored.scheme,
-        "path": _path(stored),
+        "path": stored_path(stored),
         "raw_path": stored.head.path,
         "query_string": stored.head.query,
         "root_path": stored.root,
-        "headers": list(_headers(stored, identity)),
+        "headers": list(stored_headers(stored, identity)),
         "client": None,
         "server": None,
         **identity.connection,
     }
 
 
-def _headers(stored: StoredRequest, identity: Identity) -> Headers:
+def stored_headers(stored: StoredRequest, identity: Identity) -> Headers:
+    """The fields that a stored request is sent again with."""
     given = tuple((name.lower().encode("latin-1"), line.encode("latin-1")) for name, line in identity.headers.items())
     replaced = {name for name, _ in given} | {b"content-length"}
     kept = tuple((name, line) for name, line in stored.head.headers if name not in replaced)
     return (*kept, *given, (b"content-length", b"%d" % len(stored.body)))
+
+
+class Redriving(Door, Protocol):
+    """Sends stored requests again through one door, of either kind."""
+
+    @property
+    def can_redrive(self) -> bool:
+        """There is somebody to say in whose name."""
 
 
 class Recovery:
@@ -241,7 +252,7 @@ class Recovery:
         observer: told when the store fails.
     """
 
-    def __init__(self, redrive: Redrive, means: Means, reconcile: Reconcile | None, observer: Observer) -> None:
+    def __init__(self, redrive: Redriving, means: Means, reconcile: Reconcile | None, observer: Observer) -> None:
         self._redrive = redrive
         self._means = means
         self._reconcile = reconcile
@@ -285,9 +296,9 @@ class Recovery:
 
 
 def check_recovery(
-    scope: str | Resolver,
-    reauthenticate: Reauthenticate | None,
-    reconcile: Reconcile | None,
+    scope: object,
+    reauthenticate: object,
+    reconcile: object,
     encryption_keys: object,
     complete_abandoned: object,
 ) -> None:

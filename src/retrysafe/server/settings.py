@@ -52,6 +52,25 @@ def seconds(setting: str, duration: Duration) -> float:
         raise ConfigurationError([f"{setting}: {error}"]) from None
 
 
+_EVERY_S_MIN = 0.05
+
+
+def every_s(complete_abandoned: Duration | None) -> float | None:
+    """How often a door looks for operations that nobody drives any more; None: it does not.
+
+    Raises:
+        ConfigurationError: it is no duration, or too short.
+    """
+    if complete_abandoned is None:
+        return None
+    given_s = seconds("complete_abandoned", complete_abandoned)
+    if given_s < _EVERY_S_MIN:
+        raise ConfigurationError(
+            [f"complete_abandoned is {complete_abandoned!r}; it must be at least {_EVERY_S_MIN} s"]
+        )
+    return given_s
+
+
 def check_completes_within(routes: Routes, store: Store) -> None:
     """Routes that commit their record together with their work need a store that can.
 

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 
 from retrysafe.drive.sync import Driver
 from retrysafe.drive.tally import BlockingTally
-from retrysafe.errors import StoreError
+from retrysafe.errors import CallerError, StoreError
+from retrysafe.model import Head
 from retrysafe.observe import LogObserver, Observer, StoreFailed
 from retrysafe.operation.handle import begin, begin_without
 from retrysafe.operation.notebook import Notebook
+from retrysafe.operation.recovery import Means, Reconcile, Report
 from retrysafe.operation.transaction import StoreKeeper
-from retrysafe.protocol.flow import Terms, protect, refuse_unready
+from retrysafe.protocol.duration import Duration
+from retrysafe.protocol.effects import Flow
+from retrysafe.protocol.flow import Answer, Terms, protect, refuse_unready
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.published import Published
 from retrysafe.protocol.snapshot import Encryption
+from retrysafe.protocol.status import inquire
 from retrysafe.server.environ import Environ, Resolver, path_of, resolver
-from retrysafe.server.inquiry import check_path, contract_answer
+from retrysafe.server.inquiry import METHOD_NOT_ALLOWED, OWN_METHODS, check_path, contract_answer, status_route
+from retrysafe.server.redrive import Recovery, check_recovery
 from retrysafe.server.routes import Route, Routes
 from retrysafe.server.scope import ANONYMOUS
-from retrysafe.server.settings import Faults, check_completes_within, encryption_of
+from retrysafe.server.settings import Faults, check_completes_within, encryption_of, every_s
 from retrysafe.server.wsgi_exchange import PROTECTED, Application, Authorizer, Exchange, StartResponse, respond
+from retrysafe.server.wsgi_redrive import Reauthenticate, Redrive
 from retrysafe.stores.contract import Store
 from retrysafe.stores.location import open_store
 
@@ -50,6 +59,15 @@ class IdempotencyMiddleware:
             base64. The first encrypts, all decrypt (R110). Needs the extra `crypto`.
         authorize: asked with the WSGI environ before a replay: may this caller see the stored answer now
             (R60)? Needed where this layer stands before authorisation.
+        status_path: a path at which clients ask what became of a key, by GET and with the key in its header
+            (R98); like "/idempotency/requests". Off unless given; then the application does not see it.
+        reauthenticate: from an account to the `Identity` in whose name a stored request of it is sent again, or None
+            if that is gone. With it, requests of routes whose `recovery` is `rerun` are stored, without credentials;
+            so it needs `encryption_keys` (R45).
+        reconcile: asked with a `RecordView` about each record whose outcome is unknown; says `Completed`, `NotDone`
+            or `StillUnknown`.
+        complete_abandoned: about how often each process looks for operations that nobody drives any more, from its
+            first protected request on; None: something else does, `retrysafe recover`, say.
         contract_path: a path at which the door says what it promises, as JSON (R82), like
             "/.well-known/idempotency-contract"; problem documents link to it. Off unless given.
         observer: told of what happens; the default logs.
@@ -70,6 +88,10 @@ class IdempotencyMiddleware:
         secret: str | bytes | None = None,
         encryption_keys: str | bytes | Sequence[str | bytes] | None = None,
         authorize: Authorizer | None = None,
+        status_path: str | None = None,
+        reauthenticate: Reauthenticate | None = None,
+        reconcile: Reconcile | None = None,
+        complete_abandoned: Duration | None = None,
         contract_path: str | None = None,
         observer: Observer | None = None,
     ) -> None:
@@ -80,6 +102,9 @@ class IdempotencyMiddleware:
         self._routes: Routes = faults.collect(lambda: Routes(policy or Policy(), routes or {}))
         self._resolver: Resolver = faults.collect(lambda: resolver(scope))
         self._encryption: Encryption | None = faults.collect(lambda: encryption_of(encryption_keys))
+        self._status: Route | None = faults.collect(lambda: status_route(status_path, policy or Policy()))
+        self._every_s: float | None = faults.collect(lambda: every_s(complete_abandoned))
+        faults.collect(lambda: check_recovery(scope, reauthenticate, reconcile, encryption_keys, complete_abandoned))
         self._contract_path: str | None = faults.collect(
             lambda: check_path("contract_path", contract_path, "/.well-known/idempotency-contract")
         )
@@ -99,6 +124,9 @@ class IdempotencyMiddleware:
             make_steps=partial(Notebook, self._store, self._observer),
             keeper=StoreKeeper(self._store, self._driver.renewals.stop, self._encryption),
         )
+        self._reauthenticate = reauthenticate
+        self._reconcile = reconcile
+        self._recovering: RecoveryThread | None = None
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """One request."""
@@ -109,7 +137,11 @@ class IdempotencyMiddleware:
             if PROTECTED not in environ:  # a server's thread comes from the request before
                 begin_without()
             return self.app(environ, start_response)
+        if route is self._status and environ["REQUEST_METHOD"] not in OWN_METHODS:
+            return respond(start_response, METHOD_NOT_ALLOWED)
         ready = self._secret is not None or self._open_late()
+        if ready and self._every_s is not None:
+            self._recover_on_a_thread(self._every_s)
         terms = Terms(
             route.policy,
             self._namespace,
@@ -118,22 +150,30 @@ class IdempotencyMiddleware:
             self._anonymous,
             route.entry,
             self._encryption,
-            place=("http", environ.get("SCRIPT_NAME", "").encode("latin-1").decode("utf-8", "replace")),
-            contract_path=self._contract_path,
+            self._reauthenticate is not None,
+            (environ["wsgi.url_scheme"], environ.get("SCRIPT_NAME", "")),
+            self._contract_path and _mounted_at(environ) + self._contract_path,
         )
         exchange = Exchange(
             self.app, environ, start_response, route, terms, self._begin, self._resolver, self._authorizer
         )
-        flow = protect(exchange.head, terms) if ready else refuse_unready(exchange.head, terms)
-        return exchange.answer(self._driver.run(flow, exchange))
+        return exchange.answer(self._driver.run(self._flow(route, exchange.head, terms, ready=ready), exchange))
+
+    def _flow(self, route: Route, head: Head, terms: Terms, *, ready: bool) -> Flow[Answer]:
+        if not ready:
+            return refuse_unready(head, terms)
+        return inquire(head, terms, self._routes.policy_of) if route is self._status else protect(head, terms)
 
     def published(self) -> Published:
         """What the door promises to clients."""
-        return Published(self._scope, self._routes.entries())
+        status_path = None if self._status is None else self._status.entry
+        return Published(self._scope, self._routes.entries(), status_path)
 
     def route_of(self, environ: Environ) -> Route | None:
         """What a request falls under; None lets it pass. Glue of frameworks asks their routers first."""
         method = environ["REQUEST_METHOD"].upper()
+        if self._status is not None and path_of(environ) == self._status.entry:
+            return self._status
         return self._routes.find(method, path_of(environ)) if method in self._routes.methods else None
 
     def open(self) -> None:
@@ -162,11 +202,91 @@ class IdempotencyMiddleware:
 
     def close(self) -> None:
         """Let the store go; the end of the process does it. The server has ended its handlers before."""
+        if self._recovering is not None:
+            self._recovering.end()
         self._driver.waiting.end()
         self._observer.flush()
         if self._owns_store:
             self._secret = None
             self._store.close()
+
+    # --- recovery ---------------------------------------------------------------------------------
+
+    @property
+    def recovers(self) -> bool:
+        """It was told what to do about operations that nobody drives any more."""
+        return self._reauthenticate is not None or self._reconcile is not None
+
+    async def recover(self, told: Callable[[Report], None] = lambda _: None) -> Report:
+        """Look once for operations that nobody drives any more; handlers run on threads. The door must be open.
+
+        Args:
+            told: now and then, with what was done up to then.
+
+        Raises:
+            StoreError: the store failed; what was done by then stays so.
+            CallerError: the door is not open.
+        """
+        return await self._recovery().once(told)
+
+    def _recovery(self) -> Recovery:
+        if self._secret is None:
+            raise CallerError("the door is not open: its store cannot be asked")
+        means = Means(self._store, self._namespace, self._secret, self._encryption)
+        redrive = Redrive(
+            self.app, self._routes, self._resolver, self._driver, self._begin, self._reauthenticate, means
+        )
+        return Recovery(redrive, means, self._reconcile, self._observer)
+
+    def _recover_on_a_thread(self, interval_s: float) -> None:
+        """Look again and again, in each process: a thread does not follow a fork."""
+        if self._recovering is None or not self._recovering.is_alive():
+            with self._opening:
+                if self._recovering is None or not self._recovering.is_alive():
+                    self._recovering = RecoveryThread(self._recovery(), interval_s)
+                    self._recovering.start()
+
+
+class RecoveryThread(threading.Thread):
+    """Looks for operations that nobody drives any more, on an event loop of its own.
+
+    Args:
+        recovery: of a door.
+        interval_s: about how long to wait between two passes.
+    """
+
+    def __init__(self, recovery: Recovery, interval_s: float) -> None:
+        super().__init__(name="retrysafe recovery", daemon=True)
+        self._recovery = recovery
+        self._interval_s = interval_s
+        self._loop = asyncio.new_event_loop()
+        self._passing: asyncio.Task[None] | None = None
+
+    def run(self) -> None:
+        """Until it is ended."""
+        self._passing = self._loop.create_task(self._recovery.run(self._interval_s, lambda _: None))
+        with suppress(asyncio.CancelledError):
+            self._loop.run_until_complete(self._passing)
+        self._loop.close()
+
+    def end(self) -> None:
+        """Stop looking; requests that are being sent again run to their end."""
+        with suppress(RuntimeError):  # the loop is over already
+            self._loop.call_soon_threadsafe(self._cancel)
+        if self.is_alive():
+            self.join(_PATIENCE_S)
+
+    def _cancel(self) -> None:
+        if self._passing is not None:
+            self._passing.cancel()
+
+
+_PATIENCE_S = 5.0
+
+
+def _mounted_at(environ: Environ) -> str:
+    name: str = environ.get("SCRIPT_NAME", "")
+    return name.encode("latin-1").decode("utf-8", "replace")
 
 
 _OPEN: weakref.WeakSet[IdempotencyMiddleware] = weakref.WeakSet()

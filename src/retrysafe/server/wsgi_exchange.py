@@ -266,7 +266,7 @@ class _Whole(_Closing):
 
 
 def respond(start_response: StartResponse, response: Response) -> list[bytes]:
-    """A whole response, as what to return to the server."""
+    """A whole response, as a server takes it."""
     _start_server(start_response, {"status": response.status, "headers": response.headers}, "")
     return [response.body]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from retrysafe.model import State
-from retrysafe.protocol.effects import AnswerCount, RecordCount, Stats
+from retrysafe.protocol.transitions import AnswerCount, RecordCount, Stats
 
 
 class Census:

@@ -25,7 +25,9 @@ from typing import Any, TypeVar
 
 from retrysafe.errors import StoreError, StoreUnavailable
 from retrysafe.model import Found, State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.effects import Transition
+from retrysafe.protocol.states import Event
+from retrysafe.protocol.transitions import (
     ANSWER_DAYS_KEPT,
     DAY_MS,
     AddHistory,
@@ -47,9 +49,7 @@ from retrysafe.protocol.effects import (
     Stats,
     StoredHead,
     TakeStats,
-    Transition,
 )
-from retrysafe.protocol.states import Event
 from retrysafe.stores import dynamodb_history
 from retrysafe.stores.census import Census
 from retrysafe.stores.clock import Clock

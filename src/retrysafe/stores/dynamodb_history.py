@@ -7,9 +7,10 @@ fit into 400 KB; a history that is full takes no more until a purge has deleted 
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
 from retrysafe.errors import StoreError, StoreUnavailable
-from retrysafe.protocol.effects import AddHistory
+from retrysafe.protocol.transitions import AddHistory
 from retrysafe.stores.dynamodb_items import (
     HISTORY_ADDS,
     HISTORY_FORGET,
@@ -24,7 +25,6 @@ from retrysafe.stores.dynamodb_items import (
 from retrysafe.stores.dynamodb_table import Refused, Table
 
 TRIES_MAX = 8
-ITEM_BYTES_MAX = 390_000  # of entries; an item may have 400 KB, names and all
 _DATE_BYTES = 8
 
 
@@ -51,14 +51,21 @@ def add(table: Table, addition: AddHistory, now_ms: int) -> bool:
         "write_id": write_id,
     }
     for number_of_try in range(TRIES_MAX):
-        answer = table.update(key, mentioned(values, **HISTORY_ADDS[number_of_try % 2]))
+        answer = _append(table, key, mentioned(values, **HISTORY_ADDS[number_of_try % 2]))
         if not isinstance(answer, Refused):
             return True
         if answer.item is not None and bytes_of(answer.item, "write_id") == write_id:
             return True
-        if sum(len(entry) for _, entry in entries_of(answer.item)) > ITEM_BYTES_MAX:
-            raise StoreError(f"DynamoDB table {table.name}: this history is full; purge what is over of it")
     raise StoreUnavailable(f"DynamoDB table {table.name}: too many add to one history at once; try again")
+
+
+def _append(table: Table, key: bytes, wanted: dict[str, Any]) -> Refused | Item:
+    try:
+        return table.update(key, wanted)
+    except StoreError as error:
+        if type(error) is not StoreError:  # it was not the values that were refused
+            raise
+        raise StoreError(f"{error}; this history is full, unless a purge deletes what is over of it") from error
 
 
 def purge(table: Table, key: bytes, item: Item, now_ms: int) -> None:

@@ -27,7 +27,9 @@ from dataclasses import fields
 from typing import Any, NamedTuple, cast
 
 from retrysafe.model import Record, State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.effects import Transition
+from retrysafe.protocol.states import GUARDS, Event, Guard, sources, target
+from retrysafe.protocol.transitions import (
     ANSWER_DAYS_KEPT,
     DAY_MS,
     STORED_HEAD_BYTES,
@@ -49,9 +51,7 @@ from retrysafe.protocol.effects import (
     ReplaceResponseIfSame,
     RevokeIfSeen,
     TakeOverIfLapsed,
-    Transition,
 )
-from retrysafe.protocol.states import GUARDS, Event, Guard, sources, target
 
 Value = bytes | int | str | tuple[bytes, ...] | None
 Values = Mapping[str, Value]

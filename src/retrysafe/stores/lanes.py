@@ -31,7 +31,8 @@ from enum import Enum
 from typing import Any, Protocol, TypeVar
 
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
-from retrysafe.protocol.effects import ClaimIfAbsent, Read, Transition
+from retrysafe.protocol.effects import Transition
+from retrysafe.protocol.transitions import ClaimIfAbsent, Read
 from retrysafe.stores.contract import Pending, failure_of_your_own
 from retrysafe.value import value
 

@@ -16,7 +16,9 @@ from typing import Any, TypeVar, assert_never
 
 from retrysafe.errors import StoreError, StoreUnavailable
 from retrysafe.model import Found, Record, State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.effects import Transition
+from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard, target
+from retrysafe.protocol.transitions import (
     ANSWER_DAYS_KEPT,
     DAY_MS,
     STORED_HEAD_BYTES,
@@ -54,9 +56,7 @@ from retrysafe.protocol.effects import (
     StoredHead,
     TakeOverIfLapsed,
     TakeStats,
-    Transition,
 )
-from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard, target
 from retrysafe.stores.clock import Clock, host_clock
 from retrysafe.stores.contract import agree_on_secret
 from retrysafe.stores.url import StoreUrl

@@ -32,7 +32,9 @@ from dataclasses import fields
 from typing import Any, TypeVar, assert_never, cast
 
 from retrysafe.model import Found, Record, State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.effects import Transition
+from retrysafe.protocol.states import Event, target
+from retrysafe.protocol.transitions import (
     ANSWER_DAYS_KEPT,
     DAY_MS,
     AddHistory,
@@ -48,9 +50,7 @@ from retrysafe.protocol.effects import (
     Read,
     ReadDetails,
     TakeStats,
-    Transition,
 )
-from retrysafe.protocol.states import Event, target
 from retrysafe.stores import sql
 from retrysafe.stores.lanes import record_of
 from retrysafe.stores.plan import (

@@ -13,7 +13,9 @@ from enum import Enum
 from typing import Any, NamedTuple, TypeVar, cast
 
 from retrysafe.model import Found, Record, State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.effects import Transition
+from retrysafe.protocol.states import Event, target
+from retrysafe.protocol.transitions import (
     ANSWER_DAYS_KEPT,
     DAY_MS,
     AddHistory,
@@ -35,9 +37,7 @@ from retrysafe.protocol.effects import (
     Stats,
     StoredHead,
     TakeStats,
-    Transition,
 )
-from retrysafe.protocol.states import Event, target
 from retrysafe.stores import sql
 from retrysafe.stores.contract import agree_on_secret
 

@@ -14,7 +14,9 @@ from typing import Any
 
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
 from retrysafe.model import Found, Record, State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.effects import Transition
+from retrysafe.protocol.states import Event
+from retrysafe.protocol.transitions import (
     DAY_MS,
     AddHistory,
     ClaimIfAbsent,
@@ -31,9 +33,7 @@ from retrysafe.protocol.effects import (
     ResponsesPage,
     Stats,
     TakeStats,
-    Transition,
 )
-from retrysafe.protocol.states import Event
 from retrysafe.stores.clock import Told
 from retrysafe.stores.lanes import CONFLICTS_MAX, Then, Verdict, record_of
 from retrysafe.stores.plan import (

@@ -19,15 +19,9 @@ from functools import cached_property
 from typing import Any
 
 from retrysafe.model import State
-from retrysafe.protocol.effects import (
-    ANSWER_DAYS_KEPT,
-    DAY_MS,
-    AddHistory,
-    AnswerCount,
-    ClaimIfAbsent,
-    Transition,
-)
+from retrysafe.protocol.effects import Transition
 from retrysafe.protocol.states import Event, target
+from retrysafe.protocol.transitions import ANSWER_DAYS_KEPT, DAY_MS, AddHistory, AnswerCount, ClaimIfAbsent
 from retrysafe.stores import sql
 
 # ruff: noqa: S608 - made of constants and of names that the operator chose and that are quoted; values are parameters

@@ -16,7 +16,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from retrysafe.errors import StoreError, StoreUnavailable
 from retrysafe.model import Found, Record, State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.effects import Transition
+from retrysafe.protocol.states import Event
+from retrysafe.protocol.transitions import (
     ANSWER_DAYS_KEPT,
     DAY_MS,
     STORED_HEAD_BYTES,
@@ -39,9 +41,7 @@ from retrysafe.protocol.effects import (
     StoredHead,
     TakeOverIfLapsed,
     TakeStats,
-    Transition,
 )
-from retrysafe.protocol.states import Event
 from retrysafe.stores.census import Census
 from retrysafe.stores.clock import Told
 from retrysafe.stores.contract import agree_on_secret

@@ -35,7 +35,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
 from retrysafe.model import Record, State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.effects import Transition
+from retrysafe.protocol.states import GUARDS, Event, Guard, sources, target
+from retrysafe.protocol.transitions import (
     ClaimIfAbsent,
     ClaimIfRetryable,
     CompleteIfHeld,
@@ -53,9 +55,7 @@ from retrysafe.protocol.effects import (
     ReplaceResponseIfSame,
     RevokeIfSeen,
     TakeOverIfLapsed,
-    Transition,
 )
-from retrysafe.protocol.states import GUARDS, Event, Guard, sources, target
 
 SERVER_CLOCK = "(function(t) return t[1] * 1000 + math.floor(t[2] / 1000) end)(redis.call('TIME'))"
 

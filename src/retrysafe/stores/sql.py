@@ -11,7 +11,9 @@ from dataclasses import fields
 from typing import Any
 
 from retrysafe.model import Record
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.effects import Transition
+from retrysafe.protocol.states import GUARDS, Event, Guard, sources, target
+from retrysafe.protocol.transitions import (
     STORED_HEAD_BYTES,
     ClaimIfRetryable,
     CompleteIfHeld,
@@ -28,9 +30,7 @@ from retrysafe.protocol.effects import (
     ReplaceResponseIfSame,
     RevokeIfSeen,
     TakeOverIfLapsed,
-    Transition,
 )
-from retrysafe.protocol.states import GUARDS, Event, Guard, sources, target
 
 # ruff: noqa: S608 - these texts are made of constants of this package, at import; values are always parameters
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from retrysafe.protocol.effects import CompleteIfHeld
 from retrysafe.protocol.states import target
+from retrysafe.protocol.transitions import CompleteIfHeld
 from retrysafe.stores import sql
 from retrysafe.stores.contract import Completion
 

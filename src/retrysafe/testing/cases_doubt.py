@@ -12,15 +12,9 @@ import pytest
 
 from retrysafe.errors import StoreError, StoreUnavailable
 from retrysafe.model import State
-from retrysafe.protocol.effects import (
-    ClaimIfAbsent,
-    ClaimIfRetryable,
-    Claiming,
-    ReleaseIfHeld,
-    TakeOverIfLapsed,
-    Transition,
-)
+from retrysafe.protocol.effects import Claiming, Transition
 from retrysafe.protocol.states import GUARDS, TABLE, Event
+from retrysafe.protocol.transitions import ClaimIfAbsent, ClaimIfRetryable, ReleaseIfHeld, TakeOverIfLapsed
 from retrysafe.stores.contract import Pending, Store
 from retrysafe.testing.subject import (
     LEASE_MS,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from retrysafe.model import Claim, State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.states import Event
+from retrysafe.protocol.transitions import (
     ClaimIfAbsent,
     CompleteIfHeld,
     ForgetIfOver,
@@ -18,7 +19,6 @@ from retrysafe.protocol.effects import (
     RenewIfHeld,
     TakeOverIfLapsed,
 )
-from retrysafe.protocol.states import Event
 from retrysafe.testing.subject import (
     FINGERPRINT,
     KEEP_MS,

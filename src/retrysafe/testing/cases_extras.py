@@ -8,7 +8,8 @@ import pytest
 
 from retrysafe.errors import CallerError
 from retrysafe.model import Claim, State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.states import GUARDS, TABLE, UNFINISHED, Event
+from retrysafe.protocol.transitions import (
     HISTORY_ENTRY_BYTES_MAX,
     AddHistory,
     Details,
@@ -17,13 +18,10 @@ from retrysafe.protocol.effects import (
     Purged,
     ReadDetails,
 )
-from retrysafe.protocol.states import GUARDS, TABLE, Event
 from retrysafe.testing.subject import JOURNAL, KEEP_MS, LEASE_MS, REQUEST, WAIT_MS, Cases, Subject, token
 
 SIZES = [0, 1, 70_000, (1 << 20) + 1]
 
-# A later attempt may go on from these; from all others nobody does.
-UNFINISHED = (State.IN_PROGRESS, State.RETRYABLE, State.UNKNOWN)
 MOVES = [(before, event) for before, event in TABLE if before in UNFINISHED]
 PURGES_MAX = 10
 

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from retrysafe.model import Claim, Record, State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.states import Event
+from retrysafe.protocol.transitions import (
     ClaimIfAbsent,
     ListAbandoned,
     Listed,
@@ -18,7 +19,6 @@ from retrysafe.protocol.effects import (
     RecordsPage,
     RenewIfHeld,
 )
-from retrysafe.protocol.states import Event
 from retrysafe.testing.subject import FINGERPRINT, KEEP_MS, LEASE_MS, REQUEST, STEPS, Cases, Subject, token
 
 PAGES_MAX = 60

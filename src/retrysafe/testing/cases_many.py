@@ -7,7 +7,8 @@ import secrets
 import pytest
 
 from retrysafe.model import Claim, State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.states import Event
+from retrysafe.protocol.transitions import (
     ANSWER_DAYS_KEPT,
     DAY_MS,
     STORED_HEAD_BYTES,
@@ -22,7 +23,6 @@ from retrysafe.protocol.effects import (
     ReplaceResponseIfSame,
     TakeStats,
 )
-from retrysafe.protocol.states import Event
 from retrysafe.testing.subject import FINGERPRINT, KEEP_MS, LEASE_MS, LIFETIME_MS, RESPONSE, Cases, Subject, token
 
 PAGES_MAX = 20

@@ -7,14 +7,15 @@ import secrets
 import pytest
 
 from retrysafe.model import Claim, Found, Record, State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard
+from retrysafe.protocol.transitions import (
     ClaimIfAbsent,
     ClaimIfRetryable,
     CompleteIfHeld,
+    ForgetIfSeen,
     Read,
     TakeOverIfLapsed,
 )
-from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard
 from retrysafe.testing.subject import (
     FINGERPRINT,
     KEEP_MS,
@@ -59,6 +60,15 @@ class TheTable(Cases):
         before = subject.record()
         assert not subject.happen(event, Claim(subject.record_id, token(), 1))
         assert subject.record() == before
+
+    @pytest.mark.parametrize("seen_state", list(State))
+    @pytest.mark.parametrize("state", [before for before, event in TABLE if event is Event.ERASE])
+    def test_seen_in_another_state_is_left(self, subject: Subject, state: State, seen_state: State) -> None:
+        """Whoever forgets a record by hand forgets what they saw: in another state than that, it stays."""
+        claim = subject.bring_to(state)
+        before = subject.record()
+        assert subject.do(ForgetIfSeen(subject.record_id, claim.token, seen_state)) is (state is seen_state)
+        assert subject.record() == (None if state is seen_state else before)
 
     @pytest.mark.parametrize("event", OWNERS)
     def test_stale_owner_is_refused(self, subject: Subject, event: Event) -> None:

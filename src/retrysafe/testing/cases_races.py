@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from retrysafe.model import Claim, State
-from retrysafe.protocol.effects import ClaimIfAbsent, ClaimIfRetryable, TakeOverIfLapsed, Transition
+from retrysafe.protocol.effects import Transition
 from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard
+from retrysafe.protocol.transitions import ClaimIfAbsent, ClaimIfRetryable, TakeOverIfLapsed
 from retrysafe.testing.subject import (
     FINGERPRINT,
     KEEP_MS,

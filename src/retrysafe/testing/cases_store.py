@@ -12,13 +12,8 @@ import pytest
 
 from retrysafe.errors import StoreUnavailable, StoreUnusable
 from retrysafe.model import Claim, Found, State
-from retrysafe.protocol.effects import (
-    AddHistory,
-    ClaimIfAbsent,
-    CompleteIfHeld,
-    Read,
-)
 from retrysafe.protocol.states import Event
+from retrysafe.protocol.transitions import AddHistory, ClaimIfAbsent, CompleteIfHeld, Read
 from retrysafe.stores.contract import Store
 from retrysafe.testing.subject import (
     COLOURS,

@@ -7,15 +7,9 @@ from typing import Any
 import pytest
 
 from retrysafe.model import Claim, State
-from retrysafe.protocol.effects import (
-    CompleteIfHeld,
-    ForgetIfOver,
-    Purge,
-    Purged,
-    RenewIfHeld,
-    Transition,
-)
+from retrysafe.protocol.effects import Transition
 from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard
+from retrysafe.protocol.transitions import CompleteIfHeld, ForgetIfOver, Purge, Purged, RenewIfHeld
 from retrysafe.testing.subject import (
     KEEP_MS,
     LEASE_MS,

@@ -21,7 +21,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from retrysafe.model import Claim, Found, State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.effects import Transition
+from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard
+from retrysafe.protocol.transitions import (
     AddHistory,
     ClaimIfAbsent,
     KeepJournalIfHeld,
@@ -31,9 +33,7 @@ from retrysafe.protocol.effects import (
     Purged,
     Read,
     ReadDetails,
-    Transition,
 )
-from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard
 from retrysafe.stores.contract import Store
 from retrysafe.testing.clock import ManualClock
 from retrysafe.testing.subject import (
@@ -41,6 +41,7 @@ from retrysafe.testing.subject import (
     KEEP_MS,
     LEASE_MS,
     LIFETIME_MS,
+    OWNERS,
     RESEALED,
     RESPONSE,
     MakeStore,
@@ -179,6 +180,18 @@ class StoreMachine(RuleBasedStateMachine):
             assert answer is (expected is not known)
         self.known[record_id] = expected
 
+    @rule(number=_NUMBERS, event=st.sampled_from(OWNERS))
+    def insist(self, number: int, event: Event) -> None:
+        """The last owner does something, whatever has become of its record."""
+        record_id, known = self._record(number)
+        self._happen(record_id, event, known.token or token(), known.state)
+
+    @rule(number=_NUMBERS, seen_state=st.sampled_from(State))
+    def erase(self, number: int, seen_state: State) -> None:
+        """Somebody who knows the token forgets the record by hand, and has seen it in some state."""
+        record_id, known = self._record(number)
+        self._happen(record_id, Event.ERASE, known.token or token(), seen_state)
+
     @rule(number=_NUMBERS, journal=st.binary(max_size=3))
     def keep_journal(self, number: int, journal: bytes) -> None:
         """An owner keeps the journal of its steps."""
@@ -195,9 +208,13 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.do(AddHistory(record_id, entry, keep_ms)) is True
         self.histories[record_id].append((self.clock() + keep_ms, entry))
 
-    @rule(number=_NUMBERS)
-    def look(self, number: int) -> None:
-        """Everything that is kept of a record is as it should be, the same in every store."""
+    @rule(number=_NUMBERS, states=st.sets(st.sampled_from(State), min_size=1), batch_max=st.integers(1, RECORDS + 1))
+    def look(self, number: int, states: set[State], batch_max: int) -> None:
+        """Everything that is kept of a record is as it should be, the same in every store; and so is every list."""
+        self._look_at(number)
+        self._look_at_lists(states, batch_max)
+
+    def _look_at(self, number: int) -> None:
         record_id, known = self._record(number)
         details = self.do(ReadDetails(record_id))
         assert (details.found and details.found.record.token) == (known.token or None)
@@ -205,9 +222,7 @@ class StoreMachine(RuleBasedStateMachine):
         kept = [entry for forget_ms, entry in self.histories[record_id] if forget_ms > self.clock()]
         assert details.history == tuple(kept)
 
-    @rule(states=st.sets(st.sampled_from(State), min_size=1), batch_max=st.integers(1, RECORDS + 1))
-    def list_records(self, states: set[State], batch_max: int) -> None:
-        """The records in some states, and those that were abandoned, are those that should be."""
+    def _look_at_lists(self, states: set[State], batch_max: int) -> None:
         now_ms = self.clock()
         standing = {record_id for record_id, known in self.known.items() if known.state in states}
         abandoned = {

@@ -15,7 +15,9 @@ from typing import Any, Protocol, TypeVar
 import pytest
 
 from retrysafe.model import Claim, Found, Record, State
-from retrysafe.protocol.effects import (
+from retrysafe.protocol.effects import Transition
+from retrysafe.protocol.states import GUARDS, Event, Guard
+from retrysafe.protocol.transitions import (
     ClaimIfAbsent,
     ClaimIfRetryable,
     CompleteIfHeld,
@@ -37,9 +39,7 @@ from retrysafe.protocol.effects import (
     ReplaceResponseIfSame,
     RevokeIfSeen,
     TakeOverIfLapsed,
-    Transition,
 )
-from retrysafe.protocol.states import GUARDS, Event, Guard
 from retrysafe.stores.clock import Clock
 from retrysafe.stores.contract import Store
 from retrysafe.testing.clock import ManualClock
@@ -328,6 +328,20 @@ class Cases:
     @pytest.fixture(params=list(COLOURS))
     def subject(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
         """An open store on a manual clock, used in one of the two colours."""
-        subject = Subject(self.make, tmp_path, COLOURS[request.param]())
-        yield subject
-        subject.close()
+        yield from _used(self.make, tmp_path, request.param)
+
+
+def subject_in(colours: Sequence[str]) -> Any:
+    """The fixture `subject` of cases that are run in these colours."""
+
+    @pytest.fixture(params=list(colours), name="subject")
+    def subject(self: Cases, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
+        yield from _used(self.make, tmp_path, request.param)
+
+    return subject
+
+
+def _used(make: MakeStore, folder: Path, colour: str) -> Iterator[Subject]:
+    subject = Subject(make, folder, COLOURS[colour]())
+    yield subject
+    subject.close()

@@ -15,7 +15,7 @@ from retrysafe.errors import RetrysafeError
 from retrysafe.model import Response, State
 from retrysafe.operate import keys, shown, which
 from retrysafe.operate.keys import Desk
-from retrysafe.protocol.effects import ReadDetails
+from retrysafe.protocol.transitions import ReadDetails
 
 _DEEDS = ("completed", "not-done", "release", "forget")
 

@@ -1,0 +1,1 @@
+"""The life of a record as a TLA+ specification, and the program that checks it."""

@@ -1,0 +1,1 @@
+"""Ways to be wrong, to be planted into the simulated product."""

@@ -1,0 +1,112 @@
+"""Variations of JSON content: the same said differently, and something else said."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any
+
+Document = Mapping[str, Any]
+
+
+def encode(document: Any) -> bytes:
+    """As most clients write it."""
+    return json.dumps(document).encode()
+
+
+def reordered(document: Document) -> bytes:
+    """The same members in another order, with other white space."""
+    return json.dumps(dict(reversed(list(document.items()))), indent=3).encode()
+
+
+def respelled(document: Document) -> bytes:
+    """The same values, with escapes where none are needed, and numbers with a decimal point."""
+    return _spell(document).encode()
+
+
+def _spell(value: Any) -> str:
+    if isinstance(value, str):
+        return '"' + "".join(map(_escaped, value)) + '"'
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value}.0"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{_spell(name)}:{_spell(member)}" for name, member in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(_spell(item) for item in value) + "]"
+    return json.dumps(value, default=str)
+
+
+def _escaped(character: str) -> str:
+    """A letter by its number; what has to be escaped anyway as it is done."""
+    return f"\\u{ord(character):04x}" if character.isascii() and character.isalpha() else json.dumps(character)[1:-1]
+
+
+def changed(document: Document, reference: str) -> dict[str, Any]:
+    """The same with one value changed, at any depth: a number if there is one, else a text, but never the reference.
+
+    Raises:
+        LookupError: nothing in it can be changed.
+    """
+    made = _change(document, _is_number) or _change(document, lambda value: _is_text(value) and reference not in value)
+    if made is None:
+        raise LookupError
+    return dict(made)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _change(value: Any, fits: Callable[[Any], bool]) -> Any:
+    """The value with the first thing that fits changed; None if nothing does."""
+    if isinstance(value, Mapping):
+        made = ((name, _change(member, fits)) for name, member in value.items())
+        return next(({**value, name: other} for name, other in made if other is not None), None)
+    if isinstance(value, list):
+        numbered = ((place, _change(item, fits)) for place, item in enumerate(value))
+        return next(
+            ([*value[:place], other, *value[place + 1 :]] for place, other in numbered if other is not None), None
+        )
+    if not fits(value):
+        return None
+    return value + 1 if isinstance(value, int) else value + "x"
+
+
+def doubled(document: Document, reference: str) -> tuple[bytes, bytes]:
+    """The same with one member written twice, with two values: the other one last, and the other one first."""
+    other = changed(document, reference)
+    name = next(name for name, value in other.items() if document[name] != value)
+    before, behind = (json.dumps({name: each[name]})[1:-1].encode() for each in (other, document))
+    rest = encode({each: value for each, value in document.items() if each != name})[1:-1]
+    return (b"{%s, %s, %s}" % (behind, rest, before), b"{%s, %s, %s}" % (before, rest, behind))
+
+
+def with_raw(document: Document, name: str, raw: str) -> bytes:
+    """The same with one more member, whose value is written as given."""
+    return encode(document)[:-1] + f", {json.dumps(name)}: {raw}}}".encode()
+
+
+def multipart(document: Document, boundary: str) -> bytes:
+    """The members as the parts of a form; the last one as a file."""
+    parts = []
+    for position, (name, value) in enumerate(document.items(), start=1):
+        file = '; filename="file.txt"\r\nContent-Type: text/plain' if position == len(document) else ""
+        parts.append(f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n{value}\r\n')
+    return ("".join(parts) + f"--{boundary}--\r\n").encode()
+
+
+def duration_s(text: str) -> float | None:
+    """Seconds of an ISO 8601 duration such as `PT24H`; None if it is none."""
+    match = re.fullmatch(r"P(?:(\d+)W)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?", text)
+    if match is None or not any(match.groups()):
+        return None
+    weights = (604_800, 86_400, 3_600, 60, 1)
+    return float(
+        sum(Decimal(number) * weight for number, weight in zip(match.groups(), weights, strict=True) if number)
+    )
