@@ -20,6 +20,7 @@ from typing import Any
 from retrysafe.errors import ConfigurationError, RetrysafeError
 from retrysafe.gateway import config as gateway_config
 from retrysafe.gateway.config import ENCRYPTION_VARIABLE, SECRET_VARIABLE, SETTINGS, Setting, Settings, Value
+from retrysafe.gateway.published import build_published
 from retrysafe.gateway.settings_file import find
 from retrysafe.model import Response, State
 from retrysafe.operate import keys as records
@@ -30,6 +31,7 @@ from retrysafe.operate.opened import opened
 from retrysafe.operate.purge import purge as purge_all
 from retrysafe.operation.recovery import Report
 from retrysafe.protocol.duration import milliseconds
+from retrysafe.protocol.published_page import page
 from retrysafe.protocol.snapshot import Encryption
 from retrysafe.protocol.transitions import ANSWER_DAYS_KEPT, ReadDetails, TakeStats
 from retrysafe.server.named import named
@@ -193,6 +195,24 @@ def end_progress() -> None:
     """Leave the line that progress was shown on."""
     if sys.stderr.isatty():
         click.echo(err=True)
+
+
+@main.command()
+@click.argument("application", metavar="[MODULE:APP]", required=False)
+@settings_options(*(setting for setting in SETTINGS if setting.name in ("scope", "status_path")))
+@POLICY
+@AS_JSON
+@click.pass_context
+def contract(ctx: click.Context, /, application: str | None, *, as_json: bool, **_: Any) -> None:
+    """Print what clients may rely on: a page for them, of an application or of the gateway."""
+    if application is None:
+        published = build_published(settings_of(ctx))
+    else:
+        from retrysafe.operate.published import published_by  # noqa: PLC0415 - a door, for this command alone
+
+        published = published_by(named(application), application)
+    document = published.document()
+    click.echo(json.dumps(document, indent=2) if as_json else page(document), nl=as_json)
 
 
 @main.command()
