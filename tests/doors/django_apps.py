@@ -42,7 +42,9 @@ from django.utils.decorators import sync_and_async_middleware
 from django.views import View
 from django.views.decorators.http import require_POST
 from rest_framework import permissions, serializers, viewsets
+from rest_framework.decorators import action, api_view
 from rest_framework.response import Response
+from rest_framework.routers import SimpleRouter
 from rest_framework.views import APIView
 
 from retrysafe.django import idempotent
@@ -198,7 +200,28 @@ class Charge(APIView):
         return Response(done(request.data), status=201)
 
 
+@idempotent(required=True)
+@api_view(["POST"])
+def function(request):
+    """A function that the REST framework makes a view of."""
+    return Response(done(request.data), status=201)
+
+
+class Actions(viewsets.ViewSet):
+    """Of which one action is marked."""
+
+    @action(detail=False, methods=["post"])
+    @idempotent(required=True)
+    def ship(self, request):
+        return Response(done(request.data), status=201)
+
+
+router = SimpleRouter(trailing_slash=False)
+router.register("actions", Actions, basename="actions")
+
 urlpatterns = [
+    *router.urls,
+    path("function", function),
     path("ready", lambda _: HttpResponse("ready")),
     path("told", told),
     path("wait", told),

@@ -63,9 +63,10 @@ def records(shop):
     return count
 
 
-@pytest.mark.parametrize(
-    "target", ["POST /told", "PATCH /told", "POST /marked", "PUT /item", "POST /charges", "POST /atold"]
-)
+@pytest.mark.parametrize("target", [
+    "POST /told", "PATCH /told", "POST /marked", "PUT /item", "POST /charges", "POST /atold", "POST /function",
+    "POST /actions/ship",
+])  # fmt: skip
 def test_a_retry_gets_the_first_answer(shop, name, target):
     """Of a view of each kind: enrolled by the default, or by its mark."""
     first, again = (shop.ask(target, key=name, name=name) for _ in range(2))
@@ -81,7 +82,9 @@ def test_what_a_replay_carries(shop, name):
     assert (first.values("idempotent-replayed"), again.values("idempotent-replayed")) == ([], ["true"])
 
 
-@pytest.mark.parametrize("target", ["POST /marked", "PUT /item", "POST /orders", "POST /charges"])
+@pytest.mark.parametrize(
+    "target", ["POST /marked", "PUT /item", "POST /orders", "POST /function", "POST /actions/ship"]
+)
 def test_a_mark_says_that_a_key_is_required(shop, name, target):
     """It is known before the view runs."""
     assert (shop.ask(target, name=name, count=1).code, shop.ledger("effect", name)) == ("key-missing", 0)
