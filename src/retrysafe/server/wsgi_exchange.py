@@ -155,6 +155,7 @@ class _Handling:
         fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         self._capture.start({"type": "http.response.start", "status": int(code), "headers": fields})
         self._has_started = True
+        self._is_complete = False  # what completed the response before was not sent: it begins anew
         return self._write
 
     def _write(self, piece: bytes) -> None:
