@@ -137,6 +137,20 @@ def test_each_outcome_and_its_retry(outcome, first, state, second):
     assert len(noted.of(Handled)) == 2
 
 
+@pytest.mark.parametrize("later", [
+    answered(fate=Fate.NOT_RUN),
+    Answered(Response(308, ((b"location", b"/orders/"),)), whole=True, size=0, digest=b"", fate=Fate.RAN),
+])  # fmt: skip
+def test_an_earlier_attempt_is_not_forgotten(later):
+    """What was refused before any handling takes no record of an earlier attempt along."""
+    store = MemoryStore()
+    drive(store, Blocking(answered(fate=Fate.NO_EFFECT)))
+    assert drive(store, Blocking(later)) == Deliver("released")
+    exchange = Blocking(answered())
+    assert drive(store, exchange) == Deliver("recorded")
+    assert exchange.executed[0].claim.attempt == 3
+
+
 def test_a_handler_that_completes_its_own_record():
     """Not committed: nothing is sent as done, and a retry runs. Committed: what was recorded is the answer."""
     store, within = MemoryStore(), CompletedWithin(Response(201, (), b"order 1"), b"sealed elsewhere", answered(200))
