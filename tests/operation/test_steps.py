@@ -310,6 +310,43 @@ def test_what_was_not_done_may_be_done_again(run, provider):
     assert provider.calls[0].attempt == 1
 
 
+def _decline(_: StepCall) -> Any:
+    raise Declined
+
+
+@colours
+def test_a_second_sending_that_was_not_done_says_nothing_of_the_first(run, provider):
+    """That stands interrupted as before, and its window goes on: past it nothing is sent."""
+    shop = Shop()
+    again: dict[str, Any] = {"if_interrupted": "resend", "downstream_window": WINDOW, "not_done": (Declined,)}
+    first = shop.attempt()
+    with dying():
+        run(lambda: first.step("charge", provider.charge_and_die, **again))
+    second = shop.attempt()
+    with pytest.raises(Declined):
+        run(lambda: second.step("charge", _decline, **again))
+    assert second.fate is Fate.RESUMABLE
+    shop.clock.now_ms += 600_000
+    third = shop.attempt()
+    with pytest.raises(StepUnknown, match="past its downstream_window"):
+        run(lambda: third.step("charge", provider.charge, **again))
+    assert len(provider.calls) == 1
+
+
+@colours
+def test_a_second_call_that_was_not_done_after_a_look(run, provider):
+    """The other side had not done the first either, so nothing stands open."""
+    shop = Shop()
+    first = shop.attempt()
+    with dying():
+        run(lambda: first.step("charge", provider.charge_and_die, verify=lambda _: NOT_DONE))
+    second = shop.attempt()
+    with pytest.raises(Declined):
+        run(lambda: second.step("charge", _decline, verify=lambda _: NOT_DONE, not_done=(Declined,)))
+    third = shop.attempt()
+    assert run(lambda: third.step("charge", provider.charge)) == {"charge": 2}
+
+
 @pytest.mark.parametrize("recovery", ["manual", "rerun"])
 def test_only_a_route_that_reruns_is_resumed(recovery, provider):
     """Elsewhere the outcome of an interrupted step is unknown, and what was not done is an outcome."""
