@@ -28,7 +28,7 @@ from retrysafe.protocol.effects import (
     Unread,
 )
 from retrysafe.protocol.flow import Answer, BreakOff, Bypass, Deliver, Respond, Terms, Vanish, protect
-from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld, Read, RenewIfHeld
+from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld, Read, RenewIfHeld, TakeOverIfLapsed
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.stores.sqlite import SqliteStore
 from tests.drive.harness import PATIENCE_S, ManualClock, Noted, TamperedStore, failing, records, states
@@ -381,6 +381,47 @@ def test_a_handler_that_is_interrupted_leaves_its_claim():
     clock.now_ms += 61
     exchange = Blocking(answered())
     assert (code_of(drive(store, exchange, policy=policy)), exchange.executed) == ("outcome-unknown", [])
+
+
+@pytest.mark.parametrize(("outcome", "answer"), [
+    (answered(), Deliver("unrecorded", recorded=False)),
+    (Raised(Fate.RAN), BreakOff()),
+])  # fmt: skip
+def test_a_defect_after_the_handler_lets_nothing_run_again(outcome, answer, caplog):
+    """A store fails as no store may: the answer goes out, and no other attempt takes this one for dead."""
+    clock = ManualClock()
+
+    def break_down(transition):
+        if isinstance(transition, CompleteIfHeld):
+            raise ZeroDivisionError
+
+    store, policy = TamperedStore(MemoryStore(clock), before=break_down), Policy(recovery="rerun")
+    assert drive(store, Blocking(outcome), policy=policy) == answer
+    assert states(store) == [State.UNKNOWN]
+    clock.now_ms += policy.lease_ms + 1
+    retry = Blocking(answered())
+    assert (code_of(drive(store, retry, policy=policy)), retry.executed) == ("outcome-unknown", [])
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_an_authorization_that_fails_shows_nothing(caplog):
+    """The claim was lost to another attempt, whose answer this caller may not be shown: nor is its own sent."""
+    clock = ManualClock()
+    store = MemoryStore(clock)
+
+    class Unauthorized(Blocking):
+        def authorize(self):
+            raise ZeroDivisionError
+
+    def overtake(effect):
+        clock.now_ms += effect.policy.lease_ms + 1
+        claim = replace(effect.claim, token=b"another token, 16"[:16])
+        ends = effect.policy.lease_ms, effect.policy.unknown_retention_ms
+        assert store.perform(TakeOverIfLapsed(claim.record_id, effect.claim.token, claim.token, *ends))
+        assert store.perform(CompleteIfHeld(claim, b"sealed", *ends))
+
+    assert code_of(drive(store, Unauthorized(answered(), overtake))) == "claim-lost"
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_the_thread_ends_when_there_is_nothing_to_renew(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -19,8 +20,10 @@ from retrysafe.observe import ClaimLost, Handled, Observer, Overdue, StoreFailed
 from retrysafe.protocol import effects, transitions
 from retrysafe.protocol.effects import Effect, Execute, Flow, Outcome, Settled, Transition, Unread
 from retrysafe.protocol.fingerprint import fingerprint_of
-from retrysafe.protocol.flow import Answer
+from retrysafe.protocol.flow import Answer, BreakOff, Deliver, Ending
 from retrysafe.stores.contract import Store
+
+_log = logging.getLogger("retrysafe")
 
 
 class Exchange(Protocol):
@@ -58,15 +61,35 @@ class Driver:
     def run(self, flow: Flow[Answer], exchange: Exchange) -> Answer:
         """Drive one request to its end; the caller sends the answer."""
         step = first(flow)
-        with ExitStack() as held:
-            while isinstance(step, Effect):
-                if isinstance(step, Execute):
-                    held.callback(self.waiting.wake, step.claim.record_id)
-                    self.renewals.start(step)
-                    held.callback(self.renewals.stop, step)
-                step = self._advance(flow, step, exchange)
+        while isinstance(step, Effect) and not isinstance(step, Execute):
+            step = self._advance(flow, step, exchange)
+        if isinstance(step, Execute):
+            step = self._own(flow, step, exchange)
         self._observer.notice(Handled(step.ending, exchange.route))
         return step
+
+    def _own(self, flow: Flow[Answer], effect: Execute, exchange: Exchange) -> Answer:
+        """Run the handler, and the flow from its outcome on."""
+        with ExitStack() as held:
+            held.callback(self.waiting.wake, effect.claim.record_id)
+            self.renewals.start(effect)
+            held.callback(self.renewals.stop, effect)
+            outcome = exchange.execute(effect)
+            try:
+                step = sent(flow, outcome)
+                while isinstance(step, Effect):
+                    is_asked = isinstance(step, effects.Authorize)
+                    step = sent(flow, _authorized(exchange)) if is_asked else self._advance(flow, step, exchange)
+            except Exception:  # noqa: BLE001 - whatever it is, the record is not to look alive
+                _log.exception("record %s: its handler had run, and then this failed", name_of(effect.claim.record_id))
+                return self._give_up(effect, outcome)
+            return step
+
+    def _give_up(self, effect: Execute, outcome: Outcome) -> Answer:
+        """A defect of ours: the record must not look alive, and run again, nor a whole answer be lost."""
+        giving_up = transitions.MarkUnknownIfHeld(effect.claim, effect.policy.unknown_retention_ms)
+        self._settle(giving_up, effect.policy.lease_ms)
+        return Deliver(Ending.UNRECORDED, recorded=False) if isinstance(outcome, effects.Answered) else BreakOff()
 
     def _advance(self, flow: Flow[Answer], effect: Effect[Any], exchange: Exchange) -> Effect[Any] | Answer:
         """Perform one effect and give the flow its answer."""
@@ -85,8 +108,6 @@ class Driver:
                 return self._store.perform(effect)
             case effects.TakeFingerprint(request, policy, secret):
                 return fingerprint_of(request, policy, secret)
-            case Execute():
-                return exchange.execute(effect)
             case effects.Settle(transition, lease_ms):
                 return self._settle(transition, lease_ms)
             case effects.Wait():
@@ -129,6 +150,15 @@ class Driver:
     def _errand(work: Callable[[], Any]) -> None:
         """Do something that nobody waits for; a daemon, so that it never holds up the end of the process."""
         threading.Thread(target=work, name="retrysafe-errand", daemon=True).start()
+
+
+def _authorized(exchange: Exchange) -> bool:
+    """Whether the caller may see the answer of another attempt. Where that fails, nobody may, and it is told of."""
+    try:
+        return exchange.authorize()
+    except Exception:  # noqa: BLE001 - a hook of the user's; the record stands, and its answer must not leak
+        _log.exception("authorize= failed on %s; the answer of another attempt was not shown", exchange.route)
+        return False
 
 
 def settle_until(store: Store, observer: Observer, transition: Transition[bool], deadline_s: float) -> Settled:
