@@ -189,6 +189,28 @@ def test_more_than_the_length_says(status, length):
     assert ask(door).body == b"order 7"[: int(length)]
 
 
+@pytest.mark.parametrize("failing", ["start_response", "store"])
+def test_what_the_server_never_gets_is_closed(failing):
+    """It does not take the fields, or the worker is stopped before the record: the application lets its response go."""
+
+    def stop(transition):
+        if isinstance(transition, CompleteIfHeld) and failing == "store":
+            raise SystemExit
+
+    def refuse(*_):
+        raise ValueError
+
+    def held(start_response):
+        start_response("201 Made", [("Content-Length", "7")])
+        return [b"order 7"]
+
+    shop = Shop(held)
+    door = IdempotencyMiddleware(shop, store=TamperedStore(MemoryStore(), before=stop), scope="header:X-Account")
+    with pytest.raises((ValueError, SystemExit)):
+        door(environ_of(), refuse if failing == "start_response" else Server().start_response)
+    assert (shop.ran, shop.closed, current_operation()) == (1, 1, None)
+
+
 def test_the_reason_of_a_status_is_kept_for_the_first_answer():
     """It is the application's; a replay has the usual one."""
     door = protected(Shop(whole))

@@ -110,11 +110,8 @@ class Redrive:
         claiming = TakeOverIfLapsed(
             listed.record_id, record.token, terms.token, policy.lease_ms, policy.unknown_retention_ms
         )
-        fared = Fared.FAILED
         try:
-            answer = self._driver.run(resume(stored, record, claiming, terms), exchange)
-            fared = FARED.get(answer.ending, Fared.FAILED)
-            pieces = exchange.answer(answer)
+            pieces = exchange.drive(self._driver, resume(stored, record, claiming, terms))
             try:
                 for _ in pieces:
                     pass
@@ -122,7 +119,7 @@ class Redrive:
                 getattr(pieces, "close", list)()
         except Exception:  # noqa: BLE001 - the application's: of its scope, or of its handler once that is recorded
             _log.exception("record %s: its request failed while it was sent again", name_of(listed.record_id))
-        return fared
+        return FARED.get(exchange.ending, Fared.FAILED)
 
 
 def _plain(given: object) -> object:
