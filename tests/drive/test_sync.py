@@ -231,6 +231,34 @@ def test_a_long_handler_is_renewed():
     assert store.done.count("RenewIfHeld") <= renewals + 1  # one may have been under way
 
 
+def test_a_thread_that_cannot_be_started_is_started_for_the_next_handler(monkeypatch):
+    """The machine had none left: that request fails before its handler, and the next ones are renewed."""
+    store = MemoryStore()
+    store.open(SECRET)
+    driver = Driver(store, Noted())
+    start = threading.Thread.start
+
+    def fail(thread):
+        monkeypatch.setattr(threading.Thread, "start", start)
+        raise RuntimeError("can't start new thread")
+
+    def request(key, exchange, policy):
+        head = replace(HEAD, headers=((b"idempotency-key", key),))
+        return driver.run(protect(head, Terms(policy, "default", SECRET, os.urandom(16))), exchange)
+
+    unlucky = Blocking(answered())
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with pytest.raises(RuntimeError):
+        request(b"k-1", unlucky, Policy())
+    assert unlucky.executed == []
+
+    def outlive(effect):
+        first = lease_of(store, effect)
+        until(lambda: lease_of(store, effect) > first)
+
+    assert request(b"k-2", Blocking(answered(), outlive), Policy(lease="150ms")) == Deliver("recorded")
+
+
 def test_several_handlers_are_renewed_by_one_thread():
     """Claims with different leases, on several threads, each in its own time."""
     store = TamperedStore(MemoryStore())

@@ -211,8 +211,8 @@ class Renewals:
         """Renew this claim from now on."""
         with self._change:
             if not self._works:
-                self._works = True
                 threading.Thread(target=self._work, name="retrysafe renewals", daemon=True).start()
+                self._works = True  # it waits for this change; one that could not be started is tried again
             self._running[effect.claim.token] = _Running(effect)
             self._change.notify()
 
