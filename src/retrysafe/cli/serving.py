@@ -1,0 +1,46 @@
+"""Serve as a gateway, and show its settings."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from retrysafe.cli.base import AS_JSON, POLICY, main, settings_of, settings_options
+from retrysafe.gateway import config as gateway_config
+from retrysafe.gateway.config import SETTINGS
+
+
+@main.command()
+@settings_options(*SETTINGS, keys=True)
+@POLICY
+@click.pass_context
+def serve(ctx: click.Context, /, **_: Any) -> None:
+    """Protect an API: serve as a gateway in front of it."""
+    config = gateway_config.build(settings_of(ctx))
+    from retrysafe.gateway.app import serve as serve_gateway  # noqa: PLC0415 - needs an extra
+
+    serve_gateway(config, lambda line: click.echo(line, err=True))
+
+
+@main.group()
+def config() -> None:
+    """Settings: what holds, and where it was set."""
+
+
+@config.command()
+@settings_options(*SETTINGS, keys=True)
+@POLICY
+@AS_JSON
+@click.pass_context
+def show(ctx: click.Context, /, *, as_json: bool, **_: Any) -> None:
+    """Show every setting of the gateway and where it comes from; check them all."""
+    settings = settings_of(ctx)
+    gateway_config.build(settings)
+    rows = gateway_config.effective(settings)
+    if as_json:
+        click.echo(json.dumps([{"setting": name, "value": value, "origin": origin} for name, value, origin in rows]))
+    else:
+        for name, value, origin in rows:
+            click.echo(f"{name} = {json.dumps(value)}  # {origin}")
