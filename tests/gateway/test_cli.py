@@ -185,6 +185,19 @@ def test_version_is_the_packages():
     assert done.stdout == f"retrysafe {declared}\n"
 
 
+def test_version_as_an_option(run):
+    """`--version` says what `version` says."""
+    assert run("--version").stdout == run("version").stdout
+
+
+@pytest.mark.parametrize("group", [(), ("keys",), ("config",)])
+def test_each_command_is_explained_in_a_whole_line(run, group):
+    """On a terminal of 80 columns no command's line is cut."""
+    listed = run(*group, "--help", COLUMNS="80").stdout.partition("Commands:")[2]
+    assert listed
+    assert "..." not in listed
+
+
 _WITHOUT = """
 import sys
 

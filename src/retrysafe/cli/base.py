@@ -48,8 +48,9 @@ def _exit_code(error: RetrysafeError) -> int:
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="retrysafe", message="%(prog)s %(version)s")
 def main() -> None:
-    """Make any API safe to retry."""
+    """Make any API safe to retry, and prove it."""
 
 
 def option(name: str, *parameter: str, **attributes: Any) -> Callable[[Any], Any]:

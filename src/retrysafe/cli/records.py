@@ -117,7 +117,10 @@ def _agreed(ctx: click.Context, danger: str) -> None:
 
 @main.group()
 def keys() -> None:
-    """Keys of clients: list, look at and settle their records. And the keys of stored responses."""
+    """Look at and settle records of clients' keys.
+
+    And encrypt their responses with another key.
+    """
 
 
 @keys.command("list")
@@ -139,7 +142,10 @@ def list_(  # noqa: PLR0913 - each is an option
     as_json: bool,
     **_: Any,
 ) -> None:
-    """List records. stuck: in progress, and the lease is over."""
+    """List records by state, route and age.
+
+    stuck is: in progress, and the lease is over.
+    """
     try:
         older_than_ms = milliseconds(older_than)
     except ValueError as error:
@@ -164,7 +170,10 @@ def list_(  # noqa: PLR0913 - each is an option
 @AS_JSON
 @click.pass_context
 def show_record(ctx: click.Context, /, *, with_content: bool, as_json: bool, **_: Any) -> None:
-    """Show a record: its state, its attempts, what people did to it, and where its response stands."""
+    """Show a record, its attempts, and what people did to it.
+
+    Of its response where it stands, and with --response what it is.
+    """
     with desk_of(ctx) as (desk, record_id):
         details = desk.store.perform(ReadDetails(record_id))
     if details.found is None and not details.history:
@@ -190,7 +199,10 @@ def show_record(ctx: click.Context, /, *, with_content: bool, as_json: bool, **_
 def resolve(
     ctx: click.Context, /, *, completed: bool | None, status: int | None, headers: tuple[str, ...], body: Any, **_: Any
 ) -> None:
-    """Say what became of a request whose outcome is unknown, once you have found out."""
+    """Say what became of a request whose outcome is unknown.
+
+    Find out first.
+    """
     if completed is None:
         raise click.UsageError("say what became of it: --completed, or --not-done")
     if completed is not (status is not None) or (not completed and (headers or body)):
@@ -213,7 +225,10 @@ def resolve(
 @click.option("--yes", is_flag=True, help="The owner is known to be dead.")
 @click.pass_context
 def release(ctx: click.Context, /, **_: Any) -> None:
-    """Take the claim of a record in progress from its owner, so that the next retry runs."""
+    """Take a claim from an owner that is known to be dead.
+
+    The next retry runs.
+    """
     _agreed(ctx, "If the owner still runs, or has taken effect, the effect happens twice.")
     by = _hand_of(ctx)
     with desk_of(ctx) as (desk, record_id):
@@ -240,7 +255,7 @@ def forget(ctx: click.Context, /, **_: Any) -> None:
 @AS_JSON
 @click.pass_context
 def rotate(ctx: click.Context, /, *, as_json: bool, **_: Any) -> None:
-    """Encrypt every stored response with the first of the encryption keys."""
+    """Encrypt every stored response with the first key."""
     settings = settings_of(ctx)
     encryption_keys = gateway_config.build_encryption(settings)
     from retrysafe.encryption import key_ring  # noqa: PLC0415 - needs an extra

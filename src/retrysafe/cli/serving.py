@@ -35,7 +35,7 @@ def config() -> None:
 @AS_JSON
 @click.pass_context
 def show(ctx: click.Context, /, *, as_json: bool, **_: Any) -> None:
-    """Show every setting of the gateway and where it comes from; check them all."""
+    """Check every setting of the gateway, and show where it was set."""
     settings = settings_of(ctx)
     gateway_config.build(settings)
     rows = gateway_config.effective(settings)

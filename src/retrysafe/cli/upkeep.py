@@ -38,7 +38,10 @@ from retrysafe.server.named import named
 @AS_JSON
 @click.pass_context
 def purge(ctx: click.Context, /, *, as_json: bool, **_: Any) -> None:
-    """Expire and forget the records whose time has come, in batches until none is left."""
+    """Expire and forget the records whose time has come.
+
+    In batches, until none is left.
+    """
     with opened(*gateway_config.build_store(settings_of(ctx))) as (store, _secret):
         done = purge_all(store, lambda now: show_progress(f"expired {now.expired}, forgotten {now.forgotten}"))
     end_progress()
@@ -54,7 +57,10 @@ def purge(ctx: click.Context, /, *, as_json: bool, **_: Any) -> None:
 @AS_JSON
 @click.pass_context
 def stats(ctx: click.Context, /, *, days: int, as_json: bool, **_: Any) -> None:
-    """Show what is in a store, by state and route, and how much of it was replayed."""
+    """Show what is in a store, and how much was replayed.
+
+    Records are counted by state and route, and answers by route.
+    """
     with opened(*gateway_config.build_store(settings_of(ctx))) as (store, _secret):
         taken = store.perform(TakeStats(days))
     if as_json:
@@ -71,7 +77,10 @@ def stats(ctx: click.Context, /, *, days: int, as_json: bool, **_: Any) -> None:
 )
 @click.pass_context
 def migrate(ctx: click.Context, /, *, only_print: bool, **_: Any) -> None:
-    """Bring the schema of a store up to date, once no process of the last release uses it."""
+    """Bring the schema of a store up to date, after a deployment.
+
+    That is: once no process of the last release uses it.
+    """
     url, _secret = gateway_config.build_store(settings_of(ctx))
     if only_print:
         for line in migration.script(migration.missing(url)):
@@ -92,7 +101,10 @@ def migrate(ctx: click.Context, /, *, only_print: bool, **_: Any) -> None:
 @AS_JSON
 @click.pass_context
 def recover(ctx: click.Context, /, application: str | None, *, every: str, once: bool, as_json: bool, **_: Any) -> None:
-    """Send abandoned requests again, and ask about unknown outcomes: of an application, or of the gateway."""
+    """Send abandoned requests again, ask about unknown outcomes.
+
+    Of the application MODULE:APP, or of the gateway that the settings describe.
+    """
     every_s = seconds("--every", every)
     from retrysafe.operate import recover as recovery  # noqa: PLC0415 - a door, for this command alone
 
