@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 import tomllib
@@ -174,6 +175,27 @@ def test_purge_of_an_unreachable_store_is_exit_code_3(run, tmp_path):
     result = run("purge", "--store", f"sqlite:///{tmp_path}/nowhere/records.db")
     assert result.exit_code == 3
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("scheme", "advice"),
+    [
+        ("postgresql", "is the server running, and is the URL right?"),
+        ("mysql", "look whether the server is up and can be reached"),
+        ("redis", "Look at the server and at the network"),
+    ],
+)
+def test_a_server_that_is_down(scheme, advice, run):
+    """It says where it looked, what came of it and what to do, and not the password."""
+    with socket.socket() as nobody_listens:
+        nobody_listens.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{nobody_listens.getsockname()[1]}"
+        result = run("stats", "--store", f"{scheme}://shop:hunter2@{host}/0")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert len(result.stderr.splitlines()) == 1
+    assert host in result.stderr
+    assert advice in result.stderr
+    assert "hunter2" not in result.stderr
 
 
 def test_version_is_the_packages():

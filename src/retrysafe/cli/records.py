@@ -32,8 +32,8 @@ from retrysafe.operate import keys as records
 from retrysafe.operate import shown, which
 from retrysafe.operate.opened import opened
 from retrysafe.protocol.duration import milliseconds
-from retrysafe.protocol.snapshot import Encryption
 from retrysafe.protocol.transitions import ReadDetails
+from retrysafe.server.settings import encryption_of
 
 DESK = [setting for setting in SETTINGS if setting.name in {"store", "namespace"}]
 LINE_FILE = click.Path(exists=True, dir_okay=False, allow_dash=True)
@@ -83,7 +83,7 @@ def desk_of(ctx: click.Context) -> Iterator[tuple[records.Desk, bytes]]:
             key = _line_of(given["key_file"], "Idempotency-Key")
             account = _line_of(given["account_file"], "Account") if given["account_file"] else given["account"] or ""
             record_id = which.by_key(secret, config.namespace, account, key)
-        encryption = _encryption_of(config.encryption_keys)
+        encryption = encryption_of(config.encryption_keys)
         yield records.Desk(store, secret, encryption, config.policy_of, config.dual_control), record_id
 
 
@@ -94,14 +94,6 @@ def _line_of(path: str, what: str) -> str:
         return prompted
     with nullcontext(sys.stdin) if path == "-" else Path(path).open(encoding="utf-8", errors="surrogateescape") as file:
         return file.readline().rstrip("\r\n")
-
-
-def _encryption_of(keys: str | None) -> Encryption | None:
-    if keys is None:
-        return None
-    from retrysafe.encryption import key_ring  # noqa: PLC0415 - needs an extra
-
-    return key_ring(keys)
 
 
 def _hand_of(ctx: click.Context) -> records.Hand:
@@ -177,7 +169,7 @@ def show_record(ctx: click.Context, /, *, with_content: bool, as_json: bool, **_
     with desk_of(ctx) as (desk, record_id):
         details = desk.store.perform(ReadDetails(record_id))
     if details.found is None and not details.history:
-        raise which.NoSuchRecord("there is no such record, and no history of one")
+        raise which.NoSuchRecord(f"there is no such record, and no history of one; {which.CHECK}")
     response = shown.response_of(details, record_id, desk.secret, desk.encryption)
     steps = shown.Steps(details.journal, record_id, desk.secret, desk.encryption)
     if as_json:
