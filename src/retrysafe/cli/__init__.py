@@ -1,7 +1,7 @@
 """The command line. Each command calls something else.
 
 Exit codes, for all of it: 0 clean, 1 findings, 2 usage or configuration, 3 target or store unreachable,
-4 inconclusive. Never 0 with nothing checked.
+4 inconclusive, 130 interrupted. Never 0 with nothing checked.
 """
 
 from retrysafe.cli.base import main

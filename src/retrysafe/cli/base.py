@@ -22,7 +22,7 @@ except ModuleNotFoundError as missing:
     sys.stderr.write(f'retrysafe: the command line needs {missing.name}: pip install "retrysafe[cli]"\n')
     sys.exit(2)
 
-FINDINGS, MISCONFIGURED, UNREACHABLE, INCONCLUSIVE = 1, 2, 3, 4
+FINDINGS, MISCONFIGURED, UNREACHABLE, INCONCLUSIVE, INTERRUPTED = 1, 2, 3, 4, 130
 
 
 class Commands(click.Group):
@@ -32,6 +32,9 @@ class Commands(click.Group):
         """Run the command."""
         try:
             return super().invoke(ctx)
+        except (KeyboardInterrupt, click.Abort):  # click would say 1, which is findings
+            click.echo("retrysafe: interrupted", err=True)
+            ctx.exit(INTERRUPTED)
         except ConfigurationError as error:
             for fault in error.faults:
                 click.echo(f"retrysafe: {fault}", err=True)
