@@ -13,6 +13,7 @@ from retrysafe.errors import CallerError, ConfigurationError
 from retrysafe.model import BytesBody, Head, Request, Response
 from retrysafe.protocol.effects import Answered, Fate
 from retrysafe.protocol.framing import frame
+from retrysafe.server.named import module_of
 from retrysafe.value import value
 
 METHOD = "CALL"
@@ -189,13 +190,18 @@ class Results:
 
         Raises:
             Exception: what that call raised, if the function declares it.
-            LookupError: the response is none of this function's.
+            LookupError: the response is none of this function's, or cannot be read: written by hand, or by a release
+                that had another codec, or other exceptions.
         """
-        if response.status == RETURNED:
-            return self._codec.decode(response.body)
-        kind = self._kinds[(response.value(_RAISED_FIELD) or b"").decode()]
-        raise cast(Any, kind)(*json.loads(response.body))
+        try:
+            if response.status == RETURNED:
+                return self._codec.decode(response.body)
+            kind = self._kinds[(response.value(_RAISED_FIELD) or b"").decode()]
+            raised = cast(Any, kind)(*json.loads(response.body))
+        except Exception as error:  # a codec, and an exception's class, are the application's
+            raise LookupError("what is recorded is no result of this function") from error
+        raise raised
 
 
 def _name_of(kind: type[Exception]) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return f"{module_of(kind)}.{kind.__qualname__}"
