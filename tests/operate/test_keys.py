@@ -191,6 +191,15 @@ def test_a_record_by_its_key(spelling, tmp_path):
     assert "check that it is the right store, and of a key its spelling, --account and --namespace" in another.stderr
 
 
+def test_the_account_of_the_verifier_is_another_variable(tmp_path):
+    """RETRYSAFE_ACCOUNT is a header field for `verify`, and no account."""
+    requests(tmp_path, ["k-1"])
+    (tmp_path / "key").write_text("k-1\n")
+    show = ("keys", "show", "--key-file", f"{tmp_path}/key", "--store", url_of(tmp_path))
+    variables = {"RETRYSAFE_ACCOUNT": "X-Account-Id: bob", "RETRYSAFE_KEY_ACCOUNT": "alice"}
+    assert command(*show, **variables).exit_code == 0
+
+
 def test_a_key_by_way_of_the_standard_input(tmp_path):
     """One line, or two with the account in the second."""
     requests(tmp_path, ["k-1"])

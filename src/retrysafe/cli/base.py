@@ -56,10 +56,17 @@ def main() -> None:
     """Make any API safe to retry, and prove it."""
 
 
-def option(name: str, *parameter: str, **attributes: Any) -> Callable[[Any], Any]:
-    """A click option with its environment variable, which the help shows."""
-    variable = "RETRYSAFE_" + name.partition("/")[0].removeprefix("--").upper().replace("-", "_")
-    return click.option(name, *parameter, envvar=variable, show_envvar=True, **attributes)
+def option(name: str, *parameter: str, of: str = "", **attributes: Any) -> Callable[[Any], Any]:
+    """A click option with its environment variable, which the help shows.
+
+    Args:
+        name: of the option.
+        parameter: the name of its value, if that is another.
+        of: keeps apart what is called the same and means something else to another command.
+        attributes: as click has them.
+    """
+    variable = name.partition("/")[0].removeprefix("--").upper().replace("-", "_")
+    return click.option(name, *parameter, envvar=f"RETRYSAFE_{of}{variable}", show_envvar=True, **attributes)
 
 
 def settings_options(*settings: Setting, keys: bool = False) -> Callable[[Any], Any]:

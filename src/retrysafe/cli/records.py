@@ -44,8 +44,8 @@ STATES = [*(state.value for state in State), STUCK]
 def _by_key(command: Any) -> Any:
     """The argument and the options that name a record."""
     for add in (
-        option("--account-file", type=LINE_FILE, help="Holds the account; for one that is a credential."),
-        option("--account", metavar="TEXT", help="Whose key it is, as the scope of the door gives it."),
+        option("--account-file", of="KEY_", type=LINE_FILE, help="Holds the account; for one that is a credential."),
+        option("--account", of="KEY_", metavar="TEXT", help="Whose key it is, as the scope of the door gives it."),
         click.option("--key-file", type=LINE_FILE, help="Holds the client's key, instead of ID; - asks for it."),
         click.argument("record", metavar="[ID]", required=False),
     ):
