@@ -24,6 +24,7 @@ from retrysafe.errors import (
 )
 from retrysafe.functions import once
 from retrysafe.operation import current_operation
+from retrysafe.server.call import JsonCodec
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.stores.sqlite import SqliteStore
 from retrysafe.testing import ManualClock
@@ -391,6 +392,97 @@ def test_a_process_that_dies(tmp_path):
             break
     assert "OutcomeUnknown" in seen
     assert (tmp_path / "ledger").read_text() == "o-1\n"
+
+
+PROGRAM = """
+import multiprocessing, pathlib, sys
+from retrysafe.functions import once
+
+class Declined(Exception):
+    pass
+
+@once(key="{order}", scope="shop", store="sqlite:///jobs.db", raises=[Declined])
+def job(order):
+    with pathlib.Path("ledger").open("a") as ledger:
+        ledger.write(f"{order}\\n")
+    raise Declined(order)
+
+def told(order):
+    try:
+        job(order)
+    except Declined:
+        print("declined")
+
+if __name__ == "__main__":
+    told("o-1")
+    spawned = multiprocessing.get_context("spawn").Process(target=told, args=("o-1",))
+    spawned.start()
+    spawned.join()
+    sys.exit(spawned.exitcode)
+"""
+
+
+def test_a_program_and_who_imports_it_share_their_keys(tmp_path):
+    """As a script, as `-m`, in a child of it and by an import, a function has one name, and so have its exceptions."""
+    (tmp_path / "work.py").write_text(PROGRAM)
+    ways = (["work.py"], ["-m", "work"], ["-c", "import work; work.told('o-1')"])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    for way in ways:
+        done = subprocess.run(
+            [sys.executable, *way], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, set(done.stdout.split())) == (0, {"declined"}), done.stderr
+    assert (tmp_path / "ledger").read_text() == "o-1\n"
+
+
+def test_a_function_of_a_session_needs_a_name():
+    """It would share its records with whatever else is typed somewhere under that name."""
+    typed = "from retrysafe.functions import once; once(key='k', scope='s', store='memory://'{})(eval('lambda: 1'))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    for given, status in (("", 1), (", name='job'", 0)):
+        command = [sys.executable, "-c", typed.format(given)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert (done.returncode, "give it a name=" in done.stderr) == (status, bool(status)), done.stderr
+
+
+class Uncertain(JsonCodec):
+    """A codec of another release, that cannot read what this one wrote."""
+
+    def decode(self, content):
+        """Raises what it likes."""
+        raise KeyError(content)
+
+
+def test_a_result_that_cannot_be_read(subject):
+    """It was done, and is not run again; written by hand without content, or by another codec."""
+    calls = subject(codec=Uncertain())
+    assert calls("o-1") == "done"
+    with pytest.raises(ResultUnavailable):
+        calls("o-1")
+    assert calls.ran == 1
+
+
+def test_an_exception_that_cannot_be_made_again(subject):
+    """Its class takes other arguments than it once did."""
+
+    class Changed(Exception):
+        def __init__(self, *arguments):
+            if made:
+                raise TypeError
+            made.append(self)
+            super().__init__(*arguments)
+
+    def fails():
+        raise Changed("as it was")
+
+    made = []
+    calls = subject(raises=[Changed])
+    calls.does = fails
+    with pytest.raises(Changed):
+        calls("o-1")
+    with pytest.raises(ResultUnavailable):
+        calls("o-1")
+    assert calls.ran == 1
 
 
 def test_a_store_that_is_away(subject, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 import tomllib
@@ -176,6 +177,27 @@ def test_purge_of_an_unreachable_store_is_exit_code_3(run, tmp_path):
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("scheme", "advice"),
+    [
+        ("postgresql", "is the server running, and is the URL right?"),
+        ("mysql", "look whether the server is up and can be reached"),
+        ("redis", "Look at the server and at the network"),
+    ],
+)
+def test_a_server_that_is_down(scheme, advice, run):
+    """It says where it looked, what came of it and what to do, and not the password."""
+    with socket.socket() as nobody_listens:
+        nobody_listens.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{nobody_listens.getsockname()[1]}"
+        result = run("stats", "--store", f"{scheme}://shop:hunter2@{host}/0")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert len(result.stderr.splitlines()) == 1
+    assert host in result.stderr
+    assert advice in result.stderr
+    assert "hunter2" not in result.stderr
+
+
 def test_version_is_the_packages():
     """As `python -m retrysafe`, too."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
@@ -183,6 +205,19 @@ def test_version_is_the_packages():
         [sys.executable, "-m", "retrysafe", "version"], capture_output=True, text=True, env=environment(), check=True
     )
     assert done.stdout == f"retrysafe {declared}\n"
+
+
+def test_version_as_an_option(run):
+    """`--version` says what `version` says."""
+    assert run("--version").stdout == run("version").stdout
+
+
+@pytest.mark.parametrize("group", [(), ("keys",), ("config",)])
+def test_each_command_is_explained_in_a_whole_line(run, group):
+    """On a terminal of 80 columns no command's line is cut."""
+    listed = run(*group, "--help", COLUMNS="80").stdout.partition("Commands:")[2]
+    assert listed
+    assert "..." not in listed
 
 
 _WITHOUT = """

@@ -188,6 +188,16 @@ def test_a_record_by_its_key(spelling, tmp_path):
         assert (result.exit_code, json.loads(result.stdout)["id"]) == (0, only["id"])
     another = command("keys", "show", "--key-file", f"{tmp_path}/key", "--account", "bob", "--store", url_of(tmp_path))
     assert (another.exit_code, "no such record" in another.stderr) == (1, True)
+    assert "check that it is the right store, and of a key its spelling, --account and --namespace" in another.stderr
+
+
+def test_the_account_of_the_verifier_is_another_variable(tmp_path):
+    """RETRYSAFE_ACCOUNT is a header field for `verify`, and no account."""
+    requests(tmp_path, ["k-1"])
+    (tmp_path / "key").write_text("k-1\n")
+    show = ("keys", "show", "--key-file", f"{tmp_path}/key", "--store", url_of(tmp_path))
+    variables = {"RETRYSAFE_ACCOUNT": "X-Account-Id: bob", "RETRYSAFE_KEY_ACCOUNT": "alice"}
+    assert command(*show, **variables).exit_code == 0
 
 
 def test_a_key_by_way_of_the_standard_input(tmp_path):

@@ -69,7 +69,7 @@ def test_numbers_for_people():
         "oldest unknown: 3600 s",
         "(not kept): none counted",
     ]
-    assert "  in_progress: 1 records, 0 bytes" in told
+    assert "  in_progress: 1 record, 0 bytes" in told
     assert "oldest unknown: none" in list(lines(Stats(NOW_MS, (), ()), 7))
 
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import socket
 import sqlite3
+import subprocess
+import sys
 import tomllib
 import xml.etree.ElementTree as ET
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 import trustme
@@ -17,7 +23,8 @@ from retrysafe.lab.mutants.http import Response, document
 from retrysafe.lab.mutants.reuse import BytesAreCompared
 from retrysafe.lab.mutants.shop import Shop
 from retrysafe.verify.cases import CATALOGUE
-from tests.verify.serving import ALICE, CONTENT, COUNTED, serving, verify
+from tests.gateway.processes import environment
+from tests.verify.serving import ALICE, CONTENT, COUNTED, PATIENCE_S, serving, verify
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +79,7 @@ def test_usage():
         ("POST", "http://127.0.0.1:1/x", "--with", "sloow=POST /x"),
         ("POST", "http://127.0.0.1:1/x", "--with", "slow"),
         ("POST", "http://127.0.0.1:1/x", "--account", "no colon"),
+        ("POST", "http://127.0.0.1:1/x", "--json", '{"reference": 1}', *COUNTED),
     ):
         assert verify(*arguments).exit_code == 2, arguments
 
@@ -97,7 +105,7 @@ def test_nothing_is_a_pass(good):
     skipped = verify("POST", f"{good}/orders", "--json", CONTENT, *ALICE, "--only", "SEC-01")
     assert skipped.exit_code == 4
     assert "--other-account" in skipped.output
-    refused = verify("POST", f"{good}/orders", "--json", "{}", *ALICE, *COUNTED, "--only", "REP-01")
+    refused = verify("POST", f"{good}/orders", "--json", '{"no": "{{unique}}"}', *ALICE, *COUNTED, "--only", "REP-01")
     assert refused.exit_code == 4
     assert "is the operation right?" in refused.output
 
@@ -135,6 +143,44 @@ def test_bound(good):
     assert done.exit_code == 4
     assert "the bound of 5 requests is reached" in done.output
     assert "; 5 requests" in done.output
+
+
+def started(*arguments, **streams):
+    """`retrysafe verify` in a process of its own."""
+    variables = environment(TERM="xterm")
+    return subprocess.Popen([sys.executable, "-m", "retrysafe", "verify", *arguments], env=variables, **streams)
+
+
+def test_interrupted():
+    """130 for Ctrl-C in the middle, and not 1, which would be findings."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(PATIENCE_S)
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/orders"
+        with started("POST", url, "--json", CONTENT, *ALICE, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                with silent.accept()[0]:
+                    process.send_signal(signal.SIGINT)
+                    _, said = process.communicate(timeout=PATIENCE_S)
+            finally:
+                process.kill()
+    assert (process.returncode, said) == (130, "retrysafe: interrupted\n")
+
+
+def test_on_a_terminal_results_stand_above_the_bar(good):
+    """No result begins on the line of the bar."""
+    ours, theirs = os.openpty()
+    arguments = ("--json", CONTENT, *ALICE, *COUNTED, "--only", "REP-01", "--only", "SEC-01")
+    with started("POST", f"{good}/orders", *arguments, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        screen = b""
+        with suppress(OSError), closing(os.fdopen(ours, "rb", buffering=0)) as terminal:  # its end is an error, EIO
+            while some := terminal.read(65_536):
+                screen += some
+        assert process.wait(PATIENCE_S) == 0
+    plain = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", screen)
+    assert b"0/2" in plain
+    assert re.search(rb"[\r\n]pass +REP-01", plain)
+    assert not re.search(rb"/2 *(pass|skip)", plain)
 
 
 def test_list():
@@ -197,6 +243,25 @@ def test_reports(bad, tmp_path):
     assert (result["ruleId"], result["level"]) == ("REP-01", "error")
     assert json.loads(texts["json"])["summary"] == {"pass": 1, "fail": 1, "warn": 0, "skip": 1, "inconclusive": 0}
     assert "1 of 2" in badge.read_text()
+
+
+def test_a_place_without_a_folder_is_told_before_anything_is_sent(bad, tmp_path):
+    """2, and not after some hundreds of orders."""
+    done = verify(
+        "POST",
+        f"{bad}/orders",
+        "--json",
+        CONTENT,
+        *ALICE,
+        "--json-report",
+        f"{tmp_path}/no/r.json",
+        "--badge",
+        f"{tmp_path}",
+    )
+    assert done.exit_code == 2
+    assert f"--json-report: there is no folder {tmp_path}/no" in done.output
+    assert f"--badge: {tmp_path} is a folder" in done.output
+    assert "run " not in done.output
 
 
 def test_openapi(good):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from retrysafe.drive.step import first, sent
 from retrysafe.errors import ConfigurationError, RetrysafeError, StoreError
 from retrysafe.model import Found, Head, Record, Response, State
-from retrysafe.operate.which import NoSuchRecord
+from retrysafe.operate.which import CHECK, NoSuchRecord
 from retrysafe.protocol import history
 from retrysafe.protocol.decision import in_flight
 from retrysafe.protocol.effects import Answered, Effect, Fate, Flow, Transition, perform
@@ -354,7 +354,7 @@ def _found(store: Store, record_id: bytes) -> Found:
 
 def _there(found: Found | None) -> Found:
     if found is None:
-        raise NoSuchRecord("there is no such record")
+        raise NoSuchRecord(f"there is no such record; {CHECK}")
     return found
 
 

@@ -23,6 +23,8 @@ _NO_ID = (
     "of them; a client's key is given by --key-file"
 )
 
+CHECK = "check that it is the right store, and of a key its spelling, --account and --namespace"
+
 
 class NoSuchRecord(RetrysafeError):
     """There is no such record, or more than one; nothing was changed."""

@@ -8,7 +8,10 @@ from __future__ import annotations
 from retrysafe.errors import CallerError
 from retrysafe.model import Claim, Found, Record, State
 from retrysafe.protocol.effects import Claiming, Transition
+from retrysafe.protocol.states import Event, target
 from retrysafe.value import value
+
+_CLAIMED = State(target(Event.CLAIM) or "")
 
 
 @value
@@ -38,6 +41,24 @@ class ClaimIfAbsent(Claiming[Found]):
     forget_after_ms: int
     route: str = ""
     request: bytes | None = None
+
+    def first_record(self, now_ms: int) -> Record:
+        """The record that is inserted, by the time of the store."""
+        lease_until_ms = now_ms + self.lease_ms
+        return Record(
+            state=_CLAIMED,
+            token=self.token,
+            attempt=1,
+            fingerprint=self.fingerprint,
+            created_at_ms=now_ms,
+            claimed_at_ms=now_ms,
+            lease_until_ms=lease_until_ms,
+            settled_at_ms=None,
+            expires_at_ms=None,
+            forget_at_ms=lease_until_ms + self.forget_after_ms,
+            response=None,
+            route=self.route,
+        )
 
     def undo(self) -> Transition[bool]:
         """Delete the record: it was made for this claim."""

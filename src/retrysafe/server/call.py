@@ -13,6 +13,7 @@ from retrysafe.errors import CallerError, ConfigurationError, ResultUnavailable
 from retrysafe.model import BytesBody, Head, Request, Response
 from retrysafe.protocol.effects import Answered, Fate
 from retrysafe.protocol.framing import frame
+from retrysafe.server.named import module_of
 from retrysafe.value import value
 
 METHOD = "CALL"
@@ -208,4 +209,4 @@ class Results:
 
 
 def _name_of(kind: type[Exception]) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return f"{module_of(kind)}.{kind.__qualname__}"

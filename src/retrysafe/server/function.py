@@ -36,6 +36,7 @@ from retrysafe.protocol.flow import Ending, Terms, protect
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.snapshot import Encryption
 from retrysafe.server.call import Call, Calls, Codec, JsonCodec, Results
+from retrysafe.server.named import full_name
 from retrysafe.server.settings import Faults, encryption_of
 from retrysafe.stores.contract import Store
 from retrysafe.stores.location import open_store
@@ -101,7 +102,7 @@ def once(  # noqa: PLR0913 - each is a setting of its own, by name
     results = Results(codec or JsonCodec(), raises, policy.response_bytes_max)
 
     def decorate(function: F) -> F:
-        own_name = name or f"{function.__module__}.{function.__qualname__}"
+        own_name = name or full_name(function)
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise ConfigurationError([f"{own_name} yields: it has no result that could be kept; return one"])
         calls = Calls(function, own_name, key, scope, compare)

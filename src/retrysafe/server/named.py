@@ -1,9 +1,10 @@
-"""What a text like `shop:app` names: something in a module."""
+"""What a text like `shop:app` names, something in a module; and under what name all processes find something."""
 
 from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from retrysafe.errors import ConfigurationError
 
 _NAME = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)")
+_PROGRAM = ("__main__", "__mp_main__")  # the second in a child of multiprocessing, which runs the program's file again
 
 
 def named(text: str) -> Any:
@@ -39,3 +41,29 @@ def named(text: str) -> Any:
             raise ConfigurationError([f'"{text}": there is no {name} in {parsed[1]}'])
         found = getattr(found, name)
     return found
+
+
+def module_of(thing: Callable[..., Any]) -> str:
+    """The module of a function or a class as other processes import it; `__main__` if none can, in a session say.
+
+    A module that is run as a program is `__main__` in its own process alone, and so is every other program: under that
+    name a worker that imports the module would not find what the program has recorded, and another program would.
+    """
+    if thing.__module__ not in _PROGRAM:
+        return thing.__module__
+    program = vars(sys.modules[thing.__module__])
+    spec, file = program.get("__spec__"), program.get("__file__")
+    if spec is not None:
+        return str(spec.name)
+    return Path(file).stem if file else "__main__"
+
+
+def full_name(function: Callable[..., Any]) -> str:
+    """The name of a function, the same in each process.
+
+    Raises:
+        ConfigurationError: it is in no module that another process could import.
+    """
+    if (module := module_of(function)) == "__main__":
+        raise ConfigurationError([f"{function.__qualname__} is in no module that can be imported: give it a name="])
+    return f"{module}.{function.__qualname__}"

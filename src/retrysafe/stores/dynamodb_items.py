@@ -344,27 +344,12 @@ def kept_until(forget_at_ms: int) -> dict[str, Value]:
 
 def first_item(claim: ClaimIfAbsent, now_ms: int) -> tuple[Record, dict[str, Value]]:
     """The record that a claim inserts, and its attributes with the store's own."""
-    lease_until_ms = now_ms + claim.lease_ms
-    record = Record(
-        state=_CLAIMED,
-        token=claim.token,
-        attempt=1,
-        fingerprint=claim.fingerprint,
-        created_at_ms=now_ms,
-        claimed_at_ms=now_ms,
-        lease_until_ms=lease_until_ms,
-        settled_at_ms=None,
-        expires_at_ms=None,
-        forget_at_ms=lease_until_ms + claim.forget_after_ms,
-        response=None,
-        route=claim.route,
-    )
+    record = claim.first_record(now_ms)
     attributes: dict[str, Value] = {name: getattr(record, name) for name in _ATTRIBUTES}
     attributes["state"] = record.state.value
     return record, attributes | kept_until(record.forget_at_ms) | {KEY: claim.record_id, "dated_at_ms": now_ms}
 
 
-_CLAIMED = State(target(Event.CLAIM) or "")
 _ATTRIBUTES = tuple(field.name for field in fields(cast(Any, Record)))
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, assert_never
 from retrysafe.errors import StoreError, StoreUnavailable
 from retrysafe.model import Found, Record, State
 from retrysafe.protocol.effects import Transition
-from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard, target
+from retrysafe.protocol.states import GUARDS, TABLE, Event, Guard
 from retrysafe.protocol.transitions import (
     ANSWER_DAYS_KEPT,
     DAY_MS,
@@ -62,8 +62,6 @@ from retrysafe.stores.contract import agree_on_secret
 from retrysafe.stores.url import StoreUrl
 
 T = TypeVar("T")
-
-_CLAIMED = State(target(Event.CLAIM) or "")
 
 
 def allowed(record: Record, event: Event, token: bytes, now_ms: int) -> bool:
@@ -243,21 +241,7 @@ class MemoryStore:
     def _claim(self, claim: ClaimIfAbsent) -> Found:
         record = self._records.get(claim.record_id)
         if record is None:
-            lease_until_ms = self._now_ms + claim.lease_ms
-            record = self._records[claim.record_id] = Record(
-                state=_CLAIMED,
-                token=claim.token,
-                attempt=1,
-                fingerprint=claim.fingerprint,
-                created_at_ms=self._now_ms,
-                claimed_at_ms=self._now_ms,
-                lease_until_ms=lease_until_ms,
-                settled_at_ms=None,
-                expires_at_ms=None,
-                forget_at_ms=lease_until_ms + claim.forget_after_ms,
-                response=None,
-                route=claim.route,
-            )
+            record = self._records[claim.record_id] = claim.first_record(self._now_ms)
             if claim.request is not None:
                 self._requests[claim.record_id] = claim.request
         return Found(record, self._now_ms)

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from retrysafe.model import Found, Record, State
 from retrysafe.protocol.effects import Transition
-from retrysafe.protocol.states import Event, target
 from retrysafe.protocol.transitions import (
     ANSWER_DAYS_KEPT,
     DAY_MS,
@@ -128,7 +127,7 @@ def _claim(claim: ClaimIfAbsent, *, writing: bool) -> Plan[Found]:
             now_ms = yield Now.TO_READ
             return Found(_record(rows[0]), now_ms)
     now_ms = yield Now.TO_WRITE
-    record = _first_record(claim, now_ms)
+    record = claim.first_record(now_ms)  # known, so that it need not be read back
     inserted = yield Change(sql.CLAIM, _values(claim, now_ms))
     if not inserted:  # it is there after all, from before or from another process
         rows = yield Look(sql.RECORD, {"record_id": claim.record_id})
@@ -317,26 +316,6 @@ def _record(row: Row) -> Record:
     return Record(State(state), *rest)
 
 
-def _first_record(claim: ClaimIfAbsent, now_ms: int) -> Record:
-    """What `sql.CLAIM` inserts; known, so that it need not be read back."""
-    lease_until_ms = now_ms + claim.lease_ms
-    return Record(
-        state=_CLAIMED,
-        token=claim.token,
-        attempt=1,
-        fingerprint=claim.fingerprint,
-        created_at_ms=now_ms,
-        claimed_at_ms=now_ms,
-        lease_until_ms=lease_until_ms,
-        settled_at_ms=None,
-        expires_at_ms=None,
-        forget_at_ms=lease_until_ms + claim.forget_after_ms,
-        response=None,
-        route=claim.route,
-    )
-
-
-_CLAIMED = State(target(Event.CLAIM) or "")
 _KINDS: tuple[type[Transition[Any]], ...] = (ClaimIfAbsent, AddHistory, *sql.CHANGES)
 _ATTRIBUTES = {kind: tuple(field.name for field in fields(cast(Any, kind))) for kind in _KINDS}
 

@@ -343,7 +343,8 @@ class PostgresSession(ABC):
             failure = f"{name} cannot be written to, perhaps a standby: {said}; name the primary"
             return Verdict(StoreUnavailable(failure), Then.RECONNECT)
         if not self.connected or not state or state[:2] in ("08", "57") or state == "40003":
-            failure = f"{name}: {said}; what was in flight may or may not have been applied"
+            advice = _ADVICE.get(state, "is the server running, and is the URL right?")
+            failure = f"{name}: {said}; what was in flight may or may not have been applied; {advice}"
             return Verdict(StoreUnavailable(failure), Then.RECONNECT)
         failure = f"{name}: {said}; {_ADVICE.get(state, 'see the log of the server')}"
         return Verdict(StoreUnavailable(failure), Then.EACH_ALONE)

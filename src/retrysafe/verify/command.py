@@ -47,6 +47,7 @@ def verify(options: dict[str, Any], say: Callable[[str], None]) -> int:
         for line in text.catalogue(cases if only else CATALOGUE):
             say(line)
         return 0
+    _refuse_places(options)
     run = build(_given(options, before), Settings(rounds=options["rounds"], effects_max=options["effects_max"]))
     results = watch(run, cases, options["jobs"])
     for line in replays.compare(before, results) if before else ():
@@ -73,6 +74,15 @@ def _given(options: Mapping[str, Any], before: replays.Before | None) -> Given:
     if before and before.credentials and not given.account:
         raise ConfigurationError([f"the report was made with {', '.join(before.credentials)}: give --account again"])
     return given
+
+
+def _refuse_places(options: Mapping[str, Any]) -> None:
+    """Before anything is sent: may the reports be written where they are wanted?"""
+    wanted = [(f"--{name.replace('_', '-')}", Path(options[name])) for name in _REPORTS if options[name]]
+    faults = [f"{option}: there is no folder {path.parent}" for option, path in wanted if not path.parent.is_dir()]
+    faults += [f"{option}: {path} is a folder; name a file" for option, path in wanted if path.is_dir()]
+    if faults:
+        raise ConfigurationError(faults)
 
 
 def _write(options: Mapping[str, Any], run: Run, results: Sequence[Result]) -> None:

@@ -42,11 +42,13 @@ class Counter:
     Attributes:
         text: as the operator wrote it, for people.
         total: it counts everything, so that only its growth means something.
+        by_reference: it counts what has the reference, and nothing if no request has it.
         count: given a reference and the answers that its requests got, how many effects there are.
     """
 
     text: str
     total: bool
+    by_reference: bool
     count: Count
 
 
@@ -71,7 +73,9 @@ def parse_counter(text: str, base_url: str, account: Fields) -> Counter:
     }
     if kind not in makers or not rest.strip():
         raise ConfigurationError([f"--effects begins with one of {', '.join(makers)} and goes on: {text!r} does not"])
-    return Counter(text, kind != "same" and not is_unique(text), makers[kind](rest.strip()))
+    by_answer, by_reference = kind == "same", is_unique(text)
+    count = makers[kind](rest.strip())
+    return Counter(text, not by_answer and not by_reference, not by_answer and by_reference, count)
 
 
 def _call(rest: str, base_url: str, account: Fields) -> Count:

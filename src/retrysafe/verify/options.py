@@ -161,7 +161,16 @@ def build(given: Given, settings: Settings) -> Run:
         given.spare_field,
     )
     _refuse_strangers(target, allowed=given.i_own_this_api)
+    _refuse_what_counts_nothing(target)
     return Run(target, load(given.profile), settings)
+
+
+def _refuse_what_counts_nothing(target: Target) -> None:
+    """A counter that asks for the reference finds no effect of requests without one, and every case would fail."""
+    if target.counter and target.counter.by_reference and not target.operation.has_reference():
+        raise ConfigurationError(
+            ["--effects counts what has {{unique}}, and the operation has it nowhere: put it into --json, or the URL"]
+        )
 
 
 def _operation(given: Given, document: Mapping[str, Any] | None, headers: Fields) -> tuple[Operation, bool | None]:
@@ -181,7 +190,7 @@ def _base_url(operation: Operation) -> str:
     parts = urlsplit(operation.url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ConfigurationError(
-            [f"{operation.url!r} is no address: it begins with http:// or https:// and has a host"]
+            [f"{operation.url!r} is no address: give METHOD URL, the URL with http:// or https:// and a host"]
         )
     return f"{parts.scheme}://{parts.netloc}"
 

@@ -17,15 +17,18 @@ from retrysafe.verify.verdict import Verdict
 
 def watch(run: Run, cases: Sequence[Case], jobs: int) -> list[Result]:
     """Run cases and print each as it ends, then every finding in full and the sum."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console, errors = (
+        Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True) for stderr in (False, True)
+    )
     for line in text.heading(run):
         console.print(line)
     console.print()
-    errors = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bars:
         task = bars.add_task("cases", total=len(cases))
-        results = asyncio.run(run_cases(run, cases, _teller(console, lambda: bars.advance(task)), jobs))
+        # On a terminal, only what goes the way of the bar is printed above it; elsewhere output is output.
+        above = errors if errors.is_terminal and console.is_terminal else console
+        results = asyncio.run(run_cases(run, cases, _teller(above, lambda: bars.advance(task)), jobs))
     found = [result for result in results if result.findings]
     for result in found:
         console.print()

@@ -11,7 +11,7 @@ from urllib.parse import urljoin, urlsplit
 from retrysafe.errors import ConfigurationError
 from retrysafe.verify.effects import Counter
 from retrysafe.verify.message import Field, Fields, Sent
-from retrysafe.verify.template import fill
+from retrysafe.verify.template import fill, is_unique
 
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -40,6 +40,10 @@ class Operation:
         if body and not any(name.lower() == "content-type" for name, _ in headers):
             headers = (("Content-Type", "application/json" if _is_json(body) else "text/plain"), *headers)
         return Sent(self.method, fill(self.url, reference), headers, body.encode())
+
+    def has_reference(self) -> bool:
+        """Whether two references make two requests."""
+        return any(map(is_unique, (self.url, self.body or "", *(value for _, value in self.headers))))
 
     def at(self, base_url: str) -> Operation:
         """The same operation somewhere else: its path and query below another base."""

@@ -69,7 +69,7 @@ def total(results: Sequence[Result], run: Run) -> str:
     """The sum, in one line."""
     counts = {verdict: sum(result.verdict is verdict for result in results) for verdict in Verdict}
     parts = [f"{count} {_TITLES[verdict]}" for verdict, count in counts.items() if count]
-    return f"{', '.join(parts)}; {run.sent} requests"
+    return f"{', '.join(parts)}; {run.sent} request{'' if run.sent == 1 else 's'}"
 
 
 def catalogue(cases: Sequence[Case]) -> Iterator[str]:
