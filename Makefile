@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+# Half of what tests do is to wait for servers, so a few more of them run than there are cores.
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help test prove demo bench format clean
@@ -14,7 +16,7 @@ test: $(READY) ## Every check: format, lint, types, layers, tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadscope
 
 prove: $(READY) ## The proofs that take hours: kills, stops, the stores' deaths, many examples
 	$(BIN)/python -m prove

@@ -20,6 +20,14 @@ settings.register_profile(
 settings.load_profile("prove" if os.environ.get("RETRYSAFE_PROVE") else "quick")
 
 
+_LONGEST = ("tests/stores", "tests/prove", "tests/verify", "tests/lab", "tests/model", "tests/operation")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest goes first, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_LONGEST))
+
+
 class _Kept(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.ERROR)

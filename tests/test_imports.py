@@ -72,13 +72,16 @@ def _is_module(value: object) -> bool:
 @pytest.mark.parametrize(
     ("module", "extra"),
     [
+        ("retrysafe.aiohttp", "aiohttp"),
         ("retrysafe.cli", "cli"),
         ("retrysafe.encryption", "crypto"),
         ("retrysafe.gateway.app", "gateway"),
         ("retrysafe.stores.dynamodb", "dynamodb"),
         ("retrysafe.stores.mysql", "mysql"),
         ("retrysafe.stores.postgres", "postgres"),
+        ("retrysafe.requests", "requests"),
         ("retrysafe.stores.redis", "redis"),
+        ("retrysafe.urllib3", "urllib3"),
         ("retrysafe.verify", "verify"),
     ],
 )

@@ -28,8 +28,11 @@ PLANTED = [
     ("crypto", "server/asgi.py", "import cryptography"),
     ("drivers-mysql", "stores/mysql.py", "import pymysql"),
     ("drivers-postgres", "stores/memory.py", "import asyncpg"),
+    ("flask", "server/wsgi.py", "import flask"),
+    ("django", "server/wsgi.py", "import django"),
     ("dynamodb", "stores/memory.py", "import boto3"),
     ("redis", "stores/memory.py", "import hiredis"),
+    ("clients", "client/attempt.py", "import requests"),
     ("extras", "server/asgi.py", "import starlette"),
 ]
 

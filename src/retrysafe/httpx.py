@@ -2,8 +2,13 @@
 
 from retrysafe.client.attempt import Schedule
 from retrysafe.client.budget import RetryBudget
-from retrysafe.client.httpx import AsyncIdempotencyTransport, IdempotencyTransport
+from retrysafe.client.httpx import AsyncIdempotencyTransport, IdempotencyTransport, resume, resume_async
 from retrysafe.client.intent import intent
+from retrysafe.client.journal import Journal
 from retrysafe.client.profile import Profile
+from retrysafe.client.protection import outcome
 
-__all__ = ["AsyncIdempotencyTransport", "IdempotencyTransport", "Profile", "RetryBudget", "Schedule", "intent"]
+__all__ = [
+    "AsyncIdempotencyTransport", "IdempotencyTransport", "Journal", "Profile", "RetryBudget", "Schedule", "intent",
+    "outcome", "resume", "resume_async",
+]  # fmt: skip

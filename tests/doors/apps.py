@@ -11,7 +11,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -186,13 +186,13 @@ async def _inside(_: Request) -> Response:
 
 
 @asynccontextmanager
-async def _lifespan(_: Starlette) -> AsyncIterator[None]:
+async def lifespan(_: Starlette) -> AsyncIterator[None]:
     note("up")
     yield
     note("down")
 
 
-_framework = Starlette(
+FRAMEWORK = Starlette(
     routes=[
         Route("/streamed", _streamed, methods=["POST"]), Route("/background", _background, methods=["POST"]),
         Route("/file", _file, methods=["POST"]), Route("/threaded", _threaded, methods=["POST"]),
@@ -200,14 +200,14 @@ _framework = Starlette(
         Route("/outer/streamed", _streamed, methods=["POST"]),
         Route("/ticks", _ticks), Route("/ready", _ready), Route("/inside", _inside), WebSocketRoute("/echo", _echo),
     ],
-    lifespan=_lifespan,
+    lifespan=lifespan,
 )  # fmt: skip
 
 
 async def shop(connection: Connection, receive: Receive, send: Send) -> None:
     """The handlers, bare ones and the framework's."""
     bare = connection["type"] == "http" and connection["path"].endswith("/told")
-    await (told if bare else _framework)(connection, receive, send)
+    await (told if bare else FRAMEWORK)(connection, receive, send)
 
 
 # --- the door, and what is around it --------------------------------------------------------------
@@ -250,14 +250,18 @@ def _authorized(connection: Connection) -> bool:
     return (b"x-revoked", b"yes") not in connection["headers"]
 
 
-def make(**settings: Any) -> Application:
+def _plain(**settings: Any) -> Application:
+    return IdempotencyMiddleware(shop, **settings)
+
+
+def make(protect: Callable[..., Application] = _plain, **settings: Any) -> Application:
     """The shop behind its door; a path that begins with `/outer` comes by way of a `BaseHTTPMiddleware`.
 
     Args:
+        protect: makes the shop behind the door, from the settings of that.
         settings: more or other settings of the door.
     """
-    door = IdempotencyMiddleware(
-        shop,
+    door = protect(
         **{
             "store": GatedStore(open_store(os.environ.get("SHOP_STORE", f"sqlite:///{_place / 'records.db'}"))),
             "scope": "header:X-Account",

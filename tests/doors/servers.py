@@ -18,6 +18,7 @@ from tests.doors.connections import Answer
 PATIENCE_S = 10
 SERVERS = ("uvicorn", "uvicorn with h11", "hypercorn", "granian")
 KEEP_NO_CONNECTIONS = ("gunicorn",)  # with workers of one thread: it closes each after its answer
+FRAMEWORKS = ("uvicorn with starlette", "uvicorn with fastapi")  # whose glue asks their routers
 BLOCKING_SERVERS = ("gunicorn", "gunicorn with threads", "waitress")
 
 
@@ -35,6 +36,8 @@ def command(server: str, port: int, application: str = "") -> Sequence[str]:
             return ("uvicorn", application, "--port", str(port), "--ws", "wsproto", "--timeout-graceful-shutdown", "1")
         case "uvicorn with h11":
             return (*command("uvicorn", port, application), "--http", "h11", "--loop", "asyncio")
+        case "uvicorn with starlette" | "uvicorn with fastapi":
+            return command("uvicorn", port, f"tests.doors.framework_apps:{server.rpartition(' ')[2]}")
         case "hypercorn":
             return ("hypercorn", application, "--bind", f"{HOST}:{port}", "--workers", "0", "--graceful-timeout", "1")
         case "granian":

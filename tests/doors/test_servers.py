@@ -9,10 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.doors.servers import BLOCKING_SERVERS, KEEP_NO_CONNECTIONS, SERVERS, connect, request_bytes, serving
+from tests.doors.servers import (
+    BLOCKING_SERVERS,
+    FRAMEWORKS,
+    KEEP_NO_CONNECTIONS,
+    SERVERS,
+    connect,
+    request_bytes,
+    serving,
+)
 
 
-@pytest.fixture(scope="module", params=[*SERVERS, *BLOCKING_SERVERS])
+@pytest.fixture(scope="module", params=[*SERVERS, *FRAMEWORKS, *BLOCKING_SERVERS])
 def shop(request, tmp_path_factory):
     """The application under one of the servers, which logs no error that was not told to happen."""
     with serving(request.param, tmp_path_factory.mktemp("shop")) as shop:

@@ -44,6 +44,7 @@ scope = "authorization"
 namespace = "staging"
 authorize = "/may-read"
 status_path = "/idempotency/requests"
+contract_path = "/.well-known/idempotency-contract"
 forwarded = "append"
 host = "upstream"
 upstream_timeout = "90s"
@@ -78,7 +79,10 @@ def test_a_whole_file(tmp_path):
     assert str(config.listen) == "[::1]:8443"
     assert (config.store, config.scope, config.namespace) == ("sqlite:///orders.db", "authorization", "staging")
     assert (config.authorize, config.forwarded, config.host) == ("/may-read", "append", "upstream")
-    assert config.status_path == "/idempotency/requests"
+    assert (config.status_path, config.contract_path) == (
+        "/idempotency/requests",
+        "/.well-known/idempotency-contract",
+    )
     assert (config.upstream_timeout_ms, config.upstream_connect_timeout_ms) == (90_000, 250)
     assert (config.upstream_keepalive_ms, config.drain_ms, config.log_level) == (0, 60_000, "info")
     assert config.policy == Policy(lease="30s", required=True, methods=("POST", "PUT"))
@@ -109,9 +113,9 @@ def test_options_go_before_the_file(tmp_path):
     assert origins["listen"] == "--listen"
     assert origins["namespace"] == "retrysafe.toml:6"
     assert origins["policy.lease"] == "--policy"
-    assert origins["policy.required"] == "retrysafe.toml:20"
+    assert origins["policy.required"] == "retrysafe.toml:21"
     assert origins["policy.lifetime"] == "default"
-    assert origins['routes."POST /search".enrolled'] == "retrysafe.toml:28"
+    assert origins['routes."POST /search".enrolled'] == "retrysafe.toml:29"
 
 
 def test_policy_options_as_text():
@@ -166,6 +170,7 @@ def test_faulty_policy_options(name, value, words):
         ("namespace", "", "must not be empty"),
         ("authorize", "may", "must be a path"),
         ("status_path", "/a b", "must be a path without escapes"),
+        ("contract_path", "/%61", "must be a path without escapes"),
         ("forwarded", "trust", "must be one of replace, append"),
         ("drain", "long", "is not a duration"),
         ("upstream_timeout", "0s", "at least 1 ms"),

@@ -435,7 +435,9 @@ async def test_a_retry_that_comes_between_finds_the_step_open():
 
 @in_loop
 @pytest.mark.parametrize(
-    "answer", [None, "done", Completed(object()), Completed(status=99), KeyError("no order")], ids=repr
+    "answer",
+    [None, "done", Completed(object()), Completed(status=99), KeyError("no order")],
+    ids=["nothing", "a text", "no data", "no status", "an error"],
 )
 async def test_an_application_that_cannot_say(answer, caplog):
     """It fails, or gives what is no answer: logged, and the record stays unknown."""

@@ -179,3 +179,20 @@ def test_the_policy_may_classify():
     policy = Policy(classify=lambda response: {409: "release", 504: "unknown", 401: "record"}.get(response.status))
     verdicts = [judge(answered(status), REQUEST, policy) for status in (409, 504, 401, 429, 200)]
     assert verdicts == [Verdict.RELEASE, Verdict.UNKNOWN, Verdict.RECORD, Verdict.RELEASE, Verdict.RECORD]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "verdict"),
+    [
+        (answered(422, fate=Fate.NOT_REACHED), Verdict.DISCARD),
+        (answered(403, fate=Fate.NOT_REACHED), Verdict.DISCARD),
+        (answered(503, fate=Fate.NOT_REACHED), Verdict.DISCARD),
+        (Raised(Fate.NOT_REACHED), Verdict.DISCARD),
+        (Cancelled(Fate.NOT_REACHED), Verdict.DISCARD),
+        (answered(201, fate=Fate.NOT_REACHED), Verdict.RECORD),
+        (answered(303, fate=Fate.NOT_REACHED), Verdict.DISCARD),
+    ],
+)
+def test_a_handler_that_was_not_reached(outcome, verdict):
+    """What refuses before it has run nothing; a success in its place is an outcome all the same."""
+    assert judge(outcome, REQUEST, Policy()) is verdict

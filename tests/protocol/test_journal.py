@@ -98,7 +98,7 @@ class Colour(enum.IntEnum):
 @pytest.mark.parametrize(
     "data",
     [(1, 2), {1: 2}, [(1,)], {"a": (1,)}, {1, 2}, object(), float("nan"), [float("inf")], Colour.RED, bytearray(b"x")],
-    ids=repr,
+    ids=lambda data: type(data).__name__,
 )
 def test_what_would_change_is_no_data(data):
     """What JSON would change, or cannot hold, is refused."""

@@ -1,8 +1,14 @@
-"""The judge is judged: each server with a defect is found by the cases that should find it, and by no others."""
+"""The judge is judged: each server with a defect is found by the cases that should find it, and by no others.
+
+`make test` runs on each server the cases that must find it, and some others by a seed (`RETRYSAFE_SEED`);
+`RETRYSAFE_PROVE=1` runs all of them.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import random
 import subprocess
 import sys
 import threading
@@ -13,12 +19,16 @@ import pytest
 
 from retrysafe.demo.processes import HOST, await_ready, child, free_port
 from retrysafe.lab.mutants.catalogue import FOUND_BY, MUTANTS
-from retrysafe.lab.mutants.matrix import NOT_TRIED, found, matrix, page
+from retrysafe.lab.mutants.matrix import NOT_TRIED, found, matrix, page, results_of
 from retrysafe.verify.case import Result
 from retrysafe.verify.cases import CATALOGUE
+from retrysafe.verify.verdict import Verdict
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 150
+PROVE = bool(os.environ.get("RETRYSAFE_PROVE"))
+SEED = os.environ.get("RETRYSAFE_SEED", "1")  # in a failure, of the cases that were chosen
+OTHERS = 8  # cases that must not find a server, tried on it besides those that must
 
 _OPTIONS = (
     *("--only", "REP-01", "--json", '{"reference":"{{unique}}","item":"tea","quantity":1}'),
@@ -33,14 +43,24 @@ NO_DEFECT = {
 }
 
 
+def cases_of(kind):
+    """All cases where everything is proved; else those that must find it, and some that must not, by the seed."""
+    if PROVE:
+        return CATALOGUE
+    some = random.Random(f"{SEED} {kind.__name__}").sample(CATALOGUE, OTHERS)
+    return [case for case in CATALOGUE if case.id in FOUND_BY[kind.__name__] or case in some]
+
+
 @pytest.fixture(scope="module")
-def results():
-    """What every case says of every server, as it comes: a few servers at once, in a thread of their own."""
-    coming: dict[str, Future[list[Result]]] = {kind.__name__: Future() for kind in MUTANTS}
+def results(request):
+    """What every case says of each server that is asked for, as it comes: a few at once, in a thread of their own."""
+    here = [item for item in request.session.items if item.path == request.path]
+    kinds = [item.callspec.params["kind"] for item in here if "kind" in getattr(item, "fixturenames", ())]
+    coming: dict[str, Future[list[Result]]] = {kind.__name__: Future() for kind in kinds}
 
     def judge() -> None:
         try:
-            asyncio.run(matrix(MUTANTS, lambda kind, its_results: coming[kind.__name__].set_result(its_results)))
+            asyncio.run(matrix(kinds, lambda kind, its: coming[kind.__name__].set_result(its), cases_of))
         except BaseException as error:
             for future in coming.values():
                 if not future.done():
@@ -55,8 +75,12 @@ def results():
 
 @pytest.mark.parametrize("kind", MUTANTS, ids=lambda kind: kind.__name__)
 def test_defect_is_found(kind, results):
-    """It is found by exactly these cases."""
-    assert found(results[kind.__name__].result(PATIENCE_S)) == FOUND_BY[kind.__name__]
+    """It is found by exactly these cases. Those that a slow machine left without a verdict are asked once more."""
+    told = results[kind.__name__].result(PATIENCE_S)
+    unclear = [result.case for result in told if result.verdict is Verdict.INCONCLUSIVE]
+    asked = [case for case in unclear if case.id in FOUND_BY[kind.__name__]]
+    again = asyncio.run(results_of(kind, asked)) if asked else []
+    assert found([*told, *again]) == FOUND_BY[kind.__name__]
 
 
 def test_every_case_finds_something():

@@ -16,25 +16,20 @@ RETRY_AFTER_S_MAX = 86_400.0
 _CODES = ("code", "type", "errorCode", "name", "error")
 
 
-def needs_content(status: int) -> bool:
-    """Whether the content may say what the status does not."""
-    return status >= 400
-
-
 def answer_of(status: int, headers: Mapping[str, str], content: bytes, profile: Profile, now_s: float) -> Answer:
     """Read an answer.
 
     Args:
         status: its code.
         headers: its fields; looked up in lower case, so the mapping must not mind or have names in lower case.
-        content: at least of errors, see `needs_content`; empty if it was not read.
+        content: at least of errors; empty if it was not read.
         profile: of the server.
         now_s: the wall clock, for a `Retry-After` that is a date.
     """
     return Answer(
         status=status,
         replayed=bool(profile.replay_marker) and headers.get(profile.replay_marker, "").strip().lower() == "true",
-        code=_code(content, profile) if needs_content(status) else "",
+        code=_code(content, profile) if status >= 400 else "",
         retry_after_s=retry_after_s(headers.get("retry-after", ""), now_s),
         hint={"true": True, "false": False}.get(headers.get(profile.retry_hint, "").strip().lower())
         if profile.retry_hint

@@ -59,40 +59,67 @@ class Meaning(Enum):
 
 
 _LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
-# What stands before the layer that knows the key: it says nothing of earlier attempts.
-_REFUSALS = frozenset({401, 403, 407, 413, 414, 431})
-_UNKNOWN_CODES = frozenset({"outcome-unknown", "key-expired"})
-_HARMLESS_CODES = frozenset({"store-unavailable", "upstream-unreachable"})
+# What the server, or whatever stands in front of it, says without having looked at earlier attempts. None of these is
+# an outcome that servers record, and 307 and 308 only say where to go.
+_REFUSALS = frozenset({
+    307, 308, 401, 403, 405, 407, 411, 412, 413, 414, 415, 417, 421, 423, 426, 428, 431, 451, 501, 505, 511
+})  # fmt: skip
+_WITHOUT_EFFECT = frozenset({425, 429})
+# What problem documents of this project say, with the only status that they say it under: elsewhere an expired "key"
+# may be one of the API's credentials.
+_PROBLEMS = {
+    ("outcome-unknown", 409): Meaning.UNKNOWN,
+    ("key-expired", 412): Meaning.UNKNOWN,
+    ("replay-unavailable", 409): Meaning.SETTLED,  # it was done; only its answer is not there
+    ("key-reused", 422): Meaning.REFUSED,
+    ("key-missing", 400): Meaning.REFUSED,
+    ("key-invalid", 400): Meaning.REFUSED,
+}
+_HARMLESS = frozenset({("store-unavailable", 503), ("upstream-unreachable", 502), ("rolled-back", 500)})
 
 
-def meaning_of(reply: Reply, profile: Profile) -> Meaning:
-    """What a reply means (contract R91; a hint of the server wins)."""
+def meaning_of(reply: Reply, profile: Profile, *, doubtful: bool) -> Meaning:
+    """What a reply means for the operation (contract R91).
+
+    Args:
+        reply: to one attempt.
+        profile: of the server.
+        doubtful: an attempt before this one may have taken effect.
+    """
     if isinstance(reply, Failure):
         return Meaning.LATER
-    if reply.hint is not None:
-        return Meaning.LATER if reply.hint else Meaning.SETTLED
-    if reply.code in _UNKNOWN_CODES:
-        return Meaning.UNKNOWN
-    if reply.replayed:
-        return Meaning.SETTLED  # also an error: it is the outcome
-    if reply.status == 409:
-        return Meaning.LATER if _is_in_progress(reply, profile) else Meaning.SETTLED
-    if reply.status in _LATER:
+    if 200 <= reply.status < 300:
+        return Meaning.SETTLED
+    said = _said(reply, profile, doubtful=doubtful)
+    if reply.hint is None:
+        return said
+    if reply.hint:
         return Meaning.LATER
-    return Meaning.REFUSED if reply.status in _REFUSALS else Meaning.SETTLED
+    if said is not Meaning.LATER:
+        return said
+    return Meaning.UNKNOWN if may_have_effect(reply) else Meaning.REFUSED
 
 
-def _is_in_progress(answer: Answer, profile: Profile) -> bool:
-    if profile.in_progress:
-        return answer.code in profile.in_progress
-    return answer.retry_after_s is not None
+def _said(answer: Answer, profile: Profile, *, doubtful: bool) -> Meaning:
+    """What an answer other than a success says by itself, without the server's hint."""
+    if (problem := _PROBLEMS.get((answer.code, answer.status))) is not None:
+        return problem
+    if answer.replayed:
+        return Meaning.SETTLED  # also an error: it is the outcome
+    if answer.code in profile.in_progress or answer.status in _LATER:
+        return Meaning.LATER
+    if answer.status == 409 and not profile.in_progress:
+        # Nobody said how to tell a conflict from an attempt that is still running. After an attempt of ours that got
+        # no answer the latter is likelier, and to ask again is harmless.
+        return Meaning.LATER if doubtful or answer.retry_after_s is not None else Meaning.SETTLED
+    return Meaning.REFUSED if answer.status in _REFUSALS else Meaning.SETTLED
 
 
 def may_have_effect(reply: Reply) -> bool:
-    """Whether the server may have done something, or be doing it, after this reply."""
+    """Whether the server may have done something, or be doing it, after a reply that settles nothing."""
     if isinstance(reply, Failure):
         return reply.sent
-    return (reply.status >= 500 and reply.code not in _HARMLESS_CODES) or reply.status in (408, 409)
+    return reply.status not in _WITHOUT_EFFECT and (reply.code, reply.status) not in _HARMLESS
 
 
 # --- one operation --------------------------------------------------------------------------------
@@ -138,9 +165,15 @@ class Certainty(Enum):
 
 @value
 class Ended:
-    """The last reply, and what is known of the operation."""
+    """The last reply, and what is known of the operation.
 
-    reply: Reply
+    Attributes:
+        reply: None if its key was too old for even one attempt.
+        certainty: what is known.
+        attempts: how many were made.
+    """
+
+    reply: Reply | None
     certainty: Certainty
     attempts: int
 
@@ -170,32 +203,37 @@ class Afford(Effect[bool]):
     """May one more retry be made by this process, which may be in a storm of them?"""
 
 
-def attempts(profile: Profile, schedule: Schedule, created_at_s: float | None = None) -> Flow[Ended]:
+def attempts(
+    profile: Profile, schedule: Schedule, *, created_at_s: float | None = None, doubtful: bool = False
+) -> Flow[Ended]:
     """One operation, from its first attempt to its end.
 
     Args:
         profile: of the server.
         schedule: how often and how long.
-        created_at_s: when its key was first sent, by the wall clock; None if this is the first time. Then an earlier
-            attempt may have taken effect.
+        created_at_s: when its key was first sent, by the wall clock; None if that is now, or nobody knows.
+        doubtful: the key may have been sent before, and have taken effect.
     """
     began_s = yield from perform(Now())
-    latest_s = min(began_s + schedule.deadline_s, (created_at_s or began_s) + profile.lifetime_s - schedule.margin_s)
-    doubtful = created_at_s is not None
-    number = 0
-    while True:
+    first_s = began_s if created_at_s is None else created_at_s
+    margin_s = min(schedule.margin_s, profile.lifetime_s / 2)  # or a short lifetime would leave no time at all
+    latest_s = min(began_s + schedule.deadline_s, first_s + profile.lifetime_s - margin_s)
+    reply: Reply | None = None
+    now_s, number = began_s, 0
+    while now_s <= latest_s:  # a retry beyond it would be a new operation (contract R94)
         number += 1
         reply = yield from perform(Send(number))
-        meaning = meaning_of(reply, profile)
+        meaning = meaning_of(reply, profile, doubtful=doubtful)
         if meaning is not Meaning.LATER:
             return Ended(reply, _certainty(meaning, doubtful=doubtful), number)
         doubtful = doubtful or may_have_effect(reply)
         pause = _pause(reply, number, schedule)
         now_s = yield from perform(Now())
-        over = number >= schedule.attempts_max or now_s + pause.least_s > latest_s
-        if over or not (yield from perform(Afford())):
-            return Ended(reply, Certainty.UNKNOWN if doubtful else Certainty.NOT_DONE, number)
-        yield from perform(Sleep(pause.least_s, min(pause.most_s, max(pause.least_s, latest_s - now_s))))
+        if number >= schedule.attempts_max or now_s + pause.least_s > latest_s or not (yield from perform(Afford())):
+            break
+        yield from perform(Sleep(pause.least_s, min(pause.most_s, latest_s - now_s)))
+        now_s = yield from perform(Now())
+    return Ended(reply, Certainty.UNKNOWN if doubtful else Certainty.NOT_DONE, number)
 
 
 def _certainty(meaning: Meaning, *, doubtful: bool) -> Certainty:
@@ -211,5 +249,5 @@ def _certainty(meaning: Meaning, *, doubtful: bool) -> Certainty:
 def _pause(reply: Reply, number: int, schedule: Schedule) -> Sleep:
     """Full jitter: anything from nothing to twice as much as before; what the server asked for is the least."""
     asked_s = reply.retry_after_s or 0.0 if isinstance(reply, Answer) else 0.0
-    jitter_s = min(schedule.delay_s_max, schedule.first_delay_s * 2 ** (number - 1))
+    jitter_s = min(schedule.delay_s_max, schedule.first_delay_s * 2.0 ** min(number - 1, 62))
     return Sleep(asked_s, asked_s + jitter_s)

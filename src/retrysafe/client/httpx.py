@@ -3,86 +3,98 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
+from contextlib import aclosing, closing, suppress
 from typing import Any, Self
 
-from retrysafe.client.answers import answer_of, needs_content
-from retrysafe.client.attempt import Ended, Failure, Reply, Schedule
-from retrysafe.client.budget import RetryBudget
-from retrysafe.client.profile import Profile
-from retrysafe.client.protection import NOTE, Call, Protection, told
-from retrysafe.client.run import run, run_async, wall_clock_s
+from retrysafe.client import resume as resumption
+from retrysafe.client.answers import answer_of
+from retrysafe.client.attempt import Ended, Failure, Reply
+from retrysafe.client.entry import Asked
+from retrysafe.client.journal import Journal
+from retrysafe.client.protection import NOTE, Call, Protection, conclude, is_hopeless, is_read_whole
+from retrysafe.client.resume import Carrier, Resumed
+from retrysafe.client.run import wall_clock_s
 
 
 class _Operation:
     """One operation, with the last response or failure of its attempts."""
 
-    def __init__(self, library: Any, protection: Protection, call: Call, request: Any) -> None:
+    def __init__(self, library: Any, protection: Protection, request: Any) -> None:
         self._library = library
         self._profile = protection.profile
-        request.extensions[NOTE] = call  # a redirected request has the same extensions
-        headers = library.Headers(request.headers)
-        headers[protection.profile.header] = call.key
-        self._sent = {
-            "method": request.method, "url": request.url, "headers": headers, "extensions": request.extensions
-        }  # fmt: skip
+        self._original = request
         self._content = request.content
         self._response: Any = None
         self._failure: Exception | None = None
 
-    def request(self) -> Any:
+    def asked(self) -> Asked:
+        """The request, without its key."""
+        request = self._original
+        headers = tuple(
+            (name, line) for name, line in request.headers.multi_items() if name.lower() != self._profile.header.lower()
+        )
+        return Asked(request.method.upper(), str(request.url), headers, self._content)
+
+    def request(self, call: Call) -> Any:
         """The request for one attempt: the same bytes each time, and a stream of its own."""
-        return self._library.Request(**self._sent, stream=self._library.ByteStream(self._content))
+        library, original = self._library, self._original
+        headers = library.Headers(original.headers)
+        headers[self._profile.header] = call.key
+        if "transfer-encoding" in headers:  # its content was a stream, and was read
+            del headers["transfer-encoding"]
+            headers["content-length"] = str(len(self._content))
+        return library.Request(
+            original.method, original.url, headers=headers, extensions=original.extensions,
+            stream=library.ByteStream(self._content),
+        )  # fmt: skip
 
     def failed(self, failure: Exception) -> Reply:
         """No answer came; raised is what no further attempt could mend."""
         library = self._library
-        if isinstance(failure, (library.UnsupportedProtocol, library.LocalProtocolError)):
+        if isinstance(failure, (library.UnsupportedProtocol, library.LocalProtocolError)) or is_hopeless(failure):
             raise failure
         self._failure, self._response = failure, None
         return Failure(
             sent=not isinstance(failure, (library.ConnectError, library.ConnectTimeout, library.PoolTimeout))
         )
 
-    def answered(self, response: Any) -> Reply:
-        """An answer came, and its content was read if it is of an error."""
+    def answered(self, response: Any, raw: bytes | None) -> Reply:
+        """An answer came; with its bytes if it was read whole. Nothing is decoded of what the client will get."""
+        content = b""
+        if raw is not None:
+            library, headers = self._library, response.headers
+            response = library.Response(
+                response.status_code, headers=headers, stream=library.ByteStream(raw), extensions=response.extensions
+            )
+            with suppress(library.DecodingError):
+                content = library.Response(response.status_code, headers=headers, content=raw).content
         self._failure, self._response = None, response
-        content = response.content if needs_content(response.status_code) else b""
         return answer_of(response.status_code, response.headers, content, self._profile, wall_clock_s())
 
-    def concluded(self, ended: Ended) -> Any:
+    def concluded(self, call: Call, ended: Ended) -> Any:
         """The last response; what went wrong instead is raised."""
-        if self._failure is not None:
-            self._failure.add_note(told(ended))
-            raise self._failure
-        self._response.extensions[NOTE] = ended
-        return self._response
+        self._original.extensions[NOTE] = call  # a redirected request has the same extensions
+        return conclude(ended, self._response, self._failure)
 
 
-class _Transport:
+_BaseTransport: Any = object  # of either library, and neither needs to be there to be asked
+
+
+class _Transport(_BaseTransport):  # type: ignore[misc] # to type checkers it is what each library wants
     """What both colours share.
 
     Args:
         profile: how the server takes keys: a name such as `"retrysafe"`, `"stripe-v1"` or `"ietf"`, or a `Profile`.
         transport: what sends; None is the library's own.
-        origins: where keys are sent, `"https://api.example.com"`; None is everywhere.
-        schedule: how often and how long to try.
-        budget: how many retries this process may make; share one among transports.
+        settings: `origins`, `schedule`, `budget` and `journal`, as `Protection` has them.
 
     Raises:
         ConfigurationError: there is no such profile, or an origin is none.
     """
 
-    def __init__(
-        self,
-        profile: str | Profile,
-        *,
-        transport: Any = None,
-        origins: Sequence[str] | None = None,
-        schedule: Schedule | None = None,
-        budget: RetryBudget | None = None,
-    ) -> None:
-        self._protection = Protection(profile, origins, schedule, budget)
+    def __init__(self, profile: Any, *, transport: Any = None, **settings: Any) -> None:
+        self._protection = Protection(profile, **settings)
         self._inner = transport
 
     def _inner_of(self, library: Any, kind: str) -> Any:
@@ -111,18 +123,19 @@ class IdempotencyTransport(_Transport):
         if call is None:
             return inner.handle_request(request)
         request.read()
-        operation = _Operation(library, self._protection, call, request)
+        operation = _Operation(library, self._protection, request)
 
-        def attempt() -> Reply:
+        def attempt(call: Call) -> Reply:
             try:
-                response = inner.handle_request(operation.request())
-                if needs_content(response.status_code):
-                    response.read()
+                response, raw = inner.handle_request(operation.request(call)), None
+                if is_read_whole(response.status_code, response.headers):
+                    with closing(response):
+                        raw = b"".join(response.stream)
             except library.TransportError as failure:
                 return operation.failed(failure)
-            return operation.answered(response)
+            return operation.answered(response, raw)
 
-        return operation.concluded(run(self._protection.attempts(call), attempt, self._protection.budget))
+        return operation.concluded(*self._protection.perform(call, operation.asked(), attempt))
 
     def close(self) -> None:
         """Close what sends."""
@@ -149,18 +162,19 @@ class AsyncIdempotencyTransport(_Transport):
         if call is None:
             return await inner.handle_async_request(request)
         await request.aread()
-        operation = _Operation(library, self._protection, call, request)
+        operation = _Operation(library, self._protection, request)
 
-        async def attempt() -> Reply:
+        async def attempt(call: Call) -> Reply:
             try:
-                response = await inner.handle_async_request(operation.request())
-                if needs_content(response.status_code):
-                    await response.aread()
+                response, raw = await inner.handle_async_request(operation.request(call)), None
+                if is_read_whole(response.status_code, response.headers):
+                    async with aclosing(response):
+                        raw = b"".join([piece async for piece in response.stream])
             except library.TransportError as failure:
                 return operation.failed(failure)
-            return operation.answered(response)
+            return operation.answered(response, raw)
 
-        return operation.concluded(await run_async(self._protection.attempts(call), attempt, self._protection.budget))
+        return operation.concluded(*await self._protection.perform_async(call, operation.asked(), attempt))
 
     async def aclose(self) -> None:
         """Close what sends."""
@@ -176,3 +190,46 @@ class AsyncIdempotencyTransport(_Transport):
 
 def _library_of(request: Any) -> Any:
     return sys.modules[type(request).__module__.partition(".")[0]]
+
+
+def resume(
+    journal: Journal, client: Any, *, headers: Mapping[str, str] | None = None, status_path: str | None = None
+) -> list[Resumed]:
+    """Send again what the journal has and nobody is at work on, each under its own key, and settle what is answered.
+
+    Args:
+        journal: what a crash left.
+        client: a client with a transport of this module, under the profile that the calls were made with.
+        headers: for every request, above what was kept: credentials, unless the journal is encrypted and has them.
+        status_path: where the server says what became of a key, for those that are too old to be sent again.
+
+    Returns:
+        How each stands now. What is not settled stays in the journal: `journal.unsettled()`.
+    """
+    return resumption.resume(Carrier(_send_again, _read), journal, client, headers, status_path)
+
+
+async def resume_async(
+    journal: Journal, client: Any, *, headers: Mapping[str, str] | None = None, status_path: str | None = None
+) -> list[Resumed]:
+    """As `resume`, for asyncio clients."""
+    return await resumption.resume_async(Carrier(_send_again, _aread), journal, client, headers, status_path)
+
+
+def _send_again(client: Any, asked: Asked) -> Any:
+    """A request past the client's own parameters, which its URL has already."""
+    library = sys.modules[type(client).__module__.partition(".")[0]]
+    headers = library.Headers(client.headers)
+    headers.update(library.Headers(list(asked.headers)))
+    cookies = None if "cookie" in headers else client.cookies
+    return client.send(
+        library.Request(asked.method, asked.url, headers=headers, content=asked.content, cookies=cookies)
+    )
+
+
+def _read(response: Any) -> tuple[int, bytes]:
+    return response.status_code, response.content
+
+
+async def _aread(response: Any) -> tuple[int, bytes]:
+    return _read(response)

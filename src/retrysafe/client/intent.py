@@ -15,6 +15,7 @@ from contextvars import ContextVar
 
 from retrysafe.client.profile import Profile, Spelling
 from retrysafe.errors import CallerError
+from retrysafe.protocol.framing import frame
 
 NAME_CHARACTERS_MAX = 512
 
@@ -27,7 +28,7 @@ def intent(name: str) -> Iterator[None]:
 
     Args:
         name: of what the user wants done, in your own words: `"order-4711"`; unique in your system. It is not sent:
-            the key is a digest of it.
+            the key is a digest of it, or, with a journal, random and remembered.
 
     Raises:
         CallerError: the name is empty, or longer than 512 characters.
@@ -46,22 +47,21 @@ def current_intent() -> str | None:
     return _current.get()
 
 
-def key_for(method: str, url: str) -> str:
-    """The key of a call: of its intent if it is in one, else a new random one; a UUID in either case.
+def random_key() -> str:
+    """A key for an operation that nobody named, or that a journal remembers."""
+    return str(uuid.uuid4())
+
+
+def key_for(name: str, method: str, url: str) -> str:
+    """The key of an intent's call: a UUID of version 8, which does not show the name (RFC 9562, section 5.8).
 
     Args:
+        name: of the intent.
         method: upper case.
         url: absolute, without the fragment.
     """
-    name = current_intent()
-    return str(uuid.uuid4()) if name is None else key_of(name, method, url)
-
-
-def key_of(name: str, method: str, url: str) -> str:
-    """The key of an intent's call: a UUID of version 8, which does not show the name (RFC 9562, section 5.8)."""
     parts = (b"retrysafe intent", name.encode(), method.encode(), url.encode())
-    digest = hashlib.sha256(b"".join(b"%d:%s" % (len(part), part) for part in parts)).digest()
-    number = int.from_bytes(digest[:16], "big") & ~(0xF << 76) & ~(0x3 << 62)
+    number = int.from_bytes(hashlib.sha256(frame(*parts)).digest()[:16], "big") & ~(0xF << 76) & ~(0x3 << 62)
     return str(uuid.UUID(int=number | 8 << 76 | 2 << 62))  # the version and the variant
 
 

@@ -32,10 +32,11 @@ class Profile:
         spelling: how the key is written; it never changes between attempts.
         methods: the methods that take a key.
         lifetime_s: for how long the server knows a key at least; a retry beyond it would be a new operation.
-        in_progress: what names a 409 of a request that is still running: codes in the answer's JSON. Empty: any 409
-            that says `Retry-After`.
+        in_progress: what names a refusal because the request is still running: codes in the answer's JSON. Empty: any
+            409 that says `Retry-After`, or that comes after an attempt without an answer.
         replay_marker: the field that is on replays alone; empty if there is none.
-        retry_hint: a field whose `true` or `false` says whether to try again, above all else; empty if there is none.
+        retry_hint: a field of errors whose `true` or `false` says whether to try again, above all else; empty if there
+            is none.
     """
 
     name: str

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from retrysafe.client.attempt import Afford, Ended, Now, Reply, Send, Sleep
 from retrysafe.client.budget import RetryBudget
@@ -63,6 +64,30 @@ async def run_async(attempts: Flow[Ended], send: Callable[[], Awaitable[Reply]],
     except StopIteration as end:
         ended: Ended = end.value
         return ended
+
+
+T = TypeVar("T")
+
+
+async def in_thread(work: Callable[[], T], undo: Callable[[T], object]) -> T:
+    """Blocking work on a thread. If the caller is cancelled meanwhile, it is undone once it is done."""
+    loop = asyncio.get_running_loop()
+    context = contextvars.copy_context()
+    task = loop.run_in_executor(None, context.run, work)
+    try:
+        await asyncio.wait({task})  # whose cancellation does not cancel what it waits for
+    except asyncio.CancelledError:
+        task.add_done_callback(lambda done: done.exception() or loop.run_in_executor(None, undo, done.result()))
+        raise
+    return task.result()
+
+
+async def finished(work: Callable[[], object]) -> None:
+    """Blocking work on a thread that is done even if the caller is cancelled meanwhile."""
+    context = contextvars.copy_context()
+    task = asyncio.get_running_loop().run_in_executor(None, context.run, work)
+    await asyncio.wait({task})
+    task.result()
 
 
 def _drawn_s(sleep: Sleep) -> float:

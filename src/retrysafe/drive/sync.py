@@ -7,7 +7,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any, Protocol
 
 from retrysafe.drive import RENEWALS_PER_LEASE, RETRY_FIRST_S, RETRY_MOST_S, SETTLE_S
@@ -51,29 +50,43 @@ class Driver:
 
     def __init__(self, store: Store, observer: Observer) -> None:
         self._store = store
-        self._observer = observer
+        self.observer = observer
         self.renewals = Renewals(store, observer)
         self.waiting = BlockingWaiting(store, observer)
 
     def run(self, flow: Flow[Answer], exchange: Exchange) -> Answer:
         """Drive one request to its end; the caller sends the answer."""
+        held = self.start(flow, exchange)
+        if not isinstance(held, Held):
+            return held
+        try:
+            outcome = exchange.execute(held.effect)
+        except BaseException:
+            held.let_go()
+            raise
+        return held.conclude(outcome)
+
+    def start(self, flow: Flow[Answer], exchange: Exchange) -> Held | Answer:
+        """Drive one request up to where its handler is to run, for doors that run it themselves.
+
+        Returns:
+            What is held from there on; or the answer, if no handler is to run.
+        """
         step = first(flow)
-        with ExitStack() as held:
-            while isinstance(step, Effect):
-                if isinstance(step, Execute):
-                    held.callback(self.waiting.wake, step.claim.record_id)
-                    self.renewals.start(step)
-                    held.callback(self.renewals.stop, step)
-                step = self._advance(flow, step, exchange)
-        self._observer.notice(Handled(step.ending, exchange.route))
+        while isinstance(step, Effect) and not isinstance(step, Execute):
+            step = self.advance(flow, step, exchange)
+        if isinstance(step, Execute):
+            self.renewals.start(step)
+            return Held(self, flow, step, exchange)
+        self.observer.notice(Handled(step.ending, exchange.route))
         return step
 
-    def _advance(self, flow: Flow[Answer], effect: Effect[Any], exchange: Exchange) -> Effect[Any] | Answer:
+    def advance(self, flow: Flow[Answer], effect: Effect[Any], exchange: Exchange) -> Effect[Any] | Answer:
         """Perform one effect and give the flow its answer."""
         try:
             answer = self._perform(effect, exchange)
         except StoreError as error:
-            self._observer.notice(StoreFailed(type(effect).__name__, str(error)))
+            self.observer.notice(StoreFailed(type(effect).__name__, str(error)))
             return thrown(flow, error)
         return sent(flow, answer)
 
@@ -85,8 +98,6 @@ class Driver:
                 return self._store.perform(effect)
             case effects.TakeFingerprint(request, policy, secret):
                 return fingerprint_of(request, policy, secret)
-            case Execute():
-                return exchange.execute(effect)
             case effects.Settle(transition, lease_ms):
                 return self._settle(transition, lease_ms)
             case effects.Wait():
@@ -120,15 +131,48 @@ class Driver:
     def _settle_late(self, transition: Transition[bool], deadline_s: float) -> None:
         if self._settle_until(transition, deadline_s) is Settled.OPEN:
             claim = getattr(transition, "claim", None)
-            self._observer.notice(Unrecorded(name_of(claim.record_id) if claim is not None else "?"))
+            self.observer.notice(Unrecorded(name_of(claim.record_id) if claim is not None else "?"))
 
     def _settle_until(self, transition: Transition[bool], deadline_s: float) -> Settled:
-        return settle_until(self._store, self._observer, transition, deadline_s)
+        return settle_until(self._store, self.observer, transition, deadline_s)
 
     @staticmethod
     def _errand(work: Callable[[], Any]) -> None:
         """Do something that nobody waits for; a daemon, so that it never holds up the end of the process."""
         threading.Thread(target=work, name="retrysafe-errand", daemon=True).start()
+
+
+class Held:
+    """A claim that holds and is renewed, while whoever has this runs the handler. To be concluded, or let go.
+
+    Args:
+        driver: that goes on afterwards.
+        flow: of the request.
+        effect: what to run.
+        exchange: of the request.
+    """
+
+    def __init__(self, driver: Driver, flow: Flow[Answer], effect: Execute, exchange: Exchange) -> None:
+        self.effect = effect
+        self._driver = driver
+        self._flow = flow
+        self._exchange = exchange
+
+    def conclude(self, outcome: Outcome) -> Answer:
+        """Drive the request to its end; the caller sends the answer."""
+        try:
+            step = sent(self._flow, outcome)
+            while isinstance(step, Effect):
+                step = self._driver.advance(self._flow, step, self._exchange)
+        finally:
+            self.let_go()
+        self._driver.observer.notice(Handled(step.ending, self._exchange.route))
+        return step
+
+    def let_go(self) -> None:
+        """Renew the claim no further, and have those look again who wait for its record."""
+        self._driver.renewals.stop(self.effect)
+        self._driver.waiting.wake(self.effect.claim.record_id)
 
 
 def settle_until(store: Store, observer: Observer, transition: Transition[bool], deadline_s: float) -> Settled:

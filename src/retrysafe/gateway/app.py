@@ -195,8 +195,14 @@ def _upstream(config: GatewayConfig) -> Upstream:
     )
 
 
+class _Door(IdempotencyMiddleware):
+    """A door whose clients meet the problems of a gateway too."""
+
+    is_gateway = True
+
+
 def _door(config: GatewayConfig, store: Store, upstream: Upstream) -> IdempotencyMiddleware:
-    return IdempotencyMiddleware(
+    return _Door(
         upstream,
         store=store,
         scope=config.scope,
@@ -210,6 +216,7 @@ def _door(config: GatewayConfig, store: Store, upstream: Upstream) -> Idempotenc
         reconcile=config.reconcile,
         complete_abandoned=config.complete_abandoned,
         status_path=config.status_path,
+        contract_path=config.contract_path,
         drain="0s",  # waiting for handlers is one with waiting for connections, and done here
     )
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from retrysafe.errors import ConfigurationError
 from retrysafe.gateway.settings_file import SettingsFile
 from retrysafe.protocol.duration import milliseconds
 from retrysafe.protocol.policy import OPTIONS, Policy
-from retrysafe.server.inquiry import status_route
+from retrysafe.server.inquiry import check_path
 from retrysafe.server.named import named
 from retrysafe.server.redrive import check_recovery
 from retrysafe.server.routes import Routes
@@ -65,6 +66,7 @@ class GatewayConfig:
     routes: Mapping[str, Policy | None] = field(default_factory=dict)
     authorize: str | None = None
     status_path: str | None = None
+    contract_path: str | None = None
     forwarded: str = "replace"
     host: str = "preserve"
     upstream_timeout_ms: int = 60_000
@@ -148,11 +150,6 @@ def _often(text: str) -> str:
     return text
 
 
-def _status_path(text: str) -> str:
-    status_route(text, _POLICY_DEFAULT)
-    return text
-
-
 def _duration(least_ms: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         duration_ms = milliseconds(text)
@@ -170,6 +167,10 @@ def _one_of(*choices: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+_status_path = partial(check_path, "status_path", example="/idempotency/requests")
+_contract_path = partial(check_path, "contract_path", example="/.well-known/idempotency-contract")
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +214,9 @@ SETTINGS = (
     Setting("authorize", _path, "Path of the upstream that is asked (GET) before a replay; 2xx allows it."),
     Setting(
         "status_path", _status_path, "Path at which the gateway itself says what became of a key; off unless given."
+    ),
+    Setting(
+        "contract_path", _contract_path, "Path at which the gateway itself says what it promises; off unless given."
     ),
     Setting("forwarded", _one_of("replace", "append"), "X-Forwarded-* of clients: replace, or append to.", "replace"),
     Setting("host", _one_of("preserve", "upstream"), "Host: preserve the client's, or name the upstream.", "preserve"),
@@ -378,11 +382,11 @@ def build(settings: Settings) -> GatewayConfig:
         ConfigurationError: with every fault, each with its place.
     """
     faults = list(settings.faults)
-    values = {name: _parsed(name, settings, faults) for name in _BY_NAME}
+    values = {name: parsed(name, settings, faults) for name in _BY_NAME}
     secret = _secret(settings, faults)
     encryption_keys = _encryption_keys(settings, faults)
-    policy = _policy(settings, faults)
-    routes = _routes(settings, policy or Policy(), faults)
+    policy = policy_in(settings, faults)
+    routes = routes_in(settings, policy or Policy(), faults)
     _check_recovery(values, encryption_keys, faults)
     if faults:
         raise ConfigurationError(faults)
@@ -407,7 +411,7 @@ def build_store(settings: Settings) -> tuple[str, bytes | None]:
         ConfigurationError: with every fault in these.
     """
     faults: list[str] = []
-    store = _parsed("store", settings, faults)
+    store = parsed("store", settings, faults)
     secret = _secret(settings, faults)
     if faults:
         raise ConfigurationError(faults)
@@ -438,12 +442,12 @@ def build_operator(settings: Settings) -> OperatorConfig:
         ConfigurationError: with every fault in these settings.
     """
     faults = [*settings.faults]
-    store = _parsed("store", settings, faults)
-    namespace = _parsed("namespace", settings, faults)
+    store = parsed("store", settings, faults)
+    namespace = parsed("namespace", settings, faults)
     secret = _secret(settings, faults)
     encryption_keys = _encryption_keys(settings, faults)
-    policy = _policy(settings, faults) or Policy()
-    routes = _routes(settings, policy, faults)
+    policy = policy_in(settings, faults) or Policy()
+    routes = routes_in(settings, policy, faults)
     if faults:
         raise ConfigurationError(faults)
     return OperatorConfig(
@@ -472,7 +476,8 @@ def build_encryption(settings: Settings) -> str:
     return keys
 
 
-def _parsed(name: str, settings: Settings, faults: list[str]) -> Any:
+def parsed(name: str, settings: Settings, faults: list[str]) -> Any:
+    """A setting, checked; None and perhaps a fault if it is not set."""
     setting = _BY_NAME[name]
     value = settings.plain.get(name) or (Value(setting.default, DEFAULT) if setting.default is not None else None)
     if value is None:
@@ -522,7 +527,8 @@ def _hidden(name: str, settings: Settings, faults: list[str]) -> tuple[bytes | N
         return None, given.origin
 
 
-def _policy(settings: Settings, faults: list[str]) -> Policy | None:
+def policy_in(settings: Settings, faults: list[str]) -> Policy | None:
+    """The policy for all routes; None and a fault if there can be none."""
     try:
         return Policy(**{name: value.value for name, value in settings.policy.items()})
     except ConfigurationError as error:
@@ -530,7 +536,7 @@ def _policy(settings: Settings, faults: list[str]) -> Policy | None:
     return None
 
 
-def _routes(settings: Settings, default: Policy, faults: list[str]) -> dict[str, Policy | None]:
+def routes_in(settings: Settings, default: Policy, faults: list[str]) -> dict[str, Policy | None]:
     """The routes table; a route has what the policy for all has, but for what it says itself."""
     base = {name: value.value for name, value in settings.policy.items()}
     told = {fault.removeprefix("policy.") for fault in _faults_of(base)}

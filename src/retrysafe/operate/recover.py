@@ -16,6 +16,7 @@ from retrysafe.operation.recovery import Counts, Report
 from retrysafe.server.asgi import DOORS
 from retrysafe.server.capture import Message
 from retrysafe.server.handling import Application
+from retrysafe.server.routed import door_of
 from retrysafe.wsgi import IdempotencyMiddleware as WsgiDoor
 
 Told = Callable[[Report], None]
@@ -72,6 +73,8 @@ async def started(application: Application, name: str) -> AsyncIterator[Sequence
     serving = asyncio.get_running_loop().create_task(lifespan.run(application, connection))
     try:
         is_up = await lifespan.said(_START)
+        if not doors and (door := door_of(application)) is not None:
+            doors.append(door)  # a plugin's, which no lifespan reaches
         if not doors:
             raise ConfigurationError([f"{name} has no door that its lifespan reaches; name what a server runs"])
         if not is_up:

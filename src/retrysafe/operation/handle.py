@@ -42,7 +42,8 @@ class Operation:
     """
 
     __slots__ = (
-        "_execute", "_fate", "_keeper", "_make_steps", "_steps", "_terms", "attempt", "key", "recorded", "scope",
+        "_execute", "_fate", "_keeper", "_make_steps", "_steps", "_terms", "attempt", "key", "recorded",
+        "scope",
     )  # fmt: skip
 
     def __init__(self, execute: Execute, terms: Terms, make_steps: MakeSteps, keeper: Keeper | None = None) -> None:
@@ -55,7 +56,7 @@ class Operation:
         self._terms = terms
         self._make_steps = make_steps
         self._steps: Steps | None = None
-        self._fate = Fate.RAN if execute.policy.effects == "assumed" else Fate.NOT_BEGUN
+        self._fate = _fate_at_first(execute)
 
     def child_key(self, name: str, target: str = "") -> str:
         """An idempotency key for a call that this operation makes (contract R101).
@@ -132,7 +133,7 @@ class Operation:
         nothing behind: the record is released, and the next attempt runs. It costs nothing and writes nothing; a
         crash before it is an unknown outcome all the same.
         """
-        if self._fate is Fate.NOT_BEGUN:
+        if self._fate in (Fate.NOT_BEGUN, Fate.NOT_REACHED):
             self._fate = Fate.RAN
 
     def complete_within(self, connection: Any, response: R, *, status: int = 200) -> Awaitable[R]:
@@ -175,6 +176,15 @@ class Operation:
         """State that the request was refused before any handling: the key is as if it had never been sent."""
         self._fate = Fate.NOT_RUN
 
+    def await_entry(self) -> None:
+        """For doors whose handler says when it is entered: what refuses until then has run nothing."""
+        self._fate = Fate.NOT_REACHED
+
+    def enter(self) -> None:
+        """For glue: from here on it is the handler that runs."""
+        if self._fate is Fate.NOT_REACHED:
+            self._fate = _fate_at_first(self._execute)
+
     def outcome_unknown(self) -> None:
         """State that nobody can tell whether this attempt took effect: it is not run again until that is settled."""
         self._fate = Fate.UNKNOWN
@@ -191,6 +201,10 @@ class Operation:
         if self._steps is None or self._fate is not Fate.RAN:
             return self._fate
         return self._steps.fate()
+
+
+def _fate_at_first(execute: Execute) -> Fate:
+    return Fate.RAN if execute.policy.effects == "assumed" else Fate.NOT_BEGUN
 
 
 Begin = Callable[[Execute, Terms], Operation]

@@ -179,6 +179,7 @@ _VERDICT_OF_FATE = {Fate.NO_EFFECT: Verdict.RELEASE, Fate.NOT_RUN: Verdict.DISCA
 
 # What these say counts only if the attempt failed; an answer that is none is an outcome like any other.
 _VERDICT_OF_FAILURE = {
+    Fate.NOT_REACHED: Verdict.DISCARD,
     Fate.NOT_BEGUN: Verdict.RELEASE,
     Fate.RESUMABLE: Verdict.RESUME,
     Fate.OPEN: Verdict.UNKNOWN,
@@ -200,7 +201,7 @@ def judge(outcome: Ended, request: Request, policy: Policy) -> Verdict:
     match outcome:
         case Raised(fate=fate) | Cancelled(fate=fate) if fate in _VERDICT_OF_FAILURE:
             return _VERDICT_OF_FAILURE[fate]
-        case Answered(fate=fate) if fate in _VERDICT_OF_FAILURE and outcome.response.status >= 500:
+        case Answered(fate=fate) if fate in _VERDICT_OF_FAILURE and outcome.response.status >= _failures_from(fate):
             return _VERDICT_OF_FAILURE[fate]
         case Answered(fate=fate, response=response) if fate not in _VERDICT_OF_FATE:
             if policy.classify is not None and (said := policy.classify(response)) is not None:
@@ -215,6 +216,11 @@ def judge(outcome: Ended, request: Request, policy: Policy) -> Verdict:
         case Broken() | Cancelled():
             return Verdict.RELEASE if policy.transactional else Verdict.UNKNOWN
     raise AssertionError(f"an outcome that nobody judged: {type(outcome).__name__}")
+
+
+def _failures_from(fate: Fate) -> int:
+    """The least status that is a failure: in place of a handler, all but a success is a refusal."""
+    return 300 if fate is Fate.NOT_REACHED else 500
 
 
 def _is_router_redirect(outcome: Answered, request: Request) -> bool:

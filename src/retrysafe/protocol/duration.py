@@ -46,6 +46,14 @@ def iso8601(duration_ms: int) -> str:
     return f"PT{text or '0S'}"
 
 
+def in_words(duration_ms: int) -> str:
+    """The duration for people, in the largest unit that leaves nothing over: 604800000 is `7 days`."""
+    for unit_ms, unit in ((86_400_000, "day"), (3_600_000, "hour"), (60_000, "minute"), (1_000, "second")):
+        if duration_ms >= 2 * unit_ms and duration_ms % unit_ms == 0:
+            return f"{duration_ms // unit_ms} {unit}s"
+    return "1 second" if duration_ms == 1_000 else f"{duration_ms:_} ms".replace("_", " ")
+
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

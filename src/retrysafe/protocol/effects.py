@@ -152,6 +152,7 @@ class Fate(Enum):
     NO_EFFECT = "no effect"
     NOT_RUN = "not run"
     UNKNOWN = "unknown"
+    NOT_REACHED = "not reached"  # it says when it is called, and has not said so
     NOT_BEGUN = "not begun"  # it says when its effects begin, and has not said so
     RESUMABLE = "resumable"  # what it has done is in its journal: another attempt goes on from there
     OPEN = "open"  # a step was interrupted that must not be taken again

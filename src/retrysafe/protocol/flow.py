@@ -14,6 +14,7 @@ import hmac
 from contextlib import suppress
 from enum import StrEnum
 from typing import assert_never
+from urllib.parse import quote
 
 from retrysafe.errors import StoreError
 from retrysafe.model import BytesBody, Claim, Found, Head, Record, Request, Response, State
@@ -53,6 +54,7 @@ class Terms:
         encryption: of what is stored, at rest; None keeps it as it is.
         stores_requests: requests that may run again are stored, without credentials; needs encryption (R45).
         place: scheme, and path that the application is mounted at; they are stored with the request.
+        contract_path: at which the door publishes what it promises, with where it is mounted; None: nowhere.
     """
 
     policy: Policy
@@ -64,6 +66,7 @@ class Terms:
     encryption: Encryption | None = None
     stores_requests: bool = False
     place: tuple[str, str] = ("http", "")
+    contract_path: str | None = None
 
 
 class Ending(StrEnum):
@@ -532,6 +535,9 @@ def _instead(ended: Ended, answer: Respond) -> Answer:
     return BreakOff(answer.ending) if isinstance(ended, effects.Broken) else answer
 
 
+# What a path may have that is not escaped (RFC 3986 3.3); what else is in where the application is mounted, is.
+_IN_PATHS = "/!$&'()*+,;=:@~"
+
 UNRECORDED_STATUS = (b"idempotency-status", b"unrecorded")
 
 
@@ -543,4 +549,8 @@ def problem_response(problem: Problem, terms: Terms) -> Response:
     """One occurrence of a problem, for this request."""
     # new for each occurrence, and nothing of the token can be read from it
     instance = "urn:uuid:" + as_uuid(hashlib.sha256(terms.token).digest())
-    return problem.response(terms.policy.problems_url, instance)
+    response = problem.response(terms.policy.problems_url, instance)
+    if terms.contract_path is None:
+        return response
+    link = f'<{quote(terms.contract_path, safe=_IN_PATHS)}>; rel="service-meta"'  # RFC 8631
+    return Response(response.status, (*response.headers, (b"link", link.encode())), response.body)

@@ -6,12 +6,12 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from retrysafe.drive.aio import Driver
 from retrysafe.drive.tally import Tally
 from retrysafe.errors import CallerError, StoreError
-from retrysafe.model import Head
+from retrysafe.model import Head, Response
 from retrysafe.observe import LogObserver, Observer, StoreFailed
 from retrysafe.operation.handle import begin, begin_without
 from retrysafe.operation.notebook import Notebook
@@ -21,11 +21,12 @@ from retrysafe.protocol.duration import Duration
 from retrysafe.protocol.effects import Flow
 from retrysafe.protocol.flow import Answer, Terms, protect, refuse_unready
 from retrysafe.protocol.policy import Policy
+from retrysafe.protocol.published import Published
 from retrysafe.protocol.snapshot import Encryption
 from retrysafe.protocol.status import inquire
 from retrysafe.server.exchange import PROTECTED, Authorizer, Exchange
 from retrysafe.server.handling import Application, Receive, Send, messages_of
-from retrysafe.server.inquiry import METHOD_NOT_ALLOWED, STATUS_METHODS, status_route
+from retrysafe.server.inquiry import METHOD_NOT_ALLOWED, OWN_METHODS, check_path, contract_answer, status_route
 from retrysafe.server.lifespan import Lifespan
 from retrysafe.server.redrive import Reauthenticate, Recovery, Redrive, check_recovery
 from retrysafe.server.routes import Route, Routes
@@ -67,12 +68,16 @@ class IdempotencyMiddleware:
             answer now (R60)? Needed where this layer stands before authorisation.
         status_path: a path at which clients ask what became of a key, by GET and with the key in its header
             (R98); like "/idempotency/requests". Off unless given; then the application does not see it.
+        contract_path: a path at which the door says what it promises, as JSON (R82), like
+            "/.well-known/idempotency-contract"; problem documents link to it. Off unless given.
         drain: how long shutting down waits for running handlers.
         observer: told of what happens; the default logs.
 
     Raises:
         ConfigurationError: with everything that is wrong, at once.
     """
+
+    is_gateway: ClassVar[bool] = False
 
     def __init__(  # noqa: PLR0913 - each is a setting of its own, by name
         self,
@@ -87,6 +92,7 @@ class IdempotencyMiddleware:
         encryption_keys: str | bytes | Sequence[str | bytes] | None = None,
         authorize: Authorizer | None = None,
         status_path: str | None = None,
+        contract_path: str | None = None,
         reauthenticate: Reauthenticate | None = None,
         reconcile: Reconcile | None = None,
         complete_abandoned: Duration | None = None,
@@ -102,10 +108,14 @@ class IdempotencyMiddleware:
         self._drain_s: float = faults.collect(lambda: seconds("drain", drain))
         self._encryption: Encryption | None = faults.collect(lambda: encryption_of(encryption_keys))
         self._status: Route | None = faults.collect(lambda: status_route(status_path, policy or Policy()))
+        self._contract_path: str | None = faults.collect(
+            lambda: check_path("contract_path", contract_path, "/.well-known/idempotency-contract")
+        )
         self._every_s: float | None = faults.collect(lambda: every_s(complete_abandoned))
         faults.collect(lambda: check_recovery(scope, reauthenticate, reconcile, encryption_keys, complete_abandoned))
         faults.raise_any()
         check_completes_within(self._routes, self._store)
+        self._scope = scope if isinstance(scope, str) else "function"
         self._anonymous = scope == ANONYMOUS
         self._namespace = namespace
         self._given_secret = secret.encode() if isinstance(secret, str) else secret
@@ -134,13 +144,13 @@ class IdempotencyMiddleware:
             await self.app(scope, receive, send)
             return
         begin_without()
+        if scope["type"] == "http" and (own := self._own_answer(scope)) is not None:
+            for message in messages_of(own):
+                await send(message)
+            return
         route = self._route(scope) if scope["type"] == "http" else None
         if route is None:
             await self.app(scope, receive, send)
-            return
-        if route is self._status and scope["method"] not in STATUS_METHODS:
-            for message in messages_of(METHOD_NOT_ALLOWED):
-                await send(message)
             return
         ready = self._secret is not None or await self._open_late()
         terms = Terms(
@@ -153,6 +163,7 @@ class IdempotencyMiddleware:
             self._encryption,
             self._reauthenticate is not None,
             (scope.get("scheme", "http"), scope.get("root_path", "")),
+            self._contract_path and scope.get("root_path", "") + self._contract_path,
         )
         exchange = Exchange(self.app, scope, receive, send, route, terms, self._begin, self._resolver, self._authorizer)
         await self._driver.run(self._flow(route, exchange.head, terms, ready=ready), exchange)
@@ -162,15 +173,32 @@ class IdempotencyMiddleware:
             return refuse_unready(head, terms)
         return inquire(head, terms, self._routes.policy_of) if route is self._status else protect(head, terms)
 
+    def _own_answer(self, scope: Connection) -> Response | None:
+        """The answer at a path of the door itself that needs no look at a record; None for every other request."""
+        if self._status is None and self._contract_path is None:
+            return None
+        path, method = _path_of(scope), scope["method"]
+        if path == self._contract_path:
+            return contract_answer(self.published(), method)
+        is_status = self._status is not None and path == self._status.entry
+        return METHOD_NOT_ALLOWED if is_status and method not in OWN_METHODS else None
+
+    def published(self) -> Published:
+        """What the door promises to clients."""
+        status_path = None if self._status is None else self._status.entry
+        return Published(self._scope, self._routes.entries(), status_path, self.is_gateway)
+
     def _route(self, scope: Connection) -> Route | None:
         method = scope["method"].upper()
         if self._status is None and method not in self._routes.methods:
             return None
-        path, root = scope["path"], scope.get("root_path", "")
-        if root and path.startswith(root + "/"):  # the application is mounted: its table knows nothing of where
-            path = path[len(root) :]
+        path = _path_of(scope)
         if self._status is not None and path == self._status.entry:
             return self._status
+        return self._find(method, path, scope)
+
+    def _find(self, method: str, path: str, connection: Connection) -> Route | None:  # noqa: ARG002 - a framework asks it
+        """The route of a request that is not for the door itself; None if it is not enrolled."""
         return self._routes.find(method, path)
 
     async def open(self) -> None:
@@ -232,7 +260,7 @@ class IdempotencyMiddleware:
     def _make_recovery(self, secret: bytes) -> Recovery:
         means = Means(self._store, self._namespace, secret, self._encryption)
         redrive = Redrive(
-            self.app, self._routes, self._resolver, self._driver, self._begin, self._reauthenticate, means
+            self.app, self._routes, self._find, self._resolver, self._driver, self._begin, self._reauthenticate, means
         )
         redrive.connection = self._surroundings
         return Recovery(redrive, means, self._reconcile, self._observer)
@@ -249,3 +277,11 @@ class IdempotencyMiddleware:
             self._recovering.cancel()
             await asyncio.wait({self._recovering})
             self._recovering = None
+
+
+def _path_of(scope: Connection) -> str:
+    path: str = scope["path"]
+    root = scope.get("root_path", "")
+    if root and path.startswith(root + "/"):  # the application is mounted: its table knows nothing of where
+        return path[len(root) :]
+    return path

@@ -96,10 +96,15 @@ def with_content(environ: Environ, body: Body, mark: str) -> Environ:
     return {
         **environ,
         mark: True,
-        "wsgi.input": io.BufferedReader(_Input(body), CHUNK_BYTES),
+        "wsgi.input": reader_of(body),
         "wsgi.input_terminated": True,
         "CONTENT_LENGTH": str(body.size) if body.size or "CONTENT_LENGTH" in environ else "",
     }
+
+
+def reader_of(body: Body) -> io.BufferedReader:
+    """A content as a file that is read from its start."""
+    return io.BufferedReader(_Input(body), CHUNK_BYTES)
 
 
 class _Input(io.RawIOBase):

@@ -61,7 +61,7 @@ class Exchange:
         authorizer: Authorizer | None,
     ) -> None:
         self.route = route.entry
-        self.head = _head(connection)
+        self.head = head_of(connection)
         # Frozen: a server may go on adding to its list while the content arrives, and what was judged must be what is.
         self._connection = {**connection, "headers": list(self.head.headers), PROTECTED: True}
         self._server_connection = connection
@@ -132,6 +132,8 @@ class Exchange:
     async def execute(self, effect: Execute, conclude: Conclude) -> None:
         """Run the handler to its end; conclude at the message that completes its response."""
         operation = self._begin(effect, self._terms)
+        if self._route.marked:
+            operation.await_entry()
         capture = Capture(self._route.policy.response_bytes_max, self._route.withheld)
         self._handling = Handling(effect.request.body, self._server_send, operation, capture, conclude)
         if self._gone:
@@ -161,6 +163,7 @@ class Exchange:
             self._handling.overdue()
 
 
-def _head(connection: Connection) -> Head:
+def head_of(connection: Connection) -> Head:
+    """The request before its content is read."""
     path = connection.get("raw_path") or quote(connection["path"]).encode()
     return Head(connection["method"].upper(), path, connection.get("query_string", b""), tuple(connection["headers"]))

@@ -49,12 +49,16 @@ class Identity:
 Reauthenticate = Callable[[str], Identity | None | Awaitable[Identity | None]]
 
 
+Find = Callable[[str, str, Connection], Route | None]
+
+
 class Redrive:
     """Sends stored requests again through one door.
 
     Args:
         application: the handler.
         routes: of the door.
+        find: from a method, a path and a connection scope to a route, as for requests of clients.
         resolver: of the door's scope.
         driver: of the door.
         begin: as for requests of clients.
@@ -66,6 +70,7 @@ class Redrive:
         self,
         application: Application,
         routes: Routes,
+        find: Find,
         resolver: Resolver,
         driver: Driver,
         begin: Begin,
@@ -74,6 +79,7 @@ class Redrive:
     ) -> None:
         self._application = application
         self._routes = routes
+        self._find = find
         self._resolver = resolver
         self._driver = driver
         self._begin = begin
@@ -94,7 +100,8 @@ class Redrive:
 
     async def redrive(self, listed: Listed, stored: StoredRequest) -> Fared:
         """Send a stored request again, as a retry under the same key, in the name of its account."""
-        route = self._routes.find(stored.head.method, stored_path_in(stored))
+        connection = {**self.connection, **_connection(stored, Identity())}
+        route = self._find(stored.head.method, stored_path_in(stored), connection)
         if route is None or route.entry != listed.record.route or self._reauthenticate is None:
             return Fared.NOT_HERE
         try:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from enum import Enum
+from typing import Literal
 
 from retrysafe.errors import ConfigurationError
 from retrysafe.protocol.flow import UNRECORDED_STATUS
@@ -21,6 +23,15 @@ _ENTRY = re.compile(r"(?P<method>[A-Z]+) (?P<path>/[^\s\x00-\x1f\x7f\ud800-\udff
 _VARIABLE = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*(?P<rest>:path)?\}")
 
 
+class Unnamed(Enum):
+    """No entry of the table names the request."""
+
+    UNNAMED = "unnamed"
+
+
+UNNAMED = Unnamed.UNNAMED
+
+
 @value
 class Route:
     """An enrolled route.
@@ -29,11 +40,13 @@ class Route:
         entry: of the table, or `*`.
         policy: what holds for it.
         withheld: names of response fields, in lower case, that its handler may not set: they are ours.
+        marked: its handler is marked by `@idempotent`, and says when it is entered.
     """
 
     entry: str
     policy: Policy
     withheld: frozenset[bytes]
+    marked: bool = False
 
 
 class Routes:
@@ -78,6 +91,7 @@ class Routes:
             ANY: _route(ANY, default),
             **{entry: _route(entry, policy) for entry, policy in table.items() if policy},
         }
+        self._out = [entry for entry, policy in table.items() if policy is None]
         self.methods = frozenset(
             {*self._default, *(method for method, _ in self._exact), *(method for method, _, _ in self._patterns)}
         )
@@ -94,12 +108,48 @@ class Routes:
             method: upper case.
             path: decoded, as a router would match it.
         """
+        return self._default.get(method) if (found := self.entry_for(method, path)) is UNNAMED else found
+
+    def entry_for(self, method: str, path: str) -> Route | Literal[Unnamed.UNNAMED] | None:
+        """The route of the entry that names a request; None if that takes it out, UNNAMED if there is no such entry."""
         if (method, path) in self._exact:
             return self._exact[method, path]
         for pattern_method, pattern, route in self._patterns:
             if pattern_method == method and pattern.fullmatch(path):
                 return route
+        return UNNAMED
+
+    def default_for(self, method: str) -> Route | None:
+        """The route of requests by that method which nothing names; None if they are not enrolled."""
         return self._default.get(method)
+
+    def add(self, entry: str, policy: Policy | None, *, marked: bool) -> Route | None:
+        """A route that the table does not have, because a handler of the application is marked with its policy.
+
+        Args:
+            entry: as one of the table: a method and a path.
+            policy: what holds for it; None takes it out.
+            marked: its handler says when it is entered.
+
+        Raises:
+            ConfigurationError: the entry is too long to be kept with each record.
+        """
+        if len(entry) > _ENTRY_CHARACTERS_MAX:
+            raise ConfigurationError(
+                [f'routes: "{entry}" has more than {_ENTRY_CHARACTERS_MAX} characters; shorten it']
+            )
+        if policy is None:
+            self._out.append(entry)
+            return None
+        self._named[entry] = route = _route(entry, policy, marked=marked)
+        self.methods |= {entry.partition(" ")[0]}
+        if policy.transactional and entry not in self.transactional:
+            self.transactional.append(entry)
+        return route
+
+    def entries(self) -> Mapping[str, Policy | None]:
+        """What holds for each entry, `*` first; None for what is taken out."""
+        return {**{entry: route.policy for entry, route in self._named.items()}, **dict.fromkeys(self._out)}
 
     def named(self, entry: str) -> Route | None:
         """The route of an entry of the table, as records keep it; None if there is none any more."""
@@ -110,8 +160,18 @@ class Routes:
         return (self.named(entry) or self._named[ANY]).policy
 
 
-def _route(entry: str, policy: Policy) -> Route:
-    return Route(entry, policy, frozenset({policy.replay_field, UNRECORDED_STATUS[0]}))
+def marked_route(entry: str, policy: Policy) -> Route:
+    """The route of a handler that is marked by `@idempotent`.
+
+    Args:
+        entry: for people, `POST /orders/<pk>`, say; what is too long to be kept with a record is cut off.
+        policy: of the handler.
+    """
+    return _route(entry[:_ENTRY_CHARACTERS_MAX], policy, marked=True)
+
+
+def _route(entry: str, policy: Policy, *, marked: bool = False) -> Route:
+    return Route(entry, policy, frozenset({policy.replay_field, UNRECORDED_STATUS[0]}), marked)
 
 
 def _compiled(path: str) -> re.Pattern[str]:

@@ -77,9 +77,19 @@ def check_completes_within(routes: Routes, store: Store) -> None:
     Raises:
         ConfigurationError: it cannot.
     """
-    if routes.transactional and not isinstance(store, CompletesWithin):
+    if routes.transactional:
+        check_transactional(routes.transactional, store)
+
+
+def check_transactional(entries: Sequence[str], store: Store) -> None:
+    """As above, for entries whose policy says so.
+
+    Raises:
+        ConfigurationError: the store cannot.
+    """
+    if not isinstance(store, CompletesWithin):
         fault = (
-            f"transactional=True is set for {', '.join(routes.transactional)}, and {store.name} cannot commit a "
+            f"transactional=True is set for {', '.join(entries)}, and {store.name} cannot commit a "
             "record together with the work of a handler: name the application's own database in store= "
             "(postgresql://, mysql:// or sqlite:///)"
         )

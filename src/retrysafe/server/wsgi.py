@@ -24,10 +24,11 @@ from retrysafe.protocol.duration import Duration
 from retrysafe.protocol.effects import Flow
 from retrysafe.protocol.flow import Answer, Terms, protect, refuse_unready
 from retrysafe.protocol.policy import Policy
+from retrysafe.protocol.published import Published
 from retrysafe.protocol.snapshot import Encryption
 from retrysafe.protocol.status import inquire
 from retrysafe.server.environ import Environ, Resolver, path_of, resolver
-from retrysafe.server.inquiry import METHOD_NOT_ALLOWED, STATUS_METHODS, status_route
+from retrysafe.server.inquiry import METHOD_NOT_ALLOWED, OWN_METHODS, check_path, contract_answer, status_route
 from retrysafe.server.redrive import Recovery, check_recovery
 from retrysafe.server.routes import Route, Routes
 from retrysafe.server.scope import ANONYMOUS
@@ -67,6 +68,8 @@ class IdempotencyMiddleware:
             or `StillUnknown`.
         complete_abandoned: about how often each process looks for operations that nobody drives any more, from its
             first protected request on; None: something else does, `retrysafe recover`, say.
+        contract_path: a path at which the door says what it promises, as JSON (R82), like
+            "/.well-known/idempotency-contract"; problem documents link to it. Off unless given.
         observer: told of what happens; the default logs.
 
     Raises:
@@ -89,6 +92,7 @@ class IdempotencyMiddleware:
         reauthenticate: Reauthenticate | None = None,
         reconcile: Reconcile | None = None,
         complete_abandoned: Duration | None = None,
+        contract_path: str | None = None,
         observer: Observer | None = None,
     ) -> None:
         faults = Faults()
@@ -101,8 +105,12 @@ class IdempotencyMiddleware:
         self._status: Route | None = faults.collect(lambda: status_route(status_path, policy or Policy()))
         self._every_s: float | None = faults.collect(lambda: every_s(complete_abandoned))
         faults.collect(lambda: check_recovery(scope, reauthenticate, reconcile, encryption_keys, complete_abandoned))
+        self._contract_path: str | None = faults.collect(
+            lambda: check_path("contract_path", contract_path, "/.well-known/idempotency-contract")
+        )
         faults.raise_any()
         check_completes_within(self._routes, self._store)
+        self._scope = scope if isinstance(scope, str) else "function"
         self._anonymous = scope == ANONYMOUS
         self._namespace = namespace
         self._given_secret = secret.encode() if isinstance(secret, str) else secret
@@ -122,12 +130,14 @@ class IdempotencyMiddleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """One request."""
-        route = None if PROTECTED in environ else self._route(environ)
+        if self._contract_path is not None and PROTECTED not in environ and path_of(environ) == self._contract_path:
+            return respond(start_response, contract_answer(self.published(), environ["REQUEST_METHOD"]))
+        route = None if PROTECTED in environ else self.route_of(environ)
         if route is None:
             if PROTECTED not in environ:  # a server's thread comes from the request before
                 begin_without()
             return self.app(environ, start_response)
-        if route is self._status and environ["REQUEST_METHOD"] not in STATUS_METHODS:
+        if route is self._status and environ["REQUEST_METHOD"] not in OWN_METHODS:
             return respond(start_response, METHOD_NOT_ALLOWED)
         ready = self._secret is not None or self._open_late()
         if ready and self._every_s is not None:
@@ -142,6 +152,7 @@ class IdempotencyMiddleware:
             self._encryption,
             self._reauthenticate is not None,
             (environ["wsgi.url_scheme"], environ.get("SCRIPT_NAME", "")),
+            self._contract_path and _mounted_at(environ) + self._contract_path,
         )
         exchange = Exchange(
             self.app, environ, start_response, route, terms, self._begin, self._resolver, self._authorizer
@@ -153,7 +164,13 @@ class IdempotencyMiddleware:
             return refuse_unready(head, terms)
         return inquire(head, terms, self._routes.policy_of) if route is self._status else protect(head, terms)
 
-    def _route(self, environ: Environ) -> Route | None:
+    def published(self) -> Published:
+        """What the door promises to clients."""
+        status_path = None if self._status is None else self._status.entry
+        return Published(self._scope, self._routes.entries(), status_path)
+
+    def route_of(self, environ: Environ) -> Route | None:
+        """What a request falls under; None lets it pass. Glue of frameworks asks their routers first."""
         method = environ["REQUEST_METHOD"].upper()
         if self._status is not None and path_of(environ) == self._status.entry:
             return self._status
@@ -265,6 +282,12 @@ class RecoveryThread(threading.Thread):
 
 
 _PATIENCE_S = 5.0
+
+
+def _mounted_at(environ: Environ) -> str:
+    name: str = environ.get("SCRIPT_NAME", "")
+    return name.encode("latin-1").decode("utf-8", "replace")
+
 
 _OPEN: weakref.WeakSet[IdempotencyMiddleware] = weakref.WeakSet()
 

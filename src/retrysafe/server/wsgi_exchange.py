@@ -86,6 +86,8 @@ class Exchange:
         """Run the handler up to its last piece of response."""
         capture = Capture(self._route.policy.response_bytes_max, self._route.withheld)
         operation = self._begin(effect, self._terms)
+        if self._route.marked:
+            operation.await_entry()
         self._handling = _Handling(self._start_response, operation, capture)
         return self._handling.run(self._application, with_content(self._environ, effect.request.body, PROTECTED))
 

@@ -41,6 +41,26 @@ def migrations() -> tuple[Migration, ...]:
     return migrations_of("sqlite")
 
 
+def _whole(known: Sequence[Migration], migration: Migration) -> str:
+    """The statements of a migration, and those by which the file knows afterwards that it has gone through it."""
+    number = migration.number
+    counted = ""
+    if number > 1:  # the second makes the column
+        counted = f"UPDATE meta SET migrations = {number};\n"  # noqa: S608 - a number of this package
+    must_know = f"PRAGMA user_version = {needed(known, number)};\n"
+    return f"{migration.script.rstrip()}\n{counted}{must_know}"
+
+
+def all_statements() -> Iterator[str]:
+    """What makes the tables in a file that has others already: for one transaction, by whom that file belongs to.
+
+    The store itself takes no file of others; from then on it takes this one for its own.
+    """
+    known = migrations()
+    for migration in known:
+        yield from statements(_whole(known, migration))
+
+
 class Identity:
     """Which file the path led to when it was first connected to.
 
@@ -261,13 +281,7 @@ class SqliteFile:
         connection.execute("COMMIT")
 
     def _script(self, migration: Migration) -> str:
-        """The statements of a migration, and those by which the file knows afterwards that it has gone through it."""
-        number = migration.number
-        counted = ""
-        if number > 1:  # the second makes the column
-            counted = f"UPDATE meta SET migrations = {number};\n"  # noqa: S608 - a number of this package
-        must_know = f"PRAGMA user_version = {needed(self.migrations, number)};\n"
-        return f"{migration.script.rstrip()}\n{counted}{must_know}"
+        return _whole(self.migrations, migration)
 
     def _patiently(self, action: Callable[[], T]) -> T:
         """Repeat what fails because the file is busy, for as long as SQLite itself would wait."""

@@ -20,7 +20,7 @@ from retrysafe.lab.mutants.http import Message, Request, Response, document, pro
 from retrysafe.lab.mutants.shop import Died, Failed, Handler, Shop
 
 LEASE_S = 0.5
-LIFETIME_S = 1.5
+LIFETIME_S = 2.0
 ACCOUNTS = {"Bearer alice": "alice", "Bearer alice-2": "alice", "Bearer bob": "bob"}
 ORIGINS = ("https://one.example", "https://two.example")
 MARKER = ("idempotent-replayed", "true")

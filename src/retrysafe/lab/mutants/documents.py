@@ -26,7 +26,7 @@ class AnotherLifetimeIsPublished(Server):
     def papers(self) -> dict[str, Any]:
         """With another one."""
         made = super().papers()
-        made["paths"]["/short"]["post"]["x-idempotency"]["lifetime"] = "PT2S"
+        made["paths"]["/short"]["post"]["x-idempotency"]["lifetime"] = "PT9S"
         return made
 
 

@@ -45,18 +45,23 @@ def found(results: Sequence[Result]) -> frozenset[str]:
     return frozenset(result.case.id for result in results if result.findings)
 
 
-async def matrix(kinds: Sequence[type[Server]], tell: Callable[[type[Server], list[Result]], None]) -> None:
-    """Run all cases against these servers, a few at once.
+async def matrix(
+    kinds: Sequence[type[Server]],
+    tell: Callable[[type[Server], list[Result]], None],
+    cases_of: Callable[[type[Server]], Sequence[Case]] = lambda _: CATALOGUE,
+) -> None:
+    """Run cases against these servers, a few at once.
 
     Args:
         kinds: the servers.
         tell: called with each server and its results, as they come.
+        cases_of: which cases, for each server; all of them unless given.
     """
     slots = asyncio.Semaphore(_SERVERS_AT_ONCE)
 
     async def one(kind: type[Server]) -> None:
         async with slots:
-            tell(kind, await results_of(kind))
+            tell(kind, await results_of(kind, cases_of(kind)))
 
     await asyncio.gather(*map(one, kinds))
 

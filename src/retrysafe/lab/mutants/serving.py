@@ -45,7 +45,7 @@ OPERATIONS = {
     "fail-before": f"POST /orders?fail=before {ORDER}",
     "fail-after": f"POST /orders?fail=after {ORDER}",
     "unavailable": f"POST /orders?fail=unavailable {ORDER}",
-    "outlasting": f"POST /short?delay=2000 {ORDER}",
+    "outlasting": f"POST /short?delay=2500 {ORDER}",
     "impatient": f"POST /orders?delay=700&patience=50 {ORDER}",
     "die-before": f"POST /orders?die=before {ORDER}",
     "die-after": f"POST /orders?die=after {ORDER}",

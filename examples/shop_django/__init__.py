@@ -1,0 +1,1 @@
+"""A shop: orders and stock, in Django with its REST framework."""

@@ -1,0 +1,284 @@
+"""Django's middleware under real servers, in both of Django's modes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from retrysafe.demo.processes import await_ready, child, free_port
+from tests.doors.connections import Answer
+from tests.doors.servers import Shop, command, connect, request_bytes
+
+MODULE = "tests.doors.django_apps"
+SERVERS = ("gunicorn", "uvicorn")
+
+
+def manage(place, *words, module=("-m", MODULE), **environment):
+    """A command of Django's; what it printed."""
+    done = subprocess.run(
+        [sys.executable, *module, *words],
+        env={**os.environ, "SHOP_PLACE": str(place), **environment}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@contextmanager
+def served(server, place, *options, **environment):
+    """A server of the project, with further options; its database is there."""
+    environment = {"SHOP_PLACE": str(place), **environment} | ({"SHOP_ASYNC": "yes"} if server == "uvicorn" else {})
+    port = free_port()
+    words = (*command(server, port, f"{MODULE}:application"), *options)
+    with child(server.replace(" ", "-"), words, port, place, environment) as process:
+        await_ready(process, "/ready")
+        yield Shop(process, place)
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def shop(request, tmp_path_factory):
+    place = tmp_path_factory.mktemp("django")
+    manage(place, "migrate", "--verbosity", "0")
+    with served(request.param, place) as opened:
+        yield opened
+
+
+@pytest.fixture
+def name():
+    return uuid.uuid4().hex
+
+
+def records(shop):
+    connection = sqlite3.connect(shop.place / "django.db")
+    ((count,),) = connection.execute("SELECT count(*) FROM records").fetchall()
+    connection.close()
+    return count
+
+
+@pytest.mark.parametrize("target", [
+    "POST /told", "PATCH /told", "POST /marked", "PUT /item", "POST /charges", "POST /atold", "POST /function",
+    "POST /actions/ship",
+])  # fmt: skip
+def test_a_retry_gets_the_first_answer(shop, name, target):
+    """Of a view of each kind: enrolled by the default, or by its mark."""
+    first, again = (shop.ask(target, key=name, name=name) for _ in range(2))
+    assert (first.status, again.status, first.replayed, again.replayed) == (201, 201, False, True)
+    assert (first.body, shop.ledger("effect", name)) == (again.body, 1)
+
+
+def test_what_a_replay_carries(shop, name):
+    """The fields of the application, but no cookie; and only a replay says that it is one."""
+    first, again = (shop.ask(key=name, name=name) for _ in range(2))
+    assert (first.values("x-shop"), again.values("x-shop")) == (["yes"], ["yes"])
+    assert (len(first.values("set-cookie")), again.values("set-cookie")) == (1, [])
+    assert (first.values("idempotent-replayed"), again.values("idempotent-replayed")) == ([], ["true"])
+
+
+@pytest.mark.parametrize(
+    "target", ["POST /marked", "PUT /item", "POST /orders", "POST /function", "POST /actions/ship"]
+)
+def test_a_mark_says_that_a_key_is_required(shop, name, target):
+    """It is known before the view runs."""
+    assert (shop.ask(target, name=name, count=1).code, shop.ledger("effect", name)) == ("key-missing", 0)
+
+
+def test_who_names_no_account(shop, name):
+    """Is refused: there is no shared bucket."""
+    assert (shop.ask(key=name, name=name, account=None).code, shop.ledger("effect", name)) == ("scope-missing", 0)
+
+
+@pytest.mark.parametrize(("target", "status", "wish"), [
+    ("POST /nothing", 404, {}),
+    ("GET /marked", 405, {}),
+    ("POST /item", 405, {}),
+    ("DELETE /marked", 405, {}),
+    ("POST /orders", 400, {"count": 0}),
+    ("POST /orders", 403, {"fields": [("X-Token", "none")]}),
+    ("POST /charges", 403, {"fields": [("X-Token", "none")]}),
+    ("PUT /orders", 405, {}),
+])  # fmt: skip
+def test_what_is_refused_before_the_view_leaves_no_record(shop, name, target, status, wish):
+    """By the router, by Django, by the REST framework's permissions and validation: the key may be used again."""
+    before = records(shop)
+    assert shop.ask(target, key=name, **{"name": name, "count": 1, **wish}).status == status
+    assert (records(shop), shop.ledger("effect", name)) == (before, 0)
+    assert shop.ask("POST /orders", key=name, name=name, count=1).status == 201
+
+
+def test_another_request_under_the_key(shop, name):
+    """Is refused."""
+    shop.ask(key=name, name=name)
+    assert shop.ask(key=name, name=name, status=202).code == "key-reused"
+
+
+def test_what_is_not_enrolled_passes(shop, name):
+    """Taken out by the table."""
+    before = records(shop)
+    assert [shop.ask("POST /open", key=name, name=name).values("x-shop") for _ in range(2)] == [["yes"], ["yes"]]
+    assert (records(shop), shop.ledger("effect", name)) == (before, 2)
+
+
+@pytest.mark.parametrize("target", ["POST /told", "POST /marked", "POST /charges", "POST /atold"])
+def test_a_view_that_raises(shop, name, target):
+    """Django makes a 500 of it, and the record a problem: what it had done is not done again."""
+    wish = {"key": name, "name": name, "raise": True}
+    answers = [shop.ask(target, **wish) for _ in range(2)]
+    assert [(answer.status, answer.code, answer.replayed) for answer in answers] == [
+        (500, "handler-failed", False), (500, "handler-failed", True),
+    ]  # fmt: skip
+    assert shop.ledger("effect", name) == 1
+
+
+def test_a_view_that_had_no_effect(shop, name):
+    """It says so: the next attempt runs."""
+    answers = [shop.ask(key=name, name=name, say="no_effect") for _ in range(2)]
+    assert [answer.replayed for answer in answers] == [False, False]
+    assert shop.ledger("effect", name) == 2
+
+
+@pytest.mark.parametrize("sized", [True, False])
+def test_a_content_that_is_made_as_it_is_sent(shop, name, sized):
+    """Its pieces go out as they come, the end when it is recorded; a retry gets the whole of it."""
+    wish = {"key": name, "name": name, "pieces": ["one,", "two,", "three"], "sized": sized}
+    shop.shut(f"{name}-1")
+    with connect(shop.port) as client:
+        client.send(request_bytes("POST /streamed", **wish))
+        assert b"one," in client.received(b"one,")
+        assert shop.ask("POST /streamed", **wish).code == "in-progress"
+        shop.open(f"{name}-1")
+        client.received(b"three")
+    again = shop.settled("POST /streamed", **wish)
+    assert (again.body, again.replayed, shop.ledger("effect", name)) == (b"one,two,three", True, 1)
+
+
+def test_the_client_leaves_in_the_middle(shop, name):
+    """The view goes on to its end, and its outcome is recorded."""
+    wish = {"key": name, "name": name, "pieces": ["one,", "two,", "three"]}
+    shop.shut(f"{name}-1")
+    with connect(shop.port) as client:
+        client.send(request_bytes("POST /streamed", **wish))
+        client.received(b"one,")
+        client.reset()
+    shop.open(f"{name}-1")
+    again = shop.settled("POST /streamed", **wish)
+    assert (again.body, again.replayed, shop.ledger("sent", name)) == (b"one,two,three", True, 1)
+
+
+def test_the_client_leaves_before_the_answer(shop, name):
+    """So does a view whose answer is whole."""
+    shop.shut(f"{name}-effect")
+    with connect(shop.port) as client:
+        client.send(request_bytes(key=name, name=name))
+        shop.until("effect", name)
+        client.reset()
+    shop.open(f"{name}-effect")
+    again = shop.settled(key=name, name=name)
+    assert (again.status, again.replayed, shop.ledger("effect", name)) == (201, True, 1)
+
+
+@pytest.mark.parametrize(("at", "status", "code"), [(0, 500, "handler-failed"), (1, 409, "outcome-unknown")])
+def test_a_content_that_breaks_off(shop, name, at, status, code):
+    """Before its first piece it is a failure that can be told; after it nobody takes it for whole."""
+    wish = {"key": name, "name": name, "pieces": ["one,", "two"], "raise_at": at}
+    first, again = shop.ask("POST /streamed", **wish), shop.settled("POST /streamed", **wish)
+    assert (again.status, again.code, shop.ledger("effect", name)) == (status, code, 1)
+    assert not first.whole or first.status == 500
+
+
+@pytest.mark.parametrize("kib", [1, 3_000])
+def test_large_contents(shop, name, kib):
+    """Views read all of it, however it was kept meanwhile."""
+    content = b"x" * (kib << 10)
+    answers = [shop.ask(f"POST /size?name={name}", key=name, content=content) for _ in range(2)]
+    assert [(answer.body, answer.replayed) for answer in answers] == [
+        (b"%d" % len(content), False),
+        (b"%d" % len(content), True),
+    ]
+    assert shop.ledger("effect", name) == 1
+
+
+def test_an_upload(shop, name):
+    """Django parses the form from the content that was read before."""
+    form = (
+        b'--B\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        + b"x" * 3_000_000
+        + b"\r\n--B--\r\n"
+    )
+    wish = {"key": name, "content": form, "fields": [("Content-Type", "multipart/form-data; boundary=B")]}
+    head, _, _ = request_bytes(f"POST /upload?name={name}", **wish).partition(b"\r\n\r\n")
+    head = head.replace(b"Content-Type: application/json\r\n", b"")
+    answers = []
+    for _ in range(2):
+        with connect(shop.port) as client:
+            client.send(head + b"\r\n\r\n" + form)
+            answers.append(client.answer())
+    assert [(answer.body, answer.replayed) for answer in answers] == [(b"3000000", False), (b"3000000", True)]
+
+
+@pytest.mark.parametrize("target", ["POST /told", "POST /wait", "POST /marked", "POST /atold"])
+def test_many_at_once(shop, name, target):
+    """Sixteen clients with one key: one effect, and each gets its answer."""
+    with ThreadPoolExecutor(16) as clients:
+        answers = list(clients.map(lambda _: shop.settled(target, key=name, name=name), range(16)))
+    assert {(answer.status, answer.body) for answer in answers} == {(201, answers[0].body)}
+    assert shop.ledger("effect", name) == 1
+
+
+@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize(("moment", "effects"), [("before-effect", 0), ("after-effect", 1)])
+def test_the_process_dies(tmp_path, name, server, moment, effects):
+    """In the middle of a view: its outcome is unknown when its lease is over, and nobody runs it again."""
+    manage(tmp_path, "migrate", "--verbosity", "0")
+    with served("waitress" if server == "gunicorn" else server, tmp_path, SHOP_LEASE="400ms") as shop:
+        shop.shut(f"armed-{moment}")
+        lost: Answer = shop.ask("POST /marked", key=name, name=name)
+        assert (lost.status, shop.process.process.wait(10)) == (0, -9)
+    with served(server, tmp_path, SHOP_LEASE="400ms") as shop:
+        answers = [shop.settled("POST /marked", key=name, name=name) for _ in range(2)]
+        assert [answer.code for answer in answers] == ["outcome-unknown"] * 2
+        assert shop.ledger("effect", name) == effects
+
+
+def test_a_file(shop, name):
+    """It is sent piece by piece, and kept like everything else."""
+    answers = [shop.settled(f"POST /file?name={name}", key=name) for _ in range(2)]
+    content = Path(__file__).with_name("django_apps.py").read_bytes()
+    assert [(answer.body, answer.replayed) for answer in answers] == [(content, False), (content, True)]
+    assert shop.ledger("effect", name) == 1
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_the_server_stops_while_a_view_runs(tmp_path, name, server):
+    """Its client has left already: it is waited for, and its outcome is recorded."""
+    manage(tmp_path, "migrate", "--verbosity", "0")
+    with served(server, tmp_path) as shop:
+        shop.shut(f"{name}-effect")
+        with connect(shop.port) as client:
+            client.send(request_bytes(key=name, name=name))
+            shop.until("effect", name)
+            client.reset()
+        shop.process.process.send_signal(signal.SIGTERM)
+        shop.open(f"{name}-effect")
+        shop.process.process.wait(20)
+    with served(server, tmp_path) as shop:
+        assert (shop.ask(key=name, name=name).replayed, shop.ledger("effect", name)) == (True, 1)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_without_tables(tmp_path, name, server):
+    """Nothing runs under a key; what has none passes."""
+    connection = sqlite3.connect(tmp_path / "django.db")
+    connection.execute("CREATE TABLE others (name TEXT)")
+    connection.close()
+    with served(server, tmp_path, *(("--lifespan", "off") if server == "uvicorn" else ())) as shop:
+        assert (shop.ask(key=name, name=name).code, shop.ledger("effect", name)) == ("store-unavailable", 0)
+        assert (shop.ask(name=name).status, shop.ledger("effect", name)) == (201, 1)
+        shop.until_logged("manage.py migrate")

@@ -1,0 +1,180 @@
+"""The shop of examples/shop_django: an order, its stock and its record are one commit; and what people do with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+
+import psycopg
+import pytest
+
+from retrysafe.demo.processes import await_ready, child, free_port
+from tests.doors.servers import Shop, command, until
+from tests.stores import postgres_server
+
+STOCK = 1_000
+APPLICATIONS = {
+    "gunicorn": "examples.shop_django.wsgi:application",
+    "waitress": "examples.shop_django.wsgi:application",
+    "uvicorn": "examples.shop_django.asgi:application",
+}
+
+
+def run(environment, *words):
+    """A program of this environment; what it printed."""
+    done = subprocess.run(
+        [sys.executable, *words], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def manage(environment, *words):
+    return run(environment, "-m", "examples.shop_django.manage", *words)
+
+
+def prepared(engine, place):
+    """A new database with customers and lamps; where it is."""
+    environment = {"SHOP_LEASE": "1s", "SHOP_DATABASE": str(place / "shop.db")}
+    if engine == "postgresql":
+        name, server = f"shop_{uuid.uuid4().hex[:8]}", postgres_server.server()
+        with psycopg.connect(server.url(), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        environment |= {"SHOP_DATABASE": name, "SHOP_POSTGRES_PORT": str(server.port)}
+    run(environment, "-m", "tests.doors.shop_setup", str(STOCK))
+    return environment
+
+
+@contextmanager
+def serving(server, place, environment, port=None):
+    port = port or free_port()
+    with child(server, command(server, port, APPLICATIONS[server]), port, place, environment) as process:
+        await_ready(process, "/ready")
+        yield Shop(process, place)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def environment(request, tmp_path):
+    return prepared(request.param, tmp_path)
+
+
+def order(shop, key, customer="alice", **wish):
+    wish = {"item": "lamp", "count": 1, **wish}
+    return shop.settled("POST /orders", key=key, account=None, fields=[("Authorization", f"Token {customer}")], **wish)
+
+
+def orders(shop, customer="alice"):
+    answer = shop.ask("GET /orders", account=None, fields=[("Authorization", f"Token {customer}")])
+    return json.loads(answer.body)["count"]
+
+
+@pytest.mark.parametrize("server", ["gunicorn", "uvicorn"])
+def test_orders(tmp_path, environment, server):
+    """Many at once under one key are one order; what is refused before it leaves the key free; accounts are apart."""
+    name = uuid.uuid4().hex
+    with serving(server, tmp_path, environment) as shop:
+        assert order(shop, name, count=0).status == 400
+        assert order(shop, name, customer="stranger").code == "scope-missing"
+        with ThreadPoolExecutor(8) as clients:
+            answers = list(clients.map(lambda _: order(shop, name), range(8)))
+        assert {(answer.status, answer.body) for answer in answers} == {(201, answers[0].body)}
+        assert order(shop, name, customer="bob").status == 201
+        assert (orders(shop), orders(shop, "bob")) == (1, 1)
+        refused = [order(shop, name + "-2", count=100, item="chair") for _ in range(2)]
+        assert [(answer.status, answer.replayed) for answer in refused] == [(409, False), (409, True)]
+
+
+@pytest.mark.parametrize("server", ["waitress", "uvicorn"])
+def test_the_shop_is_killed_again_and_again(tmp_path, environment, server):
+    """While customers order: each key ends as one order, whichever commit the kills fell before or after."""
+    names = [uuid.uuid4().hex for _ in range(40)]
+    port = free_port()
+
+    def insisting(name):
+        pause = threading.Event()
+        for _ in range(400):
+            with suppress(OSError):
+                answer = order(Shop(current[0], tmp_path), name)
+                if answer.status == 201:
+                    return answer.body
+            pause.wait(0.05)
+        raise AssertionError("it never came to an end")
+
+    with ThreadPoolExecutor(8) as clients:
+        for round_ in range(3):
+            with serving(server, tmp_path, environment, port) as shop:
+                current = [shop.process]
+                if round_ == 0:
+                    asked = [clients.submit(insisting, name) for name in names]
+                if round_ < 2:
+                    until(lambda: orders(shop) > 5 * (round_ + 1))  # noqa: B023 - it is called here
+                    shop.process.process.kill()
+                else:
+                    bodies = [asking.result() for asking in asked]
+                    assert len(set(bodies)) == len(names)
+                    assert orders(shop) == len(names)
+                    last = json.loads(order(shop, uuid.uuid4().hex).body)
+                    assert last["left"] == STOCK - len(names) - 1
+
+
+@pytest.fixture
+def doubtful(tmp_path):
+    """A shop with a record whose outcome nobody knows; where it is, the key, and its record."""
+    environment = prepared("sqlite", tmp_path)
+    script = (
+        "import os, django; os.environ['DJANGO_SETTINGS_MODULE'] = 'examples.shop_django.settings'; django.setup();"
+        "from retrysafe.django.desk import desk\n"
+        "from retrysafe.model import Claim\n"
+        "from retrysafe.operate.which import by_key\n"
+        "from retrysafe.protocol import effects\n"
+        "opened, namespace = desk()\n"
+        "identity = by_key(opened.secret, namespace, '1', 'k-1')\n"
+        "claim = effects.ClaimIfAbsent(identity, bytes(16), bytes(33), 1000, 10**9, 'POST /orders', None)\n"
+        "opened.store.perform(claim)\n"
+        "opened.store.perform(effects.MarkUnknownIfHeld(Claim(identity, bytes(16), 1), 10**9))\n"
+        "print(identity.hex())"
+    )
+    return environment, run(environment, "-c", script).strip()
+
+
+def test_the_pages_of_the_admin(doubtful):
+    """Who may view sees records, who may change resolves them, who may neither gets nothing; nobody adds any."""
+    environment, _ = doubtful
+    seen = json.loads(run(environment, "-m", "tests.doors.shop_pages", "look", "viewer", "nobody"))
+    assert seen["nobody"] == {"list": 403}
+    assert (seen["viewer"]["page"], seen["viewer"]["form"], seen["viewer"]["faulty"]) == (200, False, 403)
+    root = json.loads(run(environment, "-m", "tests.doors.shop_pages", "resolve", "root"))["root"]
+    assert (root["page"], root["form"], root["faulty"], root["resolved"]) == (200, True, 200, 302)
+    assert (root["history"], root["add"] != 200) == (True, True)
+
+
+def test_the_commands(doubtful, tmp_path):
+    """Records are listed, looked at by their id or their key, settled with a trace, and purged."""
+    environment, record = doubtful
+    (tmp_path / "key").write_text("k-1")
+    assert record in manage(environment, "idempotency_keys", "--state", "unknown")
+    by_key = ("idempotency_keys", "--account", "1", "--key-file", str(tmp_path / "key"))
+    assert "unknown" in manage(environment, *by_key)
+    settling = ("--settle", "completed", "--status", "201", "--note", "seen in the books", "--actor", "ann")
+    assert "completed" in manage(environment, "idempotency_keys", record[:12], *settling)
+    shown = manage(environment, *by_key)
+    assert [words in shown for words in ("completed", "ann", "seen in the books")] == [True] * 3
+    assert "forgotten" in manage(environment, *by_key, "--settle", "forget", "--note", "a test")
+    assert manage(environment, "idempotency_purge").strip() == "0 expired, 0 forgotten"
+
+
+@pytest.mark.parametrize(
+    "words", [("idempotency_keys", "ffff"), ("idempotency_keys", "{record}", "--settle", "completed")]
+)
+def test_a_command_that_fails(doubtful, words):
+    """Says why, and changes nothing."""
+    environment, record = doubtful
+    with pytest.raises(AssertionError, match="CommandError: "):
+        manage(environment, *(word.format(record=record) for word in words))
+    assert "unknown" in manage(environment, "idempotency_keys", record)
