@@ -132,12 +132,12 @@ def doubtful(tmp_path):
         "from retrysafe.django.desk import desk\n"
         "from retrysafe.model import Claim\n"
         "from retrysafe.operate.which import by_key\n"
-        "from retrysafe.protocol import effects\n"
+        "from retrysafe.protocol import transitions\n"
         "opened, namespace = desk()\n"
         "identity = by_key(opened.secret, namespace, '1', 'k-1')\n"
-        "claim = effects.ClaimIfAbsent(identity, bytes(16), bytes(33), 1000, 10**9, 'POST /orders', None)\n"
+        "claim = transitions.ClaimIfAbsent(identity, bytes(16), bytes(33), 1000, 10**9, 'POST /orders', None)\n"
         "opened.store.perform(claim)\n"
-        "opened.store.perform(effects.MarkUnknownIfHeld(Claim(identity, bytes(16), 1), 10**9))\n"
+        "opened.store.perform(transitions.MarkUnknownIfHeld(Claim(identity, bytes(16), 1), 10**9))\n"
         "print(identity.hex())"
     )
     return environment, run(environment, "-c", script).strip()

@@ -16,6 +16,7 @@ from retrysafe.protocol.transitions import CompleteIfHeld
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.wsgi import IdempotencyMiddleware
 from tests.doors.connections import Answer
+from tests.drive.harness import TamperedStore
 
 
 class Server:
@@ -148,7 +149,17 @@ def sized(start_response):
     return iter([b"order", b" 7"])
 
 
-@pytest.mark.parametrize("answer", [whole, written, late, again, sized])
+def again_after_all_of_it(start_response):
+    """The same, when all of the first response was written and waited for its record."""
+    start_response("200 OK", [("Content-Type", "text/html"), ("Content-Length", "3")])(b"old")
+    try:
+        _raise_before(start_response)
+    except ZeroDivisionError:
+        start_response("201 Made", HEADERS, sys.exc_info())
+    return [b"order", b" 7"]
+
+
+@pytest.mark.parametrize("answer", [whole, written, late, again, again_after_all_of_it, sized])
 def test_every_way_to_answer(answer):
     """One effect; the replay has the same status, fields and content; the application's iterable is closed once."""
     shop = Shop(answer)
@@ -158,6 +169,46 @@ def test_every_way_to_answer(answer):
     assert (second.status, second.body, second.replayed) == (201, b"order 7", True)
     assert (first.values("x-shop"), second.values("x-shop")) == (["yes"], ["yes"])
     assert (shop.ran, shop.closed) == (1, 1)
+
+
+@pytest.mark.parametrize(("status", "length"), [("201 Made", "7"), ("204 No Content", "0")])
+def test_more_than_the_length_says(status, length):
+    """No server sends more than that, so a client would have a whole answer: it waits for the record like any other."""
+    sent_before = []
+
+    def too_much(start_response):
+        start_response(status, [("Content-Length", length)])
+        return iter([b"order 7 and more", b" and more"])
+
+    store = TamperedStore(MemoryStore(), before=lambda _: sent_before.append(server.sent))
+    door = IdempotencyMiddleware(Shop(too_much), store=store, scope="header:X-Account")
+    server = Server()
+    server.serve(door, environ_of())
+    assert sent_before[-1] == b""
+    assert "CompleteIfHeld" in store.done
+    assert ask(door).body == b"order 7"[: int(length)]
+
+
+@pytest.mark.parametrize("failing", ["start_response", "store"])
+def test_what_the_server_never_gets_is_closed(failing):
+    """It does not take the fields, or the worker is stopped before the record: the application lets its response go."""
+
+    def stop(transition):
+        if isinstance(transition, CompleteIfHeld) and failing == "store":
+            raise SystemExit
+
+    def refuse(*_):
+        raise ValueError
+
+    def held(start_response):
+        start_response("201 Made", [("Content-Length", "7")])
+        return [b"order 7"]
+
+    shop = Shop(held)
+    door = IdempotencyMiddleware(shop, store=TamperedStore(MemoryStore(), before=stop), scope="header:X-Account")
+    with pytest.raises((ValueError, SystemExit)):
+        door(environ_of(), refuse if failing == "start_response" else Server().start_response)
+    assert (shop.ran, shop.closed, current_operation()) == (1, 1, None)
 
 
 def test_the_reason_of_a_status_is_kept_for_the_first_answer():

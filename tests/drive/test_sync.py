@@ -28,7 +28,7 @@ from retrysafe.protocol.effects import (
     Unread,
 )
 from retrysafe.protocol.flow import Answer, BreakOff, Bypass, Deliver, Respond, Terms, Vanish, protect
-from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld, Read, RenewIfHeld
+from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld, Read, RenewIfHeld, TakeOverIfLapsed
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.stores.sqlite import SqliteStore
 from tests.drive.harness import PATIENCE_S, ManualClock, Noted, TamperedStore, failing, records, states
@@ -137,6 +137,20 @@ def test_each_outcome_and_its_retry(outcome, first, state, second):
     assert len(noted.of(Handled)) == 2
 
 
+@pytest.mark.parametrize("later", [
+    answered(fate=Fate.NOT_RUN),
+    Answered(Response(308, ((b"location", b"/orders/"),)), whole=True, size=0, digest=b"", fate=Fate.RAN),
+])  # fmt: skip
+def test_an_earlier_attempt_is_not_forgotten(later):
+    """What was refused before any handling takes no record of an earlier attempt along."""
+    store = MemoryStore()
+    drive(store, Blocking(answered(fate=Fate.NO_EFFECT)))
+    assert drive(store, Blocking(later)) == Deliver("released")
+    exchange = Blocking(answered())
+    assert drive(store, exchange) == Deliver("recorded")
+    assert exchange.executed[0].claim.attempt == 3
+
+
 def test_a_handler_that_completes_its_own_record():
     """Not committed: nothing is sent as done, and a retry runs. Committed: what was recorded is the answer."""
     store, within = MemoryStore(), CompletedWithin(Response(201, (), b"order 1"), b"sealed elsewhere", answered(200))
@@ -215,6 +229,34 @@ def test_a_long_handler_is_renewed():
     renewals = store.done.count("RenewIfHeld")
     threading.Event().wait(0.1)
     assert store.done.count("RenewIfHeld") <= renewals + 1  # one may have been under way
+
+
+def test_a_thread_that_cannot_be_started_is_started_for_the_next_handler(monkeypatch):
+    """The machine had none left: that request fails before its handler, and the next ones are renewed."""
+    store = MemoryStore()
+    store.open(SECRET)
+    driver = Driver(store, Noted())
+    start = threading.Thread.start
+
+    def fail(thread):
+        monkeypatch.setattr(threading.Thread, "start", start)
+        raise RuntimeError("can't start new thread")
+
+    def request(key, exchange, policy):
+        head = replace(HEAD, headers=((b"idempotency-key", key),))
+        return driver.run(protect(head, Terms(policy, "default", SECRET, os.urandom(16))), exchange)
+
+    unlucky = Blocking(answered())
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with pytest.raises(RuntimeError):
+        request(b"k-1", unlucky, Policy())
+    assert unlucky.executed == []
+
+    def outlive(effect):
+        first = lease_of(store, effect)
+        until(lambda: lease_of(store, effect) > first)
+
+    assert request(b"k-2", Blocking(answered(), outlive), Policy(lease="150ms")) == Deliver("recorded")
 
 
 def test_several_handlers_are_renewed_by_one_thread():
@@ -367,6 +409,47 @@ def test_a_handler_that_is_interrupted_leaves_its_claim():
     clock.now_ms += 61
     exchange = Blocking(answered())
     assert (code_of(drive(store, exchange, policy=policy)), exchange.executed) == ("outcome-unknown", [])
+
+
+@pytest.mark.parametrize(("outcome", "answer"), [
+    (answered(), Deliver("unrecorded", recorded=False)),
+    (Raised(Fate.RAN), BreakOff()),
+])  # fmt: skip
+def test_a_defect_after_the_handler_lets_nothing_run_again(outcome, answer, caplog):
+    """A store fails as no store may: the answer goes out, and no other attempt takes this one for dead."""
+    clock = ManualClock()
+
+    def break_down(transition):
+        if isinstance(transition, CompleteIfHeld):
+            raise ZeroDivisionError
+
+    store, policy = TamperedStore(MemoryStore(clock), before=break_down), Policy(recovery="rerun")
+    assert drive(store, Blocking(outcome), policy=policy) == answer
+    assert states(store) == [State.UNKNOWN]
+    clock.now_ms += policy.lease_ms + 1
+    retry = Blocking(answered())
+    assert (code_of(drive(store, retry, policy=policy)), retry.executed) == ("outcome-unknown", [])
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_an_authorization_that_fails_shows_nothing(caplog):
+    """The claim was lost to another attempt, whose answer this caller may not be shown: nor is its own sent."""
+    clock = ManualClock()
+    store = MemoryStore(clock)
+
+    class Unauthorized(Blocking):
+        def authorize(self):
+            raise ZeroDivisionError
+
+    def overtake(effect):
+        clock.now_ms += effect.policy.lease_ms + 1
+        claim = replace(effect.claim, token=b"another token, 16"[:16])
+        ends = effect.policy.lease_ms, effect.policy.unknown_retention_ms
+        assert store.perform(TakeOverIfLapsed(claim.record_id, effect.claim.token, claim.token, *ends))
+        assert store.perform(CompleteIfHeld(claim, b"sealed", *ends))
+
+    assert code_of(drive(store, Unauthorized(answered(), overtake))) == "claim-lost"
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_the_thread_ends_when_there_is_nothing_to_renew(monkeypatch):

@@ -145,6 +145,36 @@ def test_a_declared_exception_is_an_outcome(subject):
     assert calls.ran == 1
 
 
+@pytest.mark.parametrize("error", [LookupError("no such card"), KeyError("card"), ValueError("too much")])
+def test_a_declared_exception_of_any_kind(subject, error):
+    """What it is derived from says nothing of the record that it came from."""
+    calls = subject(raises=[type(error)])
+    calls.does = _raises(error)
+    for _ in range(2):
+        with pytest.raises(type(error)) as caught:
+            calls("o-1")
+        assert caught.value.args == error.args
+    assert calls.ran == 1
+
+
+class Refusal(Exception):
+    """Is made of other things than its arguments."""
+
+    def __init__(self, code, *, reason):
+        super().__init__(f"{code}: {reason}")
+
+
+def test_a_declared_exception_that_cannot_be_made_again(subject):
+    """A later call hears that it was done, and no error that the function never raised."""
+    calls = subject(raises=[Refusal])
+    calls.does = _raises(Refusal(7, reason="too much"))
+    with pytest.raises(Refusal):
+        calls("o-1")
+    with pytest.raises(ResultUnavailable):
+        calls("o-1")
+    assert calls.ran == 1
+
+
 def test_an_exception_after_which_nothing_has_happened(subject):
     """The next call runs, and is told its number."""
     seen = []
@@ -182,6 +212,44 @@ def test_a_result_that_is_no_data(subject):
     with pytest.raises(CallerError, match="has run"):
         calls("o-1")
     with pytest.raises(EarlierFailure):
+        calls("o-1")
+    assert calls.ran == 1
+
+
+class BrokenCodec:
+    """Fails at what it is told to, with an error that the function declares for its own."""
+
+    def __init__(self, error, *, encodes):
+        self._error = error
+        self._encodes = encodes
+
+    def encode(self, result):
+        """Fails, or does not."""
+        if not self._encodes:
+            raise self._error
+        return b"{}"
+
+    def decode(self, content):
+        """Fails."""
+        raise self._error
+
+
+@pytest.mark.parametrize("settings", [{"not_done": [NotReached]}, {"raises": [NotReached]}, {}])
+def test_a_codec_that_fails_is_not_the_function(subject, settings):
+    """The function has run: what its codec raises is never taken for a statement that nothing has happened."""
+    calls = subject(codec=BrokenCodec(NotReached(), encodes=False), **settings)
+    with pytest.raises(NotReached):
+        calls("o-1")
+    with pytest.raises(EarlierFailure):
+        calls("o-1")
+    assert calls.ran == 1
+
+
+def test_a_result_that_cannot_be_read_again(subject):
+    """The codec of another release, say: it was done, and its error is none of the function's."""
+    calls = subject(codec=BrokenCodec(NotReached(), encodes=True), raises=[NotReached])
+    assert calls("o-1") == "done"
+    with pytest.raises(ResultUnavailable):
         calls("o-1")
     assert calls.ran == 1
 

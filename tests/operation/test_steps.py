@@ -13,6 +13,7 @@ import pytest
 from retrysafe.errors import ClaimLost, StepChanged, StepMisused, StepUnknown, StoreUnavailable
 from retrysafe.model import State
 from retrysafe.operation import NOT_DONE, UNKNOWN, StepCall, notebook
+from retrysafe.protocol import journal
 from retrysafe.protocol.effects import Fate
 from retrysafe.protocol.transitions import KeepJournalIfHeld, MarkUnknownIfHeld, Read, ReadDetails
 from retrysafe.stores.memory import MemoryStore
@@ -309,6 +310,43 @@ def test_what_was_not_done_may_be_done_again(run, provider):
     assert provider.calls[0].attempt == 1
 
 
+def _decline(_: StepCall) -> Any:
+    raise Declined
+
+
+@colours
+def test_a_second_sending_that_was_not_done_says_nothing_of_the_first(run, provider):
+    """That stands interrupted as before, and its window goes on: past it nothing is sent."""
+    shop = Shop()
+    again: dict[str, Any] = {"if_interrupted": "resend", "downstream_window": WINDOW, "not_done": (Declined,)}
+    first = shop.attempt()
+    with dying():
+        run(lambda: first.step("charge", provider.charge_and_die, **again))
+    second = shop.attempt()
+    with pytest.raises(Declined):
+        run(lambda: second.step("charge", _decline, **again))
+    assert second.fate is Fate.RESUMABLE
+    shop.clock.now_ms += 600_000
+    third = shop.attempt()
+    with pytest.raises(StepUnknown, match="past its downstream_window"):
+        run(lambda: third.step("charge", provider.charge, **again))
+    assert len(provider.calls) == 1
+
+
+@colours
+def test_a_second_call_that_was_not_done_after_a_look(run, provider):
+    """The other side had not done the first either, so nothing stands open."""
+    shop = Shop()
+    first = shop.attempt()
+    with dying():
+        run(lambda: first.step("charge", provider.charge_and_die, verify=lambda _: NOT_DONE))
+    second = shop.attempt()
+    with pytest.raises(Declined):
+        run(lambda: second.step("charge", _decline, verify=lambda _: NOT_DONE, not_done=(Declined,)))
+    third = shop.attempt()
+    assert run(lambda: third.step("charge", provider.charge)) == {"charge": 2}
+
+
 @pytest.mark.parametrize("recovery", ["manual", "rerun"])
 def test_only_a_route_that_reruns_is_resumed(recovery, provider):
     """Elsewhere the outcome of an interrupted step is unknown, and what was not done is an outcome."""
@@ -462,6 +500,37 @@ def test_steps_on_threads_at_the_same_time():
         assert later.step(f"step {number}", lambda _: "called again") == now.child_key(f"step {number}")
 
 
+def test_no_intent_is_lost_between_threads(monkeypatch):
+    """One thread is held up in the middle of its change of the journal: no other begins with what it began with."""
+    shop = Shop()
+    now = shop.attempt()
+    is_first, changed = threading.Lock(), threading.Event()
+    size = journal.size
+
+    def hold_the_first(entries: Any) -> int:
+        if is_first.acquire(blocking=False):
+            other.start()
+            changed.wait(0.2)  # nobody can say that the other thread will not come
+        return size(entries)
+
+    def called(step_call: StepCall) -> Any:
+        changed.set()
+        raise Died
+
+    def take(name: str) -> None:
+        with dying():
+            now.step(name, called)
+
+    monkeypatch.setattr(notebook, "size", hold_the_first)
+    other = threading.Thread(target=take, args=("ship",))
+    take("charge")
+    other.join()
+    later = shop.attempt()
+    for name in ("charge", "ship"):
+        with pytest.raises(StepUnknown):
+            later.step(name, lambda _: "called again")
+
+
 @in_loop
 async def test_a_cancelled_step_leaves_the_others_alone():
     """One of several is cancelled while it waits for its turn; the rest go on, and its turn is not lost."""
@@ -570,6 +639,41 @@ def test_no_journal_takes_out_what_a_later_one_added(run, provider):
         run(lambda: first.step("ship", provider.charge_and_die))
     assert inner.perform(lost[0])
     assert len(provider.calls) == 1
+
+
+@in_loop
+async def test_a_journal_in_doubt_is_what_was_sent(impatient):
+    """An intent that is added while a write fails is not in what may arrive late: it is not called under it."""
+    inner, gate = MemoryStore(ManualClock()), asyncio.Event()
+    lost: list[KeepJournalIfHeld] = []
+
+    def lose(transition: Any) -> Any:
+        if not isinstance(transition, KeepJournalIfHeld) or lost:
+            return None
+        lost.append(transition)
+        return fail_at_the_gate()
+
+    async def fail_at_the_gate() -> None:
+        await gate.wait()
+        raise StoreUnavailable
+
+    called = []
+
+    async def call(step_call: StepCall) -> str:
+        called.append(step_call.key)
+        return step_call.key
+
+    now = Shop(TamperedStore(inner, before=lose)).attempt()
+    charge = asyncio.create_task(now.step("charge", call))
+    while not lost:  # noqa: ASYNC110 - the store has no event
+        await asyncio.sleep(0)
+    ship = asyncio.create_task(now.step("ship", call))
+    await asyncio.sleep(0)  # its intent waits for the turn
+    gate.set()
+    for step in (charge, ship):
+        with pytest.raises(StoreUnavailable):
+            await step
+    assert called == []
 
 
 @colours

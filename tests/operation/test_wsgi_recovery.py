@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -11,13 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from retrysafe import ConfigurationError
+from retrysafe import ConfigurationError, operation
 from retrysafe.demo.processes import await_ready, child, free_port
-from retrysafe.recovery import StillUnknown
+from retrysafe.operation.recovery import Fared
+from retrysafe.recovery import Identity, StillUnknown
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.wsgi import IdempotencyMiddleware
 from tests.doors.servers import Shop, command, serving, until
+from tests.doors.test_wsgi import ask
+from tests.drive.harness import ManualClock
 from tests.gateway.processes import environment
+from tests.operation.abandoned import KEYS, LEASE_MS, RERUN, SECRET, leave
 
 ROOT = Path(__file__).parents[2]
 LEASE = "300ms"
@@ -86,6 +91,91 @@ def test_the_status_of_a_key(tmp_path, name):
         assert (known.status, json.loads(known.body)["state"]) == (200, "completed")
         assert shop.ask("GET /keys", key=name, account="bob", content=b"").code == "key-unknown"
         assert shop.ask("POST /keys", key=name, content=b"").status == 405
+
+
+class Orders:
+    """A door over a store on a clock in the hand of the test; its application does as it is told."""
+
+    def __init__(self, **settings):
+        self.clock = ManualClock()
+        self.store = MemoryStore(self.clock)
+        self.store.open(SECRET)
+        self.seen = []
+        self.does = lambda: "201 Created"
+        settings = {
+            "scope": "header:X-Account", "policy": RERUN, "encryption_keys": KEYS, "secret": SECRET,
+            "reauthenticate": lambda _: Identity(), **settings,
+        }  # fmt: skip
+        self.door = IdempotencyMiddleware(self._application, store=self.store, **settings)
+
+    def _application(self, environ, start_response):
+        self.seen.append(environ)
+        start_response(self.does(), [])
+        return [b"done"]
+
+    def abandon(self, path="/orders", **request):
+        """One request whose process was killed in its handler; its lease has lapsed, and it is due."""
+        left = leave(self.store, path, **request)
+        self.clock.now_ms += LEASE_MS + 1_000
+        return left
+
+    def recover(self):
+        """One pass; how records fared."""
+        self.door.open()
+        counts = asyncio.run(self.door.recover()).counts
+        return {fared: count for fared, count in counts.items() if count}
+
+
+def test_what_an_earlier_attempt_did_is_not_forgotten():
+    """It is refused before any handling when it is sent again: the steps of the attempt that was killed stay."""
+    charges = []
+
+    def charge():
+        operation().step("charge", lambda call: charges.append(call.attempt))
+        return "201 Created"
+
+    def refuse():
+        operation().not_run()
+        return "503 Busy"
+
+    orders = Orders()
+    orders.abandon().step("charge", lambda call: charges.append(call.attempt))
+    orders.does = refuse
+    assert orders.recover() == {Fared.DRIVEN: 1}
+    orders.does = charge
+    request = {"content": b'{"item": 7}', "QUERY_STRING": "q=%31"}
+    assert ask(orders.door, "POST /orders", **request).status == 201
+    assert charges == [1]
+
+
+def test_a_scope_that_fails_hurts_nobody_else(caplog):
+    """The application's function is given a request without what a middleware leaves: the others are sent again."""
+
+    def account(environ):
+        return {"alice": "alice"}[environ["HTTP_X_ACCOUNT"]]
+
+    orders = Orders(scope=account)
+    orders.abandon(key="k-1", account="bob")
+    orders.abandon(key="k-2")
+    assert orders.recover() == {Fared.FAILED: 1, Fared.DRIVEN: 1}
+    assert "KeyError" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("stored", "root", "path"),
+    [
+        ("/orders/%FF", "", "/orders/\xff"),
+        ("/caf%C3%A9/orders", "/caf\xc3\xa9", "/orders"),
+        ("/shop", "/shop", ""),
+    ],
+)
+def test_a_path_is_sent_again_as_it_was(stored, root, path):
+    """Whatever bytes are in it, and wherever the application is mounted."""
+    orders = Orders()
+    orders.abandon(stored, root=root)
+    assert orders.recover() == {Fared.DRIVEN: 1}
+    (seen,) = orders.seen
+    assert seen["PATH_INFO"] == path
 
 
 def test_settings_that_do_not_go_together():

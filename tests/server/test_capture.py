@@ -53,6 +53,14 @@ def test_the_piece_that_reaches_the_length_is_the_last():
     assert (out, complete) == (messages[:2], [False, True])
 
 
+@pytest.mark.parametrize(("fields", "status", "kept"), [(((b"Content-Length", b"2"),), 201, b"ab"), ((), 204, b"")])
+def test_a_piece_that_goes_past_the_length_waits_too(fields, status, kept):
+    """Servers send what the length allows and drop the rest: a client would have a whole answer, and no record."""
+    capture, out, complete = captured(start(*fields, status=status), body(b"abc", more=True))
+    assert (out, complete) == ([], [True])
+    assert capture.answered(Fate.RAN).response.body == kept
+
+
 def test_what_was_answered_is_kept_whole():
     """Status, fields and content."""
     capture, _, _ = captured(start((b"x", b"1")), body(b"a", more=True), body(b"b"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -18,8 +19,10 @@ from retrysafe.observe import ClaimLost, Handled, Observer, Overdue, StoreFailed
 from retrysafe.protocol import effects, transitions
 from retrysafe.protocol.effects import Effect, Execute, Flow, Outcome, Settled, Transition, Unread
 from retrysafe.protocol.fingerprint import fingerprint_of
-from retrysafe.protocol.flow import Answer
+from retrysafe.protocol.flow import Answer, BreakOff, Deliver, Ending
 from retrysafe.stores.contract import Store
+
+_log = logging.getLogger("retrysafe")
 
 
 class Exchange(Protocol):
@@ -99,7 +102,7 @@ class Driver:
             case effects.TakeFingerprint(request, policy, secret):
                 return fingerprint_of(request, policy, secret)
             case effects.Settle(transition, lease_ms):
-                return self._settle(transition, lease_ms)
+                return self.settle(transition, lease_ms)
             case effects.Wait():
                 return self.waiting.wait(effect)
             case effects.ResolveScope():
@@ -120,7 +123,7 @@ class Driver:
             self._errand(lambda: self._settle_until(claiming.undo(), lease_end_s))
             raise
 
-    def _settle(self, transition: Transition[bool], lease_ms: int) -> Settled:
+    def settle(self, transition: Transition[bool], lease_ms: int) -> Settled:
         """Settle while the client waits; when the store stays away, go on without the client."""
         began_s = time.monotonic()
         settled = self._settle_until(transition, began_s + SETTLE_S)
@@ -161,18 +164,43 @@ class Held:
     def conclude(self, outcome: Outcome) -> Answer:
         """Drive the request to its end; the caller sends the answer."""
         try:
-            step = sent(self._flow, outcome)
-            while isinstance(step, Effect):
-                step = self._driver.advance(self._flow, step, self._exchange)
+            answer = self._concluded(outcome)
+        except Exception:  # noqa: BLE001 - whatever it is, the record is not to look alive
+            _log.exception("record %s: its handler had run, and then this failed", name_of(self.effect.claim.record_id))
+            answer = self._give_up(outcome)
         finally:
             self.let_go()
-        self._driver.observer.notice(Handled(step.ending, self._exchange.route))
+        self._driver.observer.notice(Handled(answer.ending, self._exchange.route))
+        return answer
+
+    def _concluded(self, outcome: Outcome) -> Answer:
+        flow, exchange = self._flow, self._exchange
+        step = sent(flow, outcome)
+        while isinstance(step, Effect):
+            is_asked = isinstance(step, effects.Authorize)
+            step = sent(flow, _authorized(exchange)) if is_asked else self._driver.advance(flow, step, exchange)
         return step
+
+    def _give_up(self, outcome: Outcome) -> Answer:
+        """A defect of ours: the record must not look alive, and run again, nor a whole answer be lost."""
+        policy = self.effect.policy
+        giving_up = transitions.MarkUnknownIfHeld(self.effect.claim, policy.unknown_retention_ms)
+        self._driver.settle(giving_up, policy.lease_ms)
+        return Deliver(Ending.UNRECORDED, recorded=False) if isinstance(outcome, effects.Answered) else BreakOff()
 
     def let_go(self) -> None:
         """Renew the claim no further, and have those look again who wait for its record."""
         self._driver.renewals.stop(self.effect)
         self._driver.waiting.wake(self.effect.claim.record_id)
+
+
+def _authorized(exchange: Exchange) -> bool:
+    """Whether the caller may see the answer of another attempt. Where that fails, nobody may, and it is told of."""
+    try:
+        return exchange.authorize()
+    except Exception:  # noqa: BLE001 - a hook of the user's; the record stands, and its answer must not leak
+        _log.exception("authorize= failed on %s; the answer of another attempt was not shown", exchange.route)
+        return False
 
 
 def settle_until(store: Store, observer: Observer, transition: Transition[bool], deadline_s: float) -> Settled:
@@ -225,8 +253,8 @@ class Renewals:
         """Renew this claim from now on."""
         with self._change:
             if not self._works:
-                self._works = True
                 threading.Thread(target=self._work, name="retrysafe renewals", daemon=True).start()
+                self._works = True  # it waits for this change; one that could not be started is tried again
             self._running[effect.claim.token] = _Running(effect)
             self._change.notify()
 

@@ -173,7 +173,10 @@ class Operation:
         self._fate = Fate.NO_EFFECT
 
     def not_run(self) -> None:
-        """State that the request was refused before any handling: the key is as if it had never been sent."""
+        """State that the request was refused before any handling: the key is as if it had never been sent.
+
+        Where an earlier attempt ran, or this one has taken steps, it is released instead: that is not forgotten.
+        """
         self._fate = Fate.NOT_RUN
 
     def await_entry(self) -> None:

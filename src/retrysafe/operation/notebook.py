@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 import time
+from collections.abc import Mapping
 from typing import Any, NoReturn, TypeVar
 
 from retrysafe.drive import SETTLE_S
@@ -56,6 +58,7 @@ class Notebook:
         self._store = store
         self._observer = observer
         self._turn = Turn()
+        self._changing = threading.Lock()  # held for no longer than a change in memory takes
         self._loaded = claim.attempt == 1  # then nobody has written anything
         self._entries: dict[StepId, Entry] = {}
         self._begun: dict[StepId, Step] = {}
@@ -67,9 +70,12 @@ class Notebook:
 
     def begin(self, step: Step) -> None:
         """The step begins: once in an attempt."""
-        if step.id in self._begun:
-            raise StepMisused(f'step "{step.name}" was taken before in this attempt; give each step a name of its own')
-        self._begun[step.id] = step
+        with self._changing:
+            if step.id in self._begun:
+                raise StepMisused(
+                    f'step "{step.name}" was taken before in this attempt; give each step a name of its own'
+                )
+            self._begun[step.id] = step
 
     def find(self, step: Step) -> Entry | None:
         """Its entry."""
@@ -77,6 +83,10 @@ class Notebook:
 
     def write(self, step: Step, entry: Entry | None) -> None:
         """Exchange its entry; None takes it out."""
+        with self._changing:  # a change that was made of the same entries on another thread would be lost
+            self._exchange(step, entry)
+
+    def _exchange(self, step: Step, entry: Entry | None) -> None:
         entries = dict(self._entries)
         if entry is None:
             entries.pop(step.id, None)
@@ -165,11 +175,12 @@ class Notebook:
     async def _keep_on_loop(self) -> bool:
         if self._must_write():
             deadline_s = asyncio.get_running_loop().time() + SETTLE_S
-            version, keeping, watched = self._version, self._keeping(), _Watched(self._store)
+            version, entries, watched = self._version, self._entries, _Watched(self._store)
+            keeping = self._keeping(entries)
             try:
                 settled = await on_loop.settle_until(watched, keeping, deadline_s)
             finally:
-                self._doubt(watched)
+                self._doubt(watched, entries)
             self._written(version, settled)
         return not self._is_lost
 
@@ -216,11 +227,12 @@ class Notebook:
     def _keep_on_thread(self) -> bool:
         if self._must_write():
             deadline_s = time.monotonic() + SETTLE_S
-            version, keeping, watched = self._version, self._keeping(), _Watched(self._store)
+            version, entries, watched = self._version, self._entries, _Watched(self._store)
+            keeping = self._keeping(entries)
             try:
                 settled = on_thread.settle_until(watched, self._observer, keeping, deadline_s)
             finally:
-                self._doubt(watched)
+                self._doubt(watched, entries)
             self._written(version, settled)
         return not self._is_lost
 
@@ -250,27 +262,25 @@ class Notebook:
         """Whether there is something that is not durable, and a claim to write it under."""
         return not self._is_lost and self._kept < self._version
 
-    def _doubt(self, watched: _Watched) -> None:
+    def _doubt(self, watched: _Watched, entries: Mapping[StepId, Entry]) -> None:
         """Remember what a journal had in it whose write failed: it may still be applied, after later ones."""
         if watched.is_in_doubt and self._doubted is None:
-            self._doubted = frozenset(self._entries)
+            self._doubted = frozenset(entries)
 
-    def _keeping(self) -> KeepJournalIfHeld:
-        """The journal as it is now.
+    def _keeping(self, entries: Mapping[StepId, Entry]) -> KeepJournalIfHeld:
+        """The journal with these entries.
 
         Raises:
             StoreUnavailable: a journal of this attempt that failed to be written may arrive after this one, and would
                 take the intents out that this one adds. Under the token of the next attempt it cannot.
         """
-        if self._doubted is not None and not self._doubted.issuperset(self._entries):
+        if self._doubted is not None and not self._doubted.issuperset(entries):
             raise StoreUnavailable(
                 "the store failed while this attempt wrote its journal, so it begins no further step; "
                 "the next attempt goes on from here"
             )
         terms, claim = self._terms, self._claim
-        return KeepJournalIfHeld(
-            claim, seal_journal(self._entries.values(), claim.record_id, terms.secret, terms.encryption)
-        )
+        return KeepJournalIfHeld(claim, seal_journal(entries.values(), claim.record_id, terms.secret, terms.encryption))
 
     def _written(self, version: int, settled: Settled) -> None:
         if settled is Settled.OPEN:

@@ -222,7 +222,9 @@ def take(step: Step, book: Book) -> Flow[Any]:
             return (yield from _finish(step, before, found[0], book))
         intent = found
     yield from _intend(step, intent, before, book)
-    result = yield from _call(step, intent, book)
+    # What is sent again without a look may have been done the first time, whatever the other side says of this one.
+    unsettled = None if step.verify is not None else before
+    result = yield from _call(step, intent, unsettled, book)
     return (yield from _finish(step, intent, result, book))
 
 
@@ -264,11 +266,12 @@ def _intend(step: Step, intent: Entry, before: Entry | None, book: Book) -> Flow
         raise ClaimLost
 
 
-def _call(step: Step, intent: Entry, book: Book) -> Flow[Any]:
+def _call(step: Step, intent: Entry, unsettled: Entry | None, book: Book) -> Flow[Any]:
+    """Make the call; one that was not done leaves what an earlier attempt left of it."""
     try:
         return (yield from perform(Ask(step.call, book.call(step, intent))))
     except step.not_done:
-        book.write(step, None)
+        book.write(step, unsettled)
         yield from perform(Keep())  # if the claim is lost, what was raised says more than that
         raise
 

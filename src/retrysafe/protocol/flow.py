@@ -348,6 +348,8 @@ def _record(claim: Claim, outcome: Ended, request: Request, terms: Terms) -> Flo
         verdict, misjudged = decision.judge(outcome, request, policy), False
     except Exception:  # noqa: BLE001 - a hook of the user's failed after the effect: keep the answer, never run again
         verdict, misjudged = Verdict.RECORD, True
+    if verdict is Verdict.DISCARD and claim.attempt > 1:
+        verdict = Verdict.RELEASE  # to forget the record would be to forget what an earlier attempt did, and its steps
     answered, substitute = _answer_of(outcome, verdict, terms)
     stored: bytes | None = None
     if verdict is Verdict.RECORD:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
-from retrysafe.errors import CallerError, ConfigurationError
+from retrysafe.errors import CallerError, ConfigurationError, ResultUnavailable
 from retrysafe.model import BytesBody, Head, Request, Response
 from retrysafe.protocol.effects import Answered, Fate
 from retrysafe.protocol.framing import frame
@@ -190,17 +190,22 @@ class Results:
 
         Raises:
             Exception: what that call raised, if the function declares it.
-            LookupError: the response is none of this function's, or cannot be read: written by hand, or by a release
-                that had another codec, or other exceptions.
+            ResultUnavailable: the response is none of this function's, or cannot be read any more.
         """
         try:
-            if response.status == RETURNED:
-                return self._codec.decode(response.body)
-            kind = self._kinds[(response.value(_RAISED_FIELD) or b"").decode()]
-            raised = cast(Any, kind)(*json.loads(response.body))
-        except Exception as error:  # a codec, and an exception's class, are the application's
-            raise LookupError("what is recorded is no result of this function") from error
-        raise raised
+            result, error = self._read(response)
+        except Exception:  # noqa: BLE001 - of the codec or a constructor: no caller may take it for the outcome
+            raise ResultUnavailable from None
+        if error is not None:
+            raise error
+        return result
+
+    def _read(self, response: Response) -> tuple[Any, Exception | None]:
+        if response.status == RETURNED:
+            return self._codec.decode(response.body), None
+        kind = self._kinds[(response.value(_RAISED_FIELD) or b"").decode()]
+        error: Exception = cast(Any, kind)(*json.loads(response.body))
+        return None, error
 
 
 def _name_of(kind: type[Exception]) -> str:

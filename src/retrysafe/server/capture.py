@@ -1,8 +1,8 @@
 """Watches a response go by: what may be sent now, and what must wait for the record. Pure.
 
 The start is held until the first piece of content. Then pieces go out as they come, but for the one
-that completes the response: the piece that reaches `Content-Length`, or else the last one. That one is
-held until the record is durable, so that a client which has a whole answer can rely on its replay.
+that completes the response: the piece that reaches `Content-Length`, or goes past it, or else the last one. That one
+is held until the record is durable, so that a client which has a whole answer can rely on its replay.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ class Capture:
 
     def piece(self, message: Message) -> bool:
         """Take a piece of content; whether it completes the response. Either way it is now in `held`."""
-        self._keep(message.get("body", b""))
+        content = message.get("body", b"")
+        # Servers send no more than the length says: that is the whole answer of the client, and of its replay.
+        self._keep(content if self._expected is None else content[: self._expected - self._size])
         self.held.append(message)
         return not message.get("more_body", False) or self._size == self._expected
 

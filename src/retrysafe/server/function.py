@@ -247,12 +247,17 @@ class _Once:
 
     def outcome_of(self, result: Any, operation: Operation) -> Outcome:
         """What is kept of a result; it is the caller's too, unless the function has recorded another itself."""
-        if operation.recorded is None:
+        if operation.recorded is not None:
+            return operation.outcome(
+                Answered(operation.recorded[0], whole=True, size=0, digest=b"", fate=operation.fate)
+            )
+        try:
             ended = self._door.results.returned(result, operation.fate)
-            self._done = (result,)
-        else:
-            ended = Answered(operation.recorded[0], whole=True, size=0, digest=b"", fate=operation.fate)
-        return operation.outcome(ended)
+        except Exception as error:  # noqa: BLE001 - the codec's, never one that the function declares: it has run
+            self._error = error
+            return effects.Raised(operation.fate)
+        self._done = (result,)
+        return ended
 
     def outcome_of_error(self, error: BaseException, operation: Operation) -> Outcome:
         """What an exception means for the record; the caller gets it as it is."""
@@ -278,18 +283,12 @@ class _Once:
             if self._error is None and self._done is not None:
                 return self._done[0]
         elif isinstance(answer, flow.Respond) and not _is_problem(answer.response):
-            return self._given(answer.response)  # recorded, by this call or another
+            return self._door.results.given(answer.response)  # recorded, by this call or another
         if self._error is not None and answer.ending != Ending.CLAIM_LOST:
             raise self._error
         if not isinstance(answer, flow.Respond):
             raise OutcomeUnknown
         raise _refusal(answer.response) from self._error
-
-    def _given(self, response: Response) -> Any:
-        try:
-            return self._door.results.given(response)
-        except LookupError as error:
-            raise ResultUnavailable from error
 
 
 def _is_problem(response: Response) -> bool:

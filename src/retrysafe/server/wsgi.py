@@ -157,7 +157,7 @@ class IdempotencyMiddleware:
         exchange = Exchange(
             self.app, environ, start_response, route, terms, self._begin, self._resolver, self._authorizer
         )
-        return exchange.answer(self._driver.run(self._flow(route, exchange.head, terms, ready=ready), exchange))
+        return exchange.drive(self._driver, self._flow(route, exchange.head, terms, ready=ready))
 
     def _flow(self, route: Route, head: Head, terms: Terms, *, ready: bool) -> Flow[Answer]:
         if not ready:

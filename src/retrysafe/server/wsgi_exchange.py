@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Any, assert_never
 
+from retrysafe.drive.sync import Driver
 from retrysafe.errors import CallerError, IncompleteResponse
 from retrysafe.model import Head, Request, Response
 from retrysafe.operation.handle import Begin, Operation, begin_without
 from retrysafe.protocol import effects, flow
-from retrysafe.protocol.effects import Execute, Outcome, Unread
-from retrysafe.protocol.flow import Terms
+from retrysafe.protocol.effects import Execute, Flow, Outcome, Unread
+from retrysafe.protocol.flow import Answer, Terms
 from retrysafe.server.capture import Capture, Message
 from retrysafe.server.environ import Environ, Resolver, head_of, read_request, with_content
 from retrysafe.server.routes import Route
@@ -66,6 +67,7 @@ class Exchange:
         self._resolver = resolver
         self._authorizer = authorizer
         self._handling: _Handling | None = None
+        self.ending = ""
 
     def scope(self) -> str | None:
         """The account that the request belongs to; empty is none."""
@@ -91,8 +93,18 @@ class Exchange:
         self._handling = _Handling(self._start_response, operation, capture)
         return self._handling.run(self._application, with_content(self._environ, effect.request.body, PROTECTED))
 
-    def answer(self, answer: flow.Answer) -> Iterable[bytes]:
+    def drive(self, driver: Driver, work: Flow[Answer]) -> Iterable[bytes]:
+        """Drive the request to its end; what to return to the server."""
+        try:
+            return self.answer(driver.run(work, self))
+        except BaseException:  # the server's own, say, of a field that it does not send: it gets nothing to close
+            if self._handling is not None:
+                self._handling.close()
+            raise
+
+    def answer(self, answer: Answer) -> Iterable[bytes]:
         """What to return to the server."""
+        self.ending = answer.ending
         if self._handling is not None:
             return self._handling.answer(answer)
         match answer:
@@ -157,6 +169,7 @@ class _Handling:
         fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         self._capture.start({"type": "http.response.start", "status": int(code), "headers": fields})
         self._has_started = True
+        self._is_complete = False  # what completed the response before was not sent: it begins anew
         return self._write
 
     def _write(self, piece: bytes) -> None:
@@ -191,12 +204,12 @@ class _Handling:
                 except Exception:  # noqa: BLE001 - each server has an error of its own for a client that is gone
                     self._is_muted = True
 
-    def answer(self, answer: flow.Answer) -> Iterable[bytes]:
+    def answer(self, answer: Answer) -> Iterable[bytes]:
         """What to return to the server; it ends with closing the handler's response."""
         match answer:
             case flow.Deliver(recorded=recorded):
                 if not self._capture.sent and not self._failure:  # all of it: a server may tell its length by that
-                    return _Whole(self._held(recorded=recorded), self._pieces, self._close)
+                    return _Whole(self._held(recorded=recorded), self._pieces, self.close)
                 return self._closing(self._held(recorded=recorded), self._pieces)
             case flow.Respond(response) if not self._capture.sent:
                 return self._closing(respond(self._server_start, response))
@@ -222,9 +235,9 @@ class _Handling:
         return pieces
 
     def _closing(self, pieces: Iterable[bytes], rest: Iterable[bytes] = ()) -> Iterable[bytes]:
-        return _Closing(pieces, rest, self._close, self._failure)
+        return _Closing(pieces, rest, self.close, self._failure)
 
-    def _close(self) -> None:
+    def close(self) -> None:
         """As the server does when the response is sent, or the client is gone."""
         begin_without()
         close = getattr(self._iterable, "close", None)

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from retrysafe.drive.sync import Driver
 from retrysafe.errors import CallerError
@@ -20,8 +21,8 @@ from retrysafe.protocol.flow import Terms, resume
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.stored_request import StoredRequest
 from retrysafe.protocol.transitions import Listed, TakeOverIfLapsed
-from retrysafe.server.environ import Environ, Resolver
-from retrysafe.server.redrive import FARED, Identity, checked_identity, stored_headers, stored_path_in
+from retrysafe.server.environ import Environ, Resolver, path_of
+from retrysafe.server.redrive import FARED, Identity, checked_identity, stored_headers
 from retrysafe.server.routes import Route, Routes
 from retrysafe.server.wsgi_exchange import Application, Exchange
 
@@ -76,7 +77,7 @@ class Redrive:
         return await asyncio.to_thread(self._redrive, listed, stored)
 
     def _redrive(self, listed: Listed, stored: StoredRequest) -> Fared:
-        route = self._routes.find(stored.head.method, stored_path_in(stored))
+        route = self._routes.find(stored.head.method, path_of({"PATH_INFO": _path_info(stored)}))
         if route is None or route.entry != listed.record.route or self._reauthenticate is None:
             return Fared.NOT_HERE
         try:
@@ -109,17 +110,16 @@ class Redrive:
         claiming = TakeOverIfLapsed(
             listed.record_id, record.token, terms.token, policy.lease_ms, policy.unknown_retention_ms
         )
-        answer = self._driver.run(resume(stored, record, claiming, terms), exchange)
         try:
-            pieces = exchange.answer(answer)
+            pieces = exchange.drive(self._driver, resume(stored, record, claiming, terms))
             try:
                 for _ in pieces:
                     pass
             finally:
                 getattr(pieces, "close", list)()
-        except Exception:  # noqa: BLE001 - the handler's, after its outcome was recorded; no server is there to log it
-            _log.exception("the handler of record %s failed while it was sent again", name_of(listed.record_id))
-        return FARED.get(answer.ending, Fared.FAILED)
+        except Exception:  # noqa: BLE001 - the application's: of its scope, or of its handler once that is recorded
+            _log.exception("record %s: its request failed while it was sent again", name_of(listed.record_id))
+        return FARED.get(exchange.ending, Fared.FAILED)
 
 
 def _plain(given: object) -> object:
@@ -134,13 +134,17 @@ def _unheard(*_: object) -> Callable[[bytes], object]:
     return lambda _: None
 
 
+def _path_info(stored: StoredRequest) -> str:
+    """The path within what the application is mounted at, byte for byte, as WSGI spells it."""
+    return unquote_to_bytes(stored.head.path).decode("latin-1").removeprefix(stored.root)
+
+
 def _environ(stored: StoredRequest, identity: Identity) -> Environ:
     """The WSGI environ of a stored request (PEP 3333)."""
-    path = stored_path_in(stored)
     environ: dict[str, Any] = {
         "REQUEST_METHOD": stored.head.method,
         "SCRIPT_NAME": stored.root,
-        "PATH_INFO": path.encode().decode("latin-1"),
+        "PATH_INFO": _path_info(stored),
         "QUERY_STRING": stored.head.query.decode("latin-1"),
         "SERVER_NAME": "localhost",
         "SERVER_PORT": "80",
