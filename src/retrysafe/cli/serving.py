@@ -1,4 +1,4 @@
-"""Serve as a gateway, show its settings, and say what clients may rely on."""
+"""Serve as a gateway, show its settings, and what clients may rely on."""
 
 from __future__ import annotations
 
@@ -27,24 +27,6 @@ def serve(ctx: click.Context, /, **_: Any) -> None:
     serve_gateway(config, lambda line: click.echo(line, err=True))
 
 
-@main.command()
-@click.argument("application", metavar="[MODULE:APP]", required=False)
-@settings_options(*(setting for setting in SETTINGS if setting.name in ("scope", "status_path")))
-@POLICY
-@AS_JSON
-@click.pass_context
-def contract(ctx: click.Context, /, application: str | None, *, as_json: bool, **_: Any) -> None:
-    """Print what clients may rely on: a page for them, of an application or of the gateway."""
-    if application is None:
-        published = build_published(settings_of(ctx))
-    else:
-        from retrysafe.operate.published import published_by  # noqa: PLC0415 - a door, for this command alone
-
-        published = published_by(named(application), application)
-    document = published.document()
-    click.echo(json.dumps(document, indent=2) if as_json else page(document), nl=as_json)
-
-
 @main.group()
 def config() -> None:
     """Settings: what holds, and where it was set."""
@@ -65,3 +47,24 @@ def show(ctx: click.Context, /, *, as_json: bool, **_: Any) -> None:
     else:
         for name, value, origin in rows:
             click.echo(f"{name} = {json.dumps(value)}  # {origin}")
+
+
+@main.command()
+@click.argument("application", metavar="[MODULE:APP]", required=False)
+@settings_options(*(setting for setting in SETTINGS if setting.name in ("scope", "status_path")))
+@POLICY
+@AS_JSON
+@click.pass_context
+def contract(ctx: click.Context, /, application: str | None, *, as_json: bool, **_: Any) -> None:
+    """Print what clients may rely on.
+
+    As a page for them: of the application MODULE:APP, or of the gateway that the settings describe.
+    """
+    if application is None:
+        published = build_published(settings_of(ctx))
+    else:
+        from retrysafe.operate.published import published_by  # noqa: PLC0415 - a door, for this command alone
+
+        published = published_by(named(application), application)
+    document = published.document()
+    click.echo(json.dumps(document, indent=2) if as_json else page(document), nl=as_json)

@@ -64,18 +64,14 @@ def lines(stats: Stats, days: int) -> Iterator[str]:
         days: that its answers are of.
     """
     found = document(stats)
-    yield f"{_records(found['records'])}, {found['response_bytes']} bytes of responses"
+    yield f"{_records(found)}, {found['response_bytes']} bytes of responses"
     yield f"answers of {days} days: {_percent(found['replay_rate'])}"
     yield f"oldest in progress: {_age(found['oldest_in_progress_s'])}"
     yield f"oldest unknown: {_age(found['oldest_unknown_s'])}"
     for route in found["routes"]:
         yield f"{route['route'] or NO_ROUTE}: {_percent(route['replay_rate'])}"
         for state, sums in route["states"].items():
-            yield f"  {state}: {_records(sums['records'])}, {sums['response_bytes']} bytes"
-
-
-def _records(number: int) -> str:
-    return f"{number} record" if number == 1 else f"{number} records"
+            yield f"  {state}: {_records(sums)}, {sums['response_bytes']} bytes"
 
 
 def _percent(rate: float | None) -> str:
@@ -84,3 +80,7 @@ def _percent(rate: float | None) -> str:
 
 def _age(age_s: int | None) -> str:
     return "none" if age_s is None else f"{age_s} s"
+
+
+def _records(sums: dict[str, Any]) -> str:
+    return f"{sums['records']} record{'' if sums['records'] == 1 else 's'}"
