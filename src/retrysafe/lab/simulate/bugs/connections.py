@@ -10,7 +10,7 @@ from retrysafe.errors import StoreError
 from retrysafe.lab.simulate.bugs.stores import Blind
 from retrysafe.lab.simulate.network import START_MS, Connection
 from retrysafe.lab.simulate.worker import Worker
-from retrysafe.model import Claim, Found, State
+from retrysafe.model import Claim, Found, Record, State
 from retrysafe.protocol import transitions
 from retrysafe.protocol.effects import Transition
 
@@ -95,7 +95,7 @@ class SaysDoneTooEarly(View):
 
 
 class RetriesWithoutToken(View):
-    """A completion that is tried again is written whoever holds the record by then."""
+    """A completion that is tried again is written whoever holds the record by then, and whatever stands in it."""
 
     def __init__(self, connection: Connection, worker: Worker) -> None:
         super().__init__(connection, worker)
@@ -104,12 +104,20 @@ class RetriesWithoutToken(View):
     def submit(self, transition: Transition[Any]) -> asyncio.Future[Any]:
         if isinstance(transition, transitions.CompleteIfHeld):
             record = self.worker.world.server.records.get(transition.claim.record_id)
-            if transition.claim.token in self._tried and record is not None and record.state is State.IN_PROGRESS:
-                held = Claim(transition.claim.record_id, record.token, record.attempt)
-                forced = transitions.CompleteIfHeld(
-                    held, transition.response, transition.lifetime_ms, transition.forget_after_ms
-                )
-                self._tried.add(transition.claim.token)
-                return self.inner.submit(forced)
+            is_again = transition.claim.token in self._tried
             self._tried.add(transition.claim.token)
+            if is_again and record is not None and (forced := _forced(transition, record)) is not None:
+                return self.inner.submit(forced)
         return super().submit(transition)
+
+
+def _forced(completion: transitions.CompleteIfHeld, record: Record) -> Transition[bool] | None:
+    """The completion without regard for the token, in whichever state the record is."""
+    record_id = completion.claim.record_id
+    if record.state is State.IN_PROGRESS:
+        held = Claim(record_id, record.token, record.attempt)
+        ends = completion.lifetime_ms, completion.forget_after_ms
+        return transitions.CompleteIfHeld(held, completion.response, *ends)
+    if record.state is State.COMPLETED and record.response is not None:
+        return transitions.ReplaceResponseIfSame(record_id, record.token, record.response, completion.response)
+    return None
