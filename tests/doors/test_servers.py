@@ -258,7 +258,7 @@ def test_an_answer_goes_out_as_it_is_made(shop, name):
         assert shop.ledger("sent", name) == 0
         shop.open(f"{name}-1")
         first.received(b"two")
-    assert shop.ask(key=name, name=name, pieces=["one", "two"]).body == b"onetwo"
+    assert shop.settled(key=name, name=name, pieces=["one", "two"]).body == b"onetwo"
 
 
 @pytest.mark.parametrize("sized", [False, True])

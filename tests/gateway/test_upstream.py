@@ -222,9 +222,9 @@ def test_a_head_without_its_content_leaves_the_outcome_unknown():
         line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")
 
     with before(script) as (server, port):
-        assert keyed(port, "key-1").status == 500
-        again = keyed(port, "key-1")
-        assert (again.status, again.json["code"]) == (409, "outcome-unknown")
+        for _ in range(2):
+            told = keyed(port, "key-1")
+            assert (told.status, told.json["code"]) == (409, "outcome-unknown")
         assert len(server.heads) == 1
 
 

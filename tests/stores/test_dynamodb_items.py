@@ -9,7 +9,8 @@ from dataclasses import fields, is_dataclass
 import pytest
 
 from retrysafe.model import Record, State
-from retrysafe.protocol import effects, transitions
+from retrysafe.protocol import transitions
+from retrysafe.protocol.effects import Transition
 from retrysafe.protocol.states import Event, sources, target
 from retrysafe.stores import dynamodb, dynamodb_items, dynamodb_table
 from retrysafe.stores.dynamodb_items import BESIDE, CHANGES, CONTENTS, IN_PARTS, PURGE, RESEALS, names_of_parts
@@ -54,9 +55,8 @@ def test_update_recognises_itself(change):
 def test_every_event_has_its_change():
     """All that can happen to a record is said, and there is no transition on a record that could not be done."""
     assert {change.event for change in EVERY} == set(Event) - {Event.CLAIM}
-    kinds = [kind for kind in vars(effects).values() if isinstance(kind, type) and is_dataclass(kind)]
-    transitions = {kind for kind in kinds if issubclass(kind, effects.Transition)}
-    assert {*CHANGES, *MANY, *OF_ONE} == transitions
+    kinds = [kind for kind in vars(transitions).values() if isinstance(kind, type) and is_dataclass(kind)]
+    assert {*CHANGES, *MANY, *OF_ONE} == {kind for kind in kinds if issubclass(kind, Transition)}
 
 
 def test_attributes_are_those_of_a_record():

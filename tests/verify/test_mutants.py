@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 PATIENCE_S = 150
 PROVE = bool(os.environ.get("RETRYSAFE_PROVE"))
 SEED = os.environ.get("RETRYSAFE_SEED", "1")  # in a failure, of the cases that were chosen
+WHOLE = {"FloodsEvict": "another case has to take its store away first"}
 OTHERS = 8  # cases that must not find a server, tried on it besides those that must
 
 _OPTIONS = (
@@ -45,7 +46,7 @@ NO_DEFECT = {
 
 def cases_of(kind):
     """All cases where everything is proved; else those that must find it, and some that must not, by the seed."""
-    if PROVE:
+    if PROVE or kind.__name__ in WHOLE:
         return CATALOGUE
     some = random.Random(f"{SEED} {kind.__name__}").sample(CATALOGUE, OTHERS)
     return [case for case in CATALOGUE if case.id in FOUND_BY[kind.__name__] or case in some]
