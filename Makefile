@@ -16,7 +16,7 @@ test: $(READY) ## Every check: format, lint, types, layers, tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadscope
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 prove: $(READY) ## The proofs that take hours: kills, stops, the stores' deaths, many examples
 	$(BIN)/python -m prove

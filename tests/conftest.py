@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 # The blob that is printed with a failure replays it: @reproduce_failure(...). Deadlines measure the
 # machine, not the code.
@@ -20,12 +22,28 @@ settings.register_profile(
 settings.load_profile("prove" if os.environ.get("RETRYSAFE_PROVE") else "quick")
 
 
-_LONGEST = ("tests/stores", "tests/prove", "tests/verify", "tests/lab", "tests/model", "tests/operation")
+_LONGEST = ("tests/prove", "tests/verify/test_m", "tests/stores", "tests/lab", "tests/verify", "tests/operation")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest goes first, so that no worker is left alone with it at the end."""
-    items.sort(key=lambda item: not item.nodeid.startswith(_LONGEST))
+    first = len(_LONGEST)
+    places = {item.nodeid: [i for i, name in enumerate(_LONGEST) if item.nodeid.startswith(name)] for item in items}
+    items.sort(key=lambda item: min(places[item.nodeid], default=first))
+
+
+class _Scheduling(LoadScopeScheduling):  # type: ignore[misc] # the plugin has no types
+    """Tests that share fixtures go to one worker; those that kill processes share none, and each takes long."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        scope: str = super()._split_scope(nodeid)
+        return nodeid if nodeid.startswith("tests/prove/") else scope
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:
+    """Deal the tests out to workers."""
+    return _Scheduling(config, log)
 
 
 class _Kept(logging.Handler):

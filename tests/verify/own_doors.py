@@ -14,7 +14,7 @@ from retrysafe.verify.options import Given, build
 from retrysafe.verify.probe import Run, Settings
 from tests.verify.shop_app import LEASE_S, LIFETIME_S, STORE
 
-SETTINGS = Settings(width=8, flood=100, samples=30, timeout_s=20, patience_s=20, head_start_s=0.2)
+SETTINGS = Settings(width=8, flood=100, samples=30, timeout_s=60, patience_s=60, head_start_s=0.2)
 _OWN = {
     "slow": f"POST /orders?delay=1500 {ORDER}",
     "outlasting": f"POST /short?delay=3500 {ORDER}",
