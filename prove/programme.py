@@ -93,11 +93,12 @@ class Proof:
 
 def _killing(store: str, action: Action) -> Callable[[Run], Done]:
     def run(order: Run) -> Done:
-        each = max(1, order.count // len(order.modes))
+        modes = [mode for mode in order.modes if not mode.stores or store in mode.stores]
+        each = max(1, -(-order.count // max(1, len(modes))))
         tally = proof.prove(
             store,
             action,
-            modes=order.modes,
+            modes=modes,
             select=proof.some(action, order.seed, each, every=order.whole),
             folder=order.folder,
             told=order.told,
