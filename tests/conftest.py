@@ -13,6 +13,8 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
+from retrysafe.operation.handle import begin_without
+
 # The blob that is printed with a failure replays it: @reproduce_failure(...). Deadlines measure the
 # machine, not the code.
 settings.register_profile("quick", max_examples=100, deadline=None, print_blob=True)
@@ -53,6 +55,12 @@ class _Kept(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.messages.append(record.getMessage())
+
+
+@pytest.fixture(autouse=True)
+def no_operation_is_current():
+    """A test client that closes no response, as every server does, leaves the operation of the handler behind."""
+    begin_without()
 
 
 @pytest.fixture(autouse=True)

@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 CURL = Path(__file__).with_name("curl.py")
 SECONDS_MAX = 90
-SECONDS_TO_END_MAX = 10
+SECONDS_TO_END_MAX = 60
 
 _REQUIRED = {"upstream": "http://127.0.0.1:9000", "store": "memory://", "scope": "anonymous"}
 _FILE_NAME = re.compile(r"# ([\w-]+\.(?:py|toml|sh))")

@@ -261,8 +261,8 @@ async def test_a_snapshot_that_is_older_than_the_claim(tmp_path):
 async def test_another_user_of_mysql(tmp_path):
     """Whose rights do not reach the records."""
     place = OnMysql(tmp_path)
-    mariadb.server().ask("CREATE USER IF NOT EXISTS 'reader'@'127.0.0.1' IDENTIFIED BY 'x'")
-    options = place.options | {"user": "reader", "password": "x", "database": None}
+    mariadb.server().ask("CREATE USER IF NOT EXISTS 'stranger'@'127.0.0.1' IDENTIFIED BY 'x'")
+    options = place.options | {"user": "stranger", "password": "x", "database": None}
     with closing(pymysql.connect(**options, ssl_disabled=True)) as connection:
         connection.begin()
         assert "without the records of mysql" in await said(place.store, connection)

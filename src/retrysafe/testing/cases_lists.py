@@ -89,21 +89,20 @@ class Lists(_Lists):
 
     def test_pages_are_whole_while_others_write(self, subject: Subject) -> None:
         """What stands from the first page to the last is on one, whatever is claimed, moved and deleted meanwhile."""
-        standing = [self._claim_on(subject) for _ in range(6)]
-        going = [self._claim_on(subject) for _ in range(6)]
-        expected = self._known(subject, standing)
+        claims = {claim.record_id: claim for claim in (self._claim_on(subject) for _ in range(12))}
+        expected = self._known(subject, list(claims.values()))
         wish = ListRecords((State.IN_PROGRESS,), batch_max=2)
         listed: dict[bytes, Record] = {}
-        for _ in range(PAGES_MAX):
+        for number in range(PAGES_MAX):
             page = subject.do(wish)
             listed |= _records(page.records)
             if page.next_after is None:
                 break
             wish = replace(wish, after=page.next_after)
             self._claim_on(subject)
-            if going:
-                claim = going.pop()
-                assert subject.happen(Event.DISCARD if len(going) % 2 else Event.COMPLETE, claim)
+            seen = next((claims.pop(one.record_id) for one in page.records if one.record_id in claims), None)
+            if seen is not None:
+                assert subject.happen(Event.DISCARD if number % 2 else Event.COMPLETE, seen)
         assert page.next_after is None, "the pages have no end"
         assert {record_id: record for record_id, record in listed.items() if record_id in expected} == expected
 
@@ -161,10 +160,10 @@ class Abandoned(_Lists):
             if page.next_after is None:
                 break
             wish = replace(wish, after=page.next_after)
-            waiting = [claim for claim in claims if claim not in taken]
-            if len(waiting) > 4:
-                taken.append(waiting[0])
-                assert subject.happen(Event.TAKE_OVER, waiting[0])
+            seen = [claim for claim in claims if claim.record_id in listed and claim not in taken]
+            if seen:
+                taken.append(seen[0])
+                assert subject.happen(Event.TAKE_OVER, seen[0])
         assert page.next_after is None, "the pages have no end"
         assert {claim.record_id for claim in claims if claim not in taken} <= set(listed)
 
