@@ -14,7 +14,9 @@ import pytest
 
 from retrysafe import ConfigurationError, operation
 from retrysafe.demo.processes import await_ready, child, free_port
+from retrysafe.model import State
 from retrysafe.operation.recovery import Fared
+from retrysafe.protocol.transitions import ListRecords
 from retrysafe.recovery import Identity, StillUnknown
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.wsgi import IdempotencyMiddleware
@@ -159,6 +161,24 @@ def test_a_scope_that_fails_hurts_nobody_else(caplog):
     orders.abandon(key="k-2")
     assert orders.recover() == {Fared.FAILED: 1, Fared.DRIVEN: 1}
     assert "KeyError" in caplog.text
+
+
+def test_a_handler_that_would_end_its_process_hurts_nobody_else(caplog):
+    """`sys.exit()` in a handler: the outcome of that request is unknown, and the rest of them are sent again."""
+    orders = Orders()
+
+    def leaves_once():
+        if len(orders.seen) == 1:
+            sys.exit(1)
+        return "201 Created"
+
+    orders.does = leaves_once
+    for key in ("k-1", "k-2"):
+        orders.abandon(key=key)
+    orders.recover()
+    page = orders.store.perform(ListRecords(tuple(State)))
+    assert {listed.record.state for listed in page.records} == {State.UNKNOWN, State.COMPLETED}
+    assert "SystemExit" in caplog.text
 
 
 @pytest.mark.parametrize(

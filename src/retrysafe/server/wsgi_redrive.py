@@ -117,7 +117,7 @@ class Redrive:
                     pass
             finally:
                 getattr(pieces, "close", list)()
-        except Exception:  # noqa: BLE001 - the application's: of its scope, or of its handler once that is recorded
+        except (Exception, SystemExit):  # noqa: BLE001 - of its scope, or of its handler, which is to end no process here
             _log.exception("record %s: its request failed while it was sent again", name_of(listed.record_id))
         return FARED.get(exchange.ending, Fared.FAILED)
 
