@@ -133,6 +133,8 @@ BAD: Sequence[tuple[str, str, Evidence]] = [
     ("I1", "the failover was before it", case(fault(1, Kind.FAILOVER), gone(1, 2), did(3), did(4), **REDIS)),
     ("I1", "a step had two effects", case(gone(1, 0), sent(1), sent(2), **STEPS)),
     ("I1", "two transactions were committed", case(Row("s", "k"), Row("s", "k", 2), held("completed"), **WITHIN)),
+    ("I1", "two transactions were committed in one life", case(
+        *FIRST, Row("s", "k", 1, 1 * S), Row("s", "k", 2, 99 * S), held("completed"), **WITHIN)),
     ("I1", "an owner that was paused did it after the one that took over", case(
         gone(1, 0, node="n1"), fault(1, Kind.PAUSE, "n1", 15), did(12, 2), did(15, 1))),
     # --- I1b
@@ -222,6 +224,8 @@ BAD: Sequence[tuple[str, str, Evidence]] = [
     ("I10", "a transaction and no record at all", case(Row("s", "k"), **WITHIN)),
     ("I10", "a transaction whose record may run again", case(Row("s", "k"), held("retryable"), **WITHIN)),
     ("I10", "a record without its transaction", case(held("completed", status=201), **WITHIN)),
+    ("I10", "a record of a second life, and a transaction of the first only", case(
+        *FIRST, Row("s", "k", 1, 1 * S), ok(2, 101, 102, "b"), did(101.5, 2), held("completed", status=201), **WITHIN)),
     # --- I11
     ("I11", "another key in another attempt", case(sent(1), sent(2, child_key="d", applied=False), **STEPS)),
     ("I11", "one key for two steps", case(sent(1), sent(2, "mail"), **STEPS)),
@@ -306,9 +310,20 @@ GOOD: Sequence[tuple[str, Evidence]] = [
         gone(1, 0, node="n1"), fault(1, Kind.PAUSE, "n1", 20), said(2, 14, 15, "outcome-unknown"), did(21, 1))),
     ("a transaction and its record", case(ok(1, 0, 2), Row("s", "k"), held("completed", status=201), **WITHIN)),
     ("a transaction whose record has expired", case(Row("s", "k"), held("expired"), **WITHIN)),
+    ("a transaction in each of two lives", case(
+        *FIRST, Row("s", "k", 1, 1 * S), ok(2, 101, 102, "b"), did(101.5, 2), Row("s", "k", 1, 102 * S),
+        held("completed", status=201), **WITHIN)),
+    ("a transaction in each of two lives, the first of which a failover's clock ended", case(
+        *FIRST, Row("s", "k", 1, 1 * S), fault(3, Kind.FAILOVER), wrote(4, "FORGET", "t1"), ok(2, 5, 7, "b"), did(6, 2),
+        Row("s", "k", 1, 6 * S), held("completed", status=201), **WITHIN, **REDIS)),
+    ("a transaction so old that its record was forgotten", case(
+        *FIRST, Row("s", "k", 1, 1 * S), held("completed", key="other", status=422, at=102), **WITHIN)),
     ("a refusal of the handler has no transaction", case(held("completed", status=422), **WITHIN)),
     ("rolled back: no row, the record may run again", case(held("retryable"), **WITHIN)),
     ("a step was sent again and recognised", case(gone(1, 0), sent(1), sent(14, call=2, applied=False), **STEPS)),
+    ("a step is done anew in a second life", case(
+        ok(1, 0, 3), sent(1), StepKept(2 * S, "s", "k", "charge"), ok(2, 102, 104, "b"),
+        sent(103, call=2, input="z"), StepKept(104 * S, "s", "k", "charge"), **STEPS)),
     ("two steps with keys of their own", case(sent(1), sent(2, "mail", "d"), **STEPS)),
     ("sent again at the very moment in which the result was kept", case(
         sent(1), StepKept(2 * S, "s", "k", "charge"), sent(2, applied=False), **STEPS)),

@@ -40,10 +40,6 @@ def traces(mode: Mode, seed: int, parts: Parts = PRODUCT) -> Iterator[tuple[str 
             open_ended.setdefault(step.key, []).append(move)
 
 
-# Where clients come back so late that a record is over.
-BY_TIME = {mode: {"expire", "forget"} for mode in (Mode.MANUAL, Mode.RERUN)}
-
-
 @pytest.mark.parametrize("mode", list(Mode))
 def test_what_is_simulated_is_in_the_model(mode):
     """So many traces of each mode, of a world in which everything goes wrong."""
@@ -55,7 +51,7 @@ def test_what_is_simulated_is_in_the_model(mode):
             count += 1
             assert not list(faults(moves, MODEL, stood)), replay_command(mode, seed)
             events.update(move.event for move in moves)
-    assert events >= {"claim", "renew", "complete", "release", "claim again"} | BY_TIME.get(mode, set())
+    assert events >= {"claim", "renew", "complete", "release", "claim again", "expire", "forget"}
 
 
 @pytest.mark.parametrize("name", OFF_THE_TABLE)

@@ -12,6 +12,7 @@ What it cannot judge: messages of queues (there are no consumers yet), and anyth
 from __future__ import annotations
 
 import sys
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from retrysafe.lab.evidence import (
     Fault,
     Kind,
     Mode,
+    StepKept,
     Stored,
     Write,
     read_lines,
@@ -44,7 +46,13 @@ class _Keyed(Protocol):
     def key(self) -> str: ...
 
 
+class _Timed(Protocol):
+    @property
+    def at_ns(self) -> int | None: ...
+
+
 K = TypeVar("K", bound=_Keyed)
+T = TypeVar("T", bound=_Timed)
 
 
 def audit(evidence: Evidence) -> tuple[Violation, ...]:
@@ -90,10 +98,12 @@ def _effects(evidence: Evidence) -> Iterator[Violation]:
                 if len(life) > 1 + excused:
                     what = f"step {step!r} of {named(life[0])}" if step else named(life[0])
                     yield Violation("I1", f"{what} had {len(life)} effects", tuple(life))
-    rows = _by_key(evidence.rows or ())
-    for of_key in rows.values():
-        if len(of_key) > 1:
-            yield Violation("I1", f"{len(of_key)} transactions of {named(of_key[0])} were committed", tuple(of_key))
+    views = Views(evidence)
+    for place, of_key in _by_key(evidence.rows or ()).items():
+        births = _row_births_ns(place, evidence, views)
+        for rows in _by_life(of_key, births).values():
+            if len(rows) > 1:
+                yield Violation("I1", f"{len(rows)} transactions of {named(rows[0])} were committed", tuple(rows))
 
 
 def _lives(effects: Sequence[Effect], evidence: Evidence) -> list[list[Effect]]:
@@ -128,6 +138,24 @@ def births_ns(place: Place, evidence: Evidence, views: Views) -> list[int]:
         if not births or sign_ns - births[-1] >= evidence.rules.life_ms * NS or sign_ns in by_hand:
             births.append(sign_ns)
     return births[1:]
+
+
+def _row_births_ns(place: Place, evidence: Evidence, views: Views) -> list[int]:
+    """When a new life began for the rows of a key: after a failover another clock says how old a record is."""
+    lost_ns = min((fault.at_ns for fault in losses(evidence)), default=None)
+    forgotten = {
+        write.at_ns for write in views.writes[place]
+        if write.action == "FORGET" and lost_ns is not None and lost_ns <= write.at_ns
+    }  # fmt: skip
+    return sorted({*births_ns(place, evidence, views), *forgotten})
+
+
+def _by_life(events: Iterable[T], births: Sequence[int]) -> dict[int, list[T]]:
+    """What happened under one key, by the number of the life in which it did; what has no time is of the last."""
+    lives: dict[int, list[T]] = defaultdict(list)
+    for event in events:
+        lives[len(births) if event.at_ns is None else bisect_right(births, event.at_ns)].append(event)
+    return lives
 
 
 def _acknowledged(evidence: Evidence) -> Iterator[Violation]:
@@ -334,15 +362,20 @@ def _atomic(evidence: Evidence) -> Iterator[Violation]:
     """I10."""
     if evidence.rules.mode is not Mode.TRANSACTIONAL or evidence.rows is None:
         return
+    views = Views(evidence)
     stored = {(record.scope, record.key): record for record in evidence.stored}
-    rows = {(row.scope, row.key): row for row in evidence.rows}
-    for place, row in rows.items():
+    over_ns = max((record.at_ns for record in evidence.stored), default=0)
+    rows = _by_key(evidence.rows)
+    for place in {**rows, **stored}:
+        births = _row_births_ns(place, evidence, views)
         record = stored.get(place)
-        if record is None or record.state not in ("completed", "expired"):
-            shown = (row,) if record is None else (row, record)
-            yield Violation("I10", f"the transaction of {named(row)} was committed without its record", shown)
-    for place, record in stored.items():
-        if record.state == "completed" and 200 <= (record.status or 0) < 300 and place not in rows:
+        of_life = _by_life(rows[place], births)[len(births)]
+        for row in of_life:
+            is_old = row.at_ns is not None and over_ns - row.at_ns >= evidence.rules.life_ms * NS
+            if not (is_old or (record is not None and record.state in ("completed", "expired"))):
+                shown = (row,) if record is None else (row, record)
+                yield Violation("I10", f"the transaction of {named(row)} was committed without its record", shown)
+        if record is not None and record.state == "completed" and 200 <= (record.status or 0) < 300 and not of_life:
             yield Violation("I10", f"the record of {named(record)} is there without its transaction", (record,))
 
 
@@ -357,15 +390,23 @@ def _steps(evidence: Evidence) -> Iterator[Violation]:
         owner = owners.setdefault(effect.child_key, effect)
         if (owner.scope, owner.key, owner.step) != (effect.scope, effect.key, effect.step):
             yield Violation("I11", "two different steps were sent with one key", (owner, effect))
-    for sent in calls.values():
-        for what in ("child_key",) if losses(evidence) else ("child_key", "input"):
-            if len({getattr(effect, what) for effect in sent}) > 1:
-                yield Violation("I11", f"step {sent[0].step!r} of {named(sent[0])} changed its {what}", tuple(sent))
-    if losses(evidence):
-        return
-    for kept in evidence.kept:
+    views = Views(evidence)
+    for (scope, key, step), all_sent in calls.items():
+        births = births_ns((scope, key), evidence, views)
+        done = _by_life(
+            (kept for kept in evidence.kept if (kept.scope, kept.key, kept.step) == (scope, key, step)), births
+        )
+        for life, sent in _by_life(all_sent, births).items():
+            yield from _step(sent, done[life], evidence)
+
+
+def _step(sent: Sequence[Effect], done: Sequence[StepKept], evidence: Evidence) -> Iterator[Violation]:
+    """One step of one key, in one life of it."""
+    for what in ("child_key",) if losses(evidence) else ("child_key", "input"):
+        if len({getattr(effect, what) for effect in sent}) > 1:
+            yield Violation("I11", f"step {sent[0].step!r} of {named(sent[0])} changed its {what}", tuple(sent))
+    for kept in () if losses(evidence) else done:
         # An earlier attempt may have been stopped with the call on its lips; the other side knows it by its key.
-        sent = calls[kept.scope, kept.key, kept.step]
         again = [effect for effect in sent if effect.at_ns > kept.at_ns and effect.attempt >= kept.attempt]
         if again:
             yield Violation("I11", f"step {kept.step!r} of {named(kept)} was done again", (kept, *again))

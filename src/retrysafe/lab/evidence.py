@@ -215,11 +215,17 @@ class Stored:
 
 @value
 class Row:
-    """What the handler's own transaction wrote beside the record, found at the end."""
+    """What the handler's own transaction wrote beside the record, found at the end.
+
+    Attributes:
+        scope, key, attempt: of the operation.
+        at_ns: when it was committed; None if nobody knows.
+    """
 
     scope: str
     key: str
     attempt: int = 1
+    at_ns: int | None = None
 
 
 class Kind(StrEnum):

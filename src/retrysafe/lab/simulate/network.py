@@ -187,7 +187,7 @@ class Server:
 
     def insert(self, scope: str, key: str, attempt: int) -> None:
         """A row of the handler's own."""
-        self.rows += (Row(scope, key, attempt),)
+        self.rows += (Row(scope, key, attempt, self._loop.stamp_ns()),)
 
     def roll_back(self, transaction: Transaction) -> None:
         """As if it had never been."""

@@ -175,8 +175,7 @@ def rules_of(scenario: Scenario) -> Rules:
 def drawn(mode: Mode, random: Random) -> Scenario:
     """The scenario of a seed."""
     nodes = random.choice((1, 2, 2, 2, 3))
-    aging = ("ages",) if mode in (Mode.MANUAL, Mode.RERUN) else ("plain",)
-    policy = random.choice(("plain", "plain", "waits", "brief", *aging))
+    policy = random.choice(("plain", "plain", "waits", "brief", "ages"))
     failovers = random.random() < 0.15
     span_s = random.choice((1.0, 4.0, 12.0))
     quiet_s = 60.0
