@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from typing import Any
 
 import pytest
@@ -22,6 +23,9 @@ settings.register_profile(
     "prove", max_examples=int(os.environ.get("RETRYSAFE_EXAMPLES", "5000")), deadline=None, print_blob=True
 )
 settings.load_profile("prove" if os.environ.get("RETRYSAFE_PROVE") else "quick")
+
+# What a shell starts in the background ignores Ctrl-C, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 _LONGEST = ("tests/prove", "tests/verify/test_m", "tests/stores", "tests/lab", "tests/verify", "tests/operation")

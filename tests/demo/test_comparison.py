@@ -120,7 +120,7 @@ def test_on_a_terminal_it_stays_open_until_it_is_told_to_end(tmp_path, end, numb
         assert [send(protected), send(protected)] == [(201, None), (201, "true")]
         assert [send(bare), send(bare)] == [(201, None), (201, None)]
         end(demo.pid, number)
-        assert demo.wait(20) == code
+        assert demo.wait(20) == code, printed
     os.close(terminal)
     assert "/10" in printed  # a bar
     assert not re.search(r"\x1b\[[0-9;]*3\dm", printed)  # and no colour

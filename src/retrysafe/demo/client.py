@@ -20,7 +20,7 @@ _ATTEMPTS_MAX = 8
 _HASTY_MS = ANSWER_DELAY_MS // 3  # the patience that times out: the shop cannot have answered by then
 _PATIENCE_MS = 5_000
 _WAIT_MS_MAX = 2_000
-_DEADLINE_MS = 10_000
+_DEADLINE_MS = 60_000  # only a shop that hangs takes so long
 _DEADLINE_MS_PER_ORDER = 10
 
 
