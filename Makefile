@@ -5,6 +5,9 @@ READY := .venv/ready
 # Half of what tests do is to wait for servers, so a few more of them run than there are cores.
 WORKERS ?= 3
 
+# Tests start some hundred processes. Each would compile the package anew where the environment forbids to keep that.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help test prove demo bench format clean
 
