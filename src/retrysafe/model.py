@@ -68,14 +68,15 @@ class Head:
     _lines: dict[bytes, bytes] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_lines", dict(self.headers))
+        self._lines = dict(self.headers)  # type: ignore[misc] # frozen for those who use it
 
     def values(self, name: bytes) -> Sequence[bytes]:
         """All field lines of that lower-case name, in order."""
-        if name not in self._lines:
+        lines = self._lines
+        if name not in lines:
             return ()
-        if len(self._lines) == len(self.headers):  # no name is repeated, as in nearly every request
-            return (self._lines[name],)
+        if len(lines) == len(self.headers):  # no name is repeated, as in nearly every request
+            return (lines[name],)
         return tuple(line for field_name, line in self.headers if field_name == name)
 
 

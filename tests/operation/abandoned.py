@@ -20,7 +20,7 @@ from retrysafe.model import BytesBody, Claim, Head, Record, Request, State
 from retrysafe.operation import handle
 from retrysafe.operation.notebook import Notebook
 from retrysafe.operation.recovery import Fared
-from retrysafe.protocol.effects import Execute, ReadRequest, ResolveScope, Transition
+from retrysafe.protocol.effects import Admit, Execute, Transition
 from retrysafe.protocol.flow import Terms, protect
 from retrysafe.protocol.transitions import ClaimIfRetryable, ListRecords
 from retrysafe.recovery import Identity
@@ -148,10 +148,8 @@ def leave(
     wish: Any = first(flow)
     while not isinstance(wish, Execute):
         match wish:
-            case ResolveScope():
-                wish = sent(flow, account)
-            case ReadRequest():
-                wish = sent(flow, Request(head, BytesBody(content)))
+            case Admit():
+                wish = sent(flow, (account, Request(head, BytesBody(content))))
             case Transition():
                 wish = sent(flow, store.perform(wish))
             case _:

@@ -45,7 +45,7 @@ class Run:
 
     def claiming(self):
         """Up to the claim."""
-        return self.answer("acme").answer(self.request)
+        return self.answer(("acme", self.request))
 
     def found(self, state=State.IN_PROGRESS, token=OTHER, response=None, **changes):
         """The claim finds a record: by default another's, in progress."""
@@ -86,10 +86,8 @@ def code_of(step):
 def test_a_first_request_asks_for_each_thing_once_and_in_order():
     """The sentence of the design: from key to fingerprint, claim, execute, record, respond."""
     run = Run()
-    assert run.step == effects.ResolveScope()
-    run.answer("acme")
-    assert run.step == effects.ReadRequest(16 << 20)
-    run.answer(run.request)
+    assert run.step == effects.Admit(16 << 20)
+    run.answer(("acme", run.request))
     claim = run.step
     assert (type(claim), claim.token, claim.lease_ms) == (transitions.ClaimIfAbsent, TOKEN, 60_000)
     run.found(token=TOKEN)
@@ -149,27 +147,26 @@ def test_no_key_and_none_required_runs_unprotected():
 
 def test_no_account_is_refused():
     """There is no bucket for those who say nothing (R17)."""
-    answer = Run().answer(None).step
+    answer = Run().answer(Unread.NO_ACCOUNT).step
     assert (answer.response.status, code_of(answer)) == (401, "scope-missing")
 
 
 def test_an_anonymous_key_must_be_unguessable():
     """Without an account the key itself is all that separates two strangers (R17)."""
-    for key, step in ((b'"k-1"', Respond), (b"8e03978e-40d5-43dd-bc93-6894a57f9324", effects.ReadRequest)):
+    for key, step in ((b'"k-1"', Respond), (b"8e03978e-40d5-43dd-bc93-6894a57f9324", effects.Admit)):
         head = Head("POST", b"/orders", b"", ((b"idempotency-key", key),))
         anonymous = protect(head, Terms(Policy(), "default", SECRET, TOKEN, anonymous=True))
-        next_of(anonymous, None)
-        assert isinstance(next_of(anonymous, "anonymous"), step)
+        assert isinstance(next_of(anonymous, None), step)
 
 
 def test_a_content_that_is_too_large_is_refused_before_the_claim():
     """413, and no record (R35)."""
-    assert code_of(Run().answer("acme").answer(Unread.TOO_LARGE).step) == "body-too-large"
+    assert code_of(Run().answer(Unread.TOO_LARGE).step) == "body-too-large"
 
 
 def test_a_client_that_goes_while_it_sends_leaves_nothing():
     """No claim was made, and there is nobody to answer (R38)."""
-    assert Run().answer("acme").answer(Unread.CLIENT_GONE).step == flow.Vanish()
+    assert Run().answer(Unread.CLIENT_GONE).step == flow.Vanish()
 
 
 CODED = (*KEYED, (b"content-encoding", b"gzip"))
@@ -186,8 +183,8 @@ CODED = (*KEYED, (b"content-encoding", b"gzip"))
 )
 def test_a_large_content_is_fingerprinted_by_the_driver(headers, size, step):
     """So that an event loop need not stand still for it, nor for what a small one expands to."""
-    run = Run(headers=headers, body=b"x" * size).answer("acme")
-    assert isinstance(run.answer(run.request).step, step)
+    run = Run(headers=headers, body=b"x" * size)
+    assert isinstance(run.claiming().step, step)
 
 
 def test_a_store_that_is_away_refuses_and_runs_nothing():
@@ -401,7 +398,7 @@ def test_an_owner_who_cannot_look_delivers_and_says_unrecorded():
 
 def test_refusals_are_told_apart_and_say_nothing_of_the_token():
     """Each occurrence has an instance of its own, from which no token can be read (R76)."""
-    one, two = Run().answer(None).step, Run().answer(None).step
+    one, two = Run().answer(Unread.NO_ACCOUNT).step, Run().answer(Unread.NO_ACCOUNT).step
     assert json.loads(one.response.body)["instance"] == json.loads(two.response.body)["instance"]  # the same token
     assert TOKEN.hex() not in one.response.body.decode()
 

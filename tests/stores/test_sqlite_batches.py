@@ -22,6 +22,7 @@ from retrysafe.stores.sqlite import BATCH_MAX, SqliteStore
 from retrysafe.stores.sqlite_file import SqliteFile, migrations
 from retrysafe.stores.sqlite_session import Session
 from retrysafe.testing import ManualClock
+from tests.drive.harness import turn
 
 MANY = 64
 
@@ -66,8 +67,9 @@ def commits(path):
     return sum(log[at + 4 : at + 8] != bytes(4) for at in range(32, len(log), size))
 
 
-def wait_until_taken(store):
-    """Wait until the writer has taken what it was handed. What follows may still join it."""
+async def has_taken(store):
+    """Wait until the writer has taken what this turn of the loop brought. What follows may still join it."""
+    await turn(1)
     give_up_s = time.monotonic() + 10
     while not store._writer.calls.empty():
         assert time.monotonic() < give_up_s
@@ -82,7 +84,7 @@ def test_what_arrives_during_a_commit_shares_the_next(store, path):
     async def main():
         with writing_elsewhere(path):
             first = store.submit(claiming())
-            wait_until_taken(store)
+            await has_taken(store)
             rest = [store.submit(claiming()) for _ in range(MANY)]
         return await asyncio.gather(first, *rest)
 
@@ -90,6 +92,51 @@ def test_what_arrives_during_a_commit_shares_the_next(store, path):
     found = asyncio.run(main())
     assert len({one.record.token for one in found}) == MANY + 1
     assert commits(path) <= before + 2
+
+
+def test_what_one_turn_of_a_loop_brings_shares_a_commit(store, path):
+    """The writer has nothing else to do, and yet gets all of it at once."""
+
+    async def main():
+        return await asyncio.gather(*(store.submit(claiming()) for _ in range(MANY)))
+
+    before = commits(path)
+    asyncio.run(main())
+    assert commits(path) == before + 1
+
+
+def test_what_a_turn_brought_before_the_store_was_closed_is_done(store, path):
+    """It was submitted: that the turn was not over yet is no matter."""
+    claim = claiming()
+
+    async def main():
+        answer = store.submit(claim)
+        store.close()
+        with pytest.raises(StoreUnavailable):
+            await store.submit(claiming())
+        return await answer
+
+    assert asyncio.run(main()).record.token == claim.token
+    store.open()
+    assert store.perform(Read(claim.record_id)).record.token == claim.token
+
+
+def test_old_and_new_keys_in_one_batch_are_told_apart(store):
+    """Records are looked up together as long as nothing is written, and never taken for one that is."""
+    old = [claiming() for _ in range(MANY)]
+    for claim in old:
+        store.perform(claim)
+
+    async def main(claims):
+        return await asyncio.gather(*map(store.submit, claims))
+
+    again = [claiming(claim.record_id) for claim in old]
+    new = [claiming() for _ in range(MANY)]
+    mixed = [claim for pair in zip(again, new, strict=True) for claim in pair]
+    for claims in (again, [*again, *new], mixed, mixed[::-1]):
+        found = asyncio.run(main(claims))
+        tokens = {claim.record_id: claim.token for claim in (*old, *new)}
+        assert [one.record.token for one in found] == [tokens[claim.record_id] for claim in claims]
 
 
 def test_threads_share_commits(store, path):
@@ -111,7 +158,7 @@ def test_batch_has_a_bound(store, path):
     async def main():
         with writing_elsewhere(path):
             first = store.submit(claiming())
-            wait_until_taken(store)
+            await has_taken(store)
             rest = [store.submit(claiming()) for _ in range(2 * BATCH_MAX + 1)]
         await asyncio.gather(first, *rest)
 
@@ -134,7 +181,7 @@ def test_loop_is_woken_once_for_a_batch(store, path, monkeypatch):
 
         with writing_elsewhere(path):
             first = store.submit(claiming())
-            wait_until_taken(store)
+            await has_taken(store)
             rest = [store.submit(claiming()) for _ in range(MANY)]
             monkeypatch.setattr(loop, "call_soon_threadsafe", counting)
         await asyncio.gather(first, *rest)
@@ -151,7 +198,7 @@ def test_order_is_kept(store, path):
     async def main():
         with writing_elsewhere(path):
             held_up = store.submit(claiming())
-            wait_until_taken(store)
+            await has_taken(store)
             answers = [
                 store.submit(transition)
                 for transition in (
@@ -207,7 +254,7 @@ def test_claim_that_is_overtaken_finds_the_winner(store, path):
 
     async def main():
         answer = store.submit(claim)
-        wait_until_taken(store)
+        await has_taken(store)
         other.execute("COMMIT")
         return await answer
 
@@ -235,7 +282,7 @@ def test_one_that_fails_fails_alone(store, path, bad):
     async def main():
         with writing_elsewhere(path):
             held_up = store.submit(claiming())
-            wait_until_taken(store)
+            await has_taken(store)
             submitted = [*claims[: MANY // 2], bad, *claims[MANY // 2 :]]
             answers = [store.submit(transition) for transition in submitted]
         await held_up

@@ -93,16 +93,18 @@ class Driver:
             Exception: what the handler raised, after its outcome was recorded and answered.
         """
         step = first(flow)
-        while isinstance(step, Effect) and not isinstance(step, Execute):
+        while isinstance(step, Effect):
             answer: Any
             try:
                 match step:
-                    case effects.ResolveScope():
-                        answer = await exchange.scope()
-                    case effects.ReadRequest(body_bytes_max):
-                        answer = await exchange.request(body_bytes_max)
+                    case effects.Admit():
+                        scope = await exchange.scope()
+                        request = Unread.NO_ACCOUNT if scope is None else await exchange.request(step.body_bytes_max)
+                        answer = request if isinstance(request, Unread) else (scope, request)
                     case effects.Claiming():
                         answer = await self._claim(step)
+                    case Execute():
+                        break
                     case _:
                         answer = await self._perform(step, exchange)
             except StoreError as error:
@@ -111,7 +113,12 @@ class Driver:
             else:
                 step = sent(flow, answer)
         if isinstance(step, Execute):
-            await self._hand_over(flow, step, exchange)
+            owner = _Owner(self, self._owners, flow, step, exchange)
+            try:  # for its end, and not for its task, because a cancelled waiter takes a task along
+                await owner.ended
+            except asyncio.CancelledError:
+                exchange.leave()
+                raise
             return
         self.observer.notice(Handled(step.ending, exchange.route))
         await exchange.answer(step)
@@ -121,6 +128,8 @@ class Driver:
         match effect:
             case effects.Authorize():
                 return await exchange.authorize()
+            case effects.ResolveScope():
+                return await exchange.scope()
             case effects.TakeFingerprint(request, policy, secret):
                 return await asyncio.to_thread(fingerprint_of, request, policy, secret)
             case Transition():
@@ -158,17 +167,6 @@ class Driver:
             self.errand(self.settle_until(claiming.undo(), lease_end_s))
             raise
 
-    def _hand_over(self, flow: Flow[Answer], effect: Execute, exchange: Exchange) -> Awaitable[None]:
-        """Start the owner. Whoever waits for its end may leave, the owner stays."""
-        owner = _Owner(self, flow, effect, exchange)
-        if not owner.over:
-            self._owners[owner] = None  # also the strong reference that keeps its task alive
-        return owner.end()
-
-    def part_with(self, owner: _Owner) -> None:
-        """For an owner: it is over."""
-        self._owners.pop(owner, None)
-
     # --- settling while the store is away ---------------------------------------------------------
 
     async def settle_again(self, settle: effects.Settle) -> Settled:
@@ -196,28 +194,32 @@ class Driver:
 
 
 class _Owner:
-    """Owns one execution: the handler, and what follows from its outcome."""
+    """Owns one execution: the handler, and what follows from its outcome.
 
-    __slots__ = ("_driver", "_effect", "_ended", "_exchange", "_flow", "_interruption", "concluded", "over", "task")
+    Args:
+        driver: of the request.
+        owners: where it stands while it is at work; the strong reference that keeps its task alive.
+        flow: that has come to `effect`.
+        effect: what to run.
+        exchange: of the request.
+    """
 
-    def __init__(self, driver: Driver, flow: Flow[Answer], effect: Execute, exchange: Exchange) -> None:
+    __slots__ = ("_driver", "_effect", "_exchange", "_flow", "_interruption", "_owners", "concluded", "ended", "task")
+
+    def __init__(
+        self, driver: Driver, owners: dict[_Owner, None], flow: Flow[Answer], effect: Execute, exchange: Exchange
+    ) -> None:
         loop = asyncio.get_running_loop()
         self._driver = driver
+        self._owners = owners
         self._flow = flow
         self._effect = effect
         self._exchange = exchange
-        self._ended: asyncio.Future[None] = loop.create_future()
+        self.ended: asyncio.Future[None] = loop.create_future()
         self._interruption: BaseException | None = None
-        self.concluded = self.over = False
+        self.concluded = False
+        owners[self] = None
         self.task = _started(loop, self._run())
-
-    async def end(self) -> None:
-        """For the request's task: wait. Not for the owner's task, because a cancelled waiter takes a task along."""
-        try:
-            await self._ended
-        except asyncio.CancelledError:
-            self._exchange.leave()
-            raise
 
     async def _run(self) -> None:
         driver = self._driver
@@ -225,16 +227,15 @@ class _Owner:
         try:
             await self._exchange.execute(self._effect, self._conclude)
         except Exception as error:
-            if self._ended.done():
+            if self.ended.done():
                 raise  # nobody waits any more: it is for the loop to tell
-            self._ended.set_exception(error)
+            self.ended.set_exception(error)
         finally:
             if not self.concluded:
                 driver.renewals.stop(self._effect)
-            self.over = True
-            driver.part_with(self)
-            if not self._ended.done():
-                self._ended.set_result(None)
+            del self._owners[self]
+            if not self.ended.done():
+                self.ended.set_result(None)
 
     async def _conclude(self, outcome: Outcome) -> None:
         """Record the outcome, whatever happens to the handler meanwhile, and answer.
@@ -246,7 +247,16 @@ class _Owner:
         try:
             step = sent(self._flow, outcome)
             while isinstance(step, Effect):
-                step = await self._advance(step)
+                if not isinstance(step, effects.Settle):
+                    step = await self._advance(step)
+                    continue
+                pending = driver.store.submit(step.transition)
+                if not pending.done():
+                    await self._outlast(pending)
+                if isinstance(error := pending.exception(), StoreError):
+                    step = sent(self._flow, await self._settle_again(step, error))
+                else:
+                    step = sent(self._flow, settled_as(pending.result()))
             answer = step
         except Exception as error:  # noqa: BLE001 - a defect of ours: the record must not look alive, nor the answer be lost
             fault, answer = error, await self._give_up(outcome)
@@ -269,11 +279,6 @@ class _Owner:
 
     async def _advance(self, effect: Effect[Any]) -> Effect[Any] | Answer:
         match effect:
-            case effects.Settle(transition):
-                pending = await self._outlast(self._driver.store.submit(transition))
-                if isinstance(error := pending.exception(), StoreError):
-                    return sent(self._flow, await self._settle_again(effect, error))
-                return sent(self._flow, settled_as(pending.result()))
             case Transition():
                 pending = await self._outlast(self._driver.store.submit(effect))
                 if isinstance(error := pending.exception(), StoreError):

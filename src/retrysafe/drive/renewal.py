@@ -15,6 +15,8 @@ from retrysafe.protocol.effects import Execute
 from retrysafe.protocol.transitions import RenewIfHeld
 from retrysafe.stores.contract import Store
 
+_MS_A_RENEWAL = 1_000 * RENEWALS_PER_LEASE  # milliseconds of a lease to seconds from one renewal to the next
+
 
 class Overdueable(Protocol):
     """What is told when its handler had all the time it may have."""
@@ -29,12 +31,12 @@ class _Running:
     __slots__ = ("due_s", "effect", "end_s", "exchange", "loop")
 
     def __init__(self, effect: Execute, exchange: Overdueable, loop: asyncio.AbstractEventLoop) -> None:
-        now_s = loop.time()
+        policy, now_s = effect.policy, loop.time()
         self.effect = effect
         self.exchange = exchange
         self.loop = loop
-        self.due_s = now_s + _every_s(effect)
-        self.end_s = now_s + effect.policy.execution_max_ms / 1_000
+        self.due_s = now_s + policy.lease_ms / _MS_A_RENEWAL
+        self.end_s = now_s + policy.execution_max_ms / 1_000
 
 
 class Renewals:
@@ -91,7 +93,7 @@ class Renewals:
             self._observer.notice(Overdue(name_of(effect.claim.record_id)))
             running.exchange.overdue()
             return
-        running.due_s = now_s + _every_s(effect)
+        running.due_s = now_s + effect.policy.lease_ms / _MS_A_RENEWAL
         renewal = self._store.submit(
             RenewIfHeld(effect.claim, effect.policy.lease_ms, effect.policy.unknown_retention_ms)
         )
@@ -105,7 +107,3 @@ class Renewals:
         elif not renewal.result() and effect.claim.token in self._running:
             self.stop(effect)
             self._observer.notice(ClaimLost(name_of(effect.claim.record_id)))
-
-
-def _every_s(effect: Execute) -> float:
-    return effect.policy.lease_ms / 1_000 / RENEWALS_PER_LEASE

@@ -11,7 +11,11 @@ T = TypeVar("T")
 
 def first(flow: Flow[T]) -> Effect[Any] | T:
     """Start a flow: its first effect, or what it returned at once."""
-    return sent(flow, None)
+    try:
+        return next(flow)
+    except StopIteration as end:
+        result: T = end.value
+        return result
 
 
 def sent(flow: Flow[T], answer: Any) -> Effect[Any] | T:

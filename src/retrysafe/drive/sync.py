@@ -95,6 +95,10 @@ class Driver:
 
     def _perform(self, effect: Effect[Any], exchange: Exchange) -> Any:
         match effect:
+            case effects.Admit(body_bytes_max):
+                scope = exchange.scope()
+                request = Unread.NO_ACCOUNT if scope is None else exchange.request(body_bytes_max)
+                return request if isinstance(request, Unread) else (scope, request)
             case effects.Claiming():
                 return self._claim(effect)
             case Transition():
@@ -107,8 +111,6 @@ class Driver:
                 return self.waiting.wait(effect)
             case effects.ResolveScope():
                 return exchange.scope()
-            case effects.ReadRequest(body_bytes_max):
-                return exchange.request(body_bytes_max)
             case effects.Authorize():
                 return exchange.authorize()
             case _:

@@ -65,8 +65,9 @@ class Tally:
     def notice(self, event: Event) -> None:
         """Count it, if it is an answer."""
         self._observer.notice(event)
-        if not isinstance(event, Handled) or not self._counts.add(event):
+        if not isinstance(event, Handled) or event.ending not in _PLACES:
             return
+        self._counts.add(event)
         if self._timer is None or self._loop is None or not self._loop.is_running():
             self._loop = asyncio.get_running_loop()
             self._timer = self._loop.call_later(self._every_s, self._write)

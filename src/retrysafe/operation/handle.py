@@ -56,7 +56,7 @@ class Operation:
         self._terms = terms
         self._make_steps = make_steps
         self._steps: Steps | None = None
-        self._fate = _fate_at_first(execute)
+        self._fate = Fate.RAN if execute.policy.effects == "assumed" else Fate.NOT_BEGUN
 
     def child_key(self, name: str, target: str = "") -> str:
         """An idempotency key for a call that this operation makes (contract R101).
@@ -186,7 +186,7 @@ class Operation:
     def enter(self) -> None:
         """For glue: from here on it is the handler that runs."""
         if self._fate is Fate.NOT_REACHED:
-            self._fate = _fate_at_first(self._execute)
+            self._fate = Fate.RAN if self._execute.policy.effects == "assumed" else Fate.NOT_BEGUN
 
     def outcome_unknown(self) -> None:
         """State that nobody can tell whether this attempt took effect: it is not run again until that is settled."""
@@ -204,10 +204,6 @@ class Operation:
         if self._steps is None or self._fate is not Fate.RAN:
             return self._fate
         return self._steps.fate()
-
-
-def _fate_at_first(execute: Execute) -> Fate:
-    return Fate.RAN if execute.policy.effects == "assumed" else Fate.NOT_BEGUN
 
 
 Begin = Callable[[Execute, Terms], Operation]

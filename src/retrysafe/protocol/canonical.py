@@ -16,10 +16,9 @@ valid text contains either.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import accumulate
 from json import JSONDecoder, dumps
-from operator import itemgetter
 from typing import Any, NoReturn
 
 DEPTH_MAX = 100
@@ -30,7 +29,6 @@ _NAN = float("nan")
 _INFINITY = float("inf")
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_NAME = itemgetter(0)
 _WHITE_SPACE = " \t\n\r"
 _INDEX = re.compile(r"0|[1-9][0-9]*")
 
@@ -51,7 +49,7 @@ def canonical_json(content: bytes, only: Iterable[str] = (), excluded: Iterable[
     try:
         text = content.decode().strip(_WHITE_SPACE)
         selective = only or excluded
-        tree, end = (_DECODER_TO_SELECT if selective else _DECODER).raw_decode(text)
+        tree, end = (_SCAN_TO_SELECT if selective else _SCAN)(text, 0)
         if end != len(text):
             return None
         if selective:
@@ -60,7 +58,7 @@ def canonical_json(content: bytes, only: Iterable[str] = (), excluded: Iterable[
         if "\\ud" in canonical:  # half a surrogate pair, or only a backslash before these letters
             dumps(tree, ensure_ascii=False).encode()
         return canonical.encode()
-    except ValueError:
+    except (ValueError, StopIteration):  # the scanner stops where a value should begin
         return None
 
 
@@ -74,7 +72,7 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _object(pairs: list[tuple[str, Any]]) -> tuple[tuple[str, Any], ...]:
     if len(dict(pairs)) != len(pairs):
         raise ValueError("a member occurs twice")
-    pairs.sort(key=_NAME)
+    pairs.sort()  # by name: no two are the same, so that values are never compared
     return tuple(pairs)
 
 
@@ -103,12 +101,13 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-_DECODER = JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse_float=_number, parse_constant=_refuse)
+def _scanner(of_object: Callable[[list[tuple[str, Any]]], Any]) -> Callable[[str, int], tuple[Any, int]]:
+    decoder = JSONDecoder(object_pairs_hook=of_object, parse_int=_integer, parse_float=_number, parse_constant=_refuse)
+    scanner: Callable[[str, int], tuple[Any, int]] = decoder.scan_once  # type: ignore[attr-defined] # its stub lacks it
+    return scanner
 
 
-_DECODER_TO_SELECT = JSONDecoder(
-    object_pairs_hook=_members, parse_int=_integer, parse_float=_number, parse_constant=_refuse
-)
+_SCAN, _SCAN_TO_SELECT = _scanner(_object), _scanner(_members)
 
 
 def _depth(content: bytes) -> int:
@@ -117,7 +116,7 @@ def _depth(content: bytes) -> int:
 
 
 def _written(tree: Any) -> Any:
-    """The tree as `_DECODER` would have made it: its objects as tuples of sorted members."""
+    """The tree as `_SCAN` would have made it: its objects as tuples of sorted members."""
     if isinstance(tree, dict):
         return tuple((name, _written(tree[name])) for name in sorted(tree))
     return [_written(element) for element in tree] if isinstance(tree, list) else tree

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import assert_never
 from urllib.parse import urlsplit
 
-from retrysafe.model import Found, Record, Request, State
+from retrysafe.model import Found, Record, Request, Response, State
 from retrysafe.protocol.duration import iso8601
 from retrysafe.protocol.effects import Answered, Broken, Cancelled, Ended, Fate, Raised
 from retrysafe.protocol.policy import Policy
@@ -67,7 +67,10 @@ class Forget:
 
 RUN = Run()
 
-Decision = Run | Replay | Refuse | Wait | TakeOver | Abandon | Reclaim | Forget
+Finding = Replay | Refuse | Wait | TakeOver | Abandon | Reclaim | Forget
+"""What a record means that is not held by who asks."""
+
+Decision = Run | Finding
 
 
 def decide(found: Found, token: bytes, policy: Policy, *, same_request: bool) -> Decision:
@@ -199,8 +202,6 @@ def judge(outcome: Ended, request: Request, policy: Policy) -> Verdict:
         Exception: `classify` raised, or returned another word than it may.
     """
     match outcome:
-        case Raised(fate=fate) | Cancelled(fate=fate) if fate in _VERDICT_OF_FAILURE:
-            return _VERDICT_OF_FAILURE[fate]
         case Answered(fate=fate) if fate in _VERDICT_OF_FAILURE and outcome.response.status >= _failures_from(fate):
             return _VERDICT_OF_FAILURE[fate]
         case Answered(fate=fate, response=response) if fate not in _VERDICT_OF_FATE:
@@ -208,7 +209,10 @@ def judge(outcome: Ended, request: Request, policy: Policy) -> Verdict:
                 return _CLASSES[said]
             if response.status in RELEASED_STATUSES or (policy.transactional and response.status >= 500):
                 return Verdict.RELEASE
-            return Verdict.DISCARD if _is_router_redirect(outcome, request) else Verdict.RECORD
+            is_redirect = response.status in _ROUTER_REDIRECTS and _goes_to_the_same(response, request)
+            return Verdict.DISCARD if is_redirect else Verdict.RECORD
+        case Raised(fate=fate) | Cancelled(fate=fate) if fate in _VERDICT_OF_FAILURE:
+            return _VERDICT_OF_FAILURE[fate]
         case Answered(fate=fate) | Cancelled(fate=fate) if fate is not Fate.RAN:
             return _VERDICT_OF_FATE[fate]
         case Raised(fate=fate):
@@ -223,14 +227,15 @@ def _failures_from(fate: Fate) -> int:
     return 300 if fate is Fate.NOT_REACHED else 500
 
 
-def _is_router_redirect(outcome: Answered, request: Request) -> bool:
-    """A 307 or 308 to the same path with or without its last slash: the router's, before any handler.
+_ROUTER_REDIRECTS = (307, 308)
+
+
+def _goes_to_the_same(response: Response, request: Request) -> bool:
+    """A redirect to the same path with or without its last slash: the router's, before any handler.
 
     If it were recorded, the request that follows it would carry the same key and another path.
     """
-    if outcome.response.status not in (307, 308):
-        return False
-    location = outcome.response.value(b"location")
+    location = response.value(b"location")
     if location is None:
         return False
     try:

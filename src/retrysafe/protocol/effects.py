@@ -32,7 +32,10 @@ Flow = Generator[Effect[Any], Any, T]
 
 
 def perform(effect: Effect[T]) -> Flow[T]:
-    """Ask for one effect; with `yield from`, the type of the answer is known."""
+    """Ask for one effect; with `yield from`, the type of the answer is known.
+
+    What every request asks for is yielded without this, and its answer's type written beside it: a generator less.
+    """
     answer: T = yield effect
     return answer
 
@@ -127,15 +130,16 @@ class ResolveScope(Effect[str | None]):
 
 
 class Unread(Enum):
-    """Why a request's content is not there."""
+    """Why a request is not there to be worked on."""
 
+    NO_ACCOUNT = "no account"
     TOO_LARGE = "too large"
     CLIENT_GONE = "client gone"
 
 
 @value
-class ReadRequest(Effect[Request | Unread]):
-    """Read the content whole, up to `body_bytes_max`."""
+class Admit(Effect[tuple[str, Request] | Unread]):
+    """Find the account that the request belongs to, and only then read its content, up to `body_bytes_max`."""
 
     body_bytes_max: int
 
@@ -147,6 +151,8 @@ class Authorize(Effect[bool]):
 
 class Fate(Enum):
     """What a handler says of its own operation. RAN is what is assumed when it says nothing."""
+
+    __hash__ = object.__hash__  # each is one object; the hash of an `Enum` is made in Python, of its name
 
     RAN = "ran"
     NO_EFFECT = "no effect"

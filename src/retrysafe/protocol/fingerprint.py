@@ -108,15 +108,17 @@ def _headers(head: Head, policy: Policy) -> bytes:
 
 def _content(request: Request, policy: Policy) -> tuple[bytes, ...]:
     """What the content is: its kind, then what belongs to that kind."""
-    body = request.body
-    if not body.size:
+    head, body = request.head, request.body
+    size_bytes = body.size
+    if not size_bytes:
         return (b"empty",)  # nothing has no type and no coding (R30)
-    media = media_type(request.head.values(b"content-type"))
-    codings = content_codings(request.head.values(b"content-encoding"))
+    media = media_type(head.values(b"content-type"))
+    coded = head.values(b"content-encoding")
+    codings = content_codings(coded) if coded else []
     if not codings:
-        content = body.read() if body.size <= CANONICAL_BYTES_MAX else None
+        content = body.read() if size_bytes <= CANONICAL_BYTES_MAX else None
         return _described(content, body.chunks, media, policy)
-    bytes_max = expanded_bytes_max(body.size, policy.request_bytes_max)
+    bytes_max = expanded_bytes_max(size_bytes, policy.request_bytes_max)
     try:
         content = _whole_if_small(decoded(body.chunks(), codings, bytes_max))
         return _described(content, lambda: decoded(body.chunks(), codings, bytes_max), media, policy)
@@ -126,25 +128,18 @@ def _content(request: Request, policy: Policy) -> tuple[bytes, ...]:
 
 def _described(content: bytes | None, source: _Source, media: MediaType, policy: Policy) -> tuple[bytes, ...]:
     """A content without codings: whole if it is small, and as a stream that can be read again."""
+    kind, canonical = b"", None  # type: bytes, bytes | None
     if media.boundary:
         kind, canonical = b"multipart", digest_of_parts(source(), media.boundary)
-    elif content:
-        kind, canonical = _canonical(content, media, policy)
-    elif content is None:
-        kind, canonical = b"", None
-    else:
+    elif content == b"":
         return (b"empty",)
+    elif content is not None and media.is_json:
+        kind, canonical = b"json", canonical_json(content, policy.fingerprint_json_only, policy.fingerprint_json_except)
+    elif content is not None and media.is_form:
+        kind, canonical = b"form", frame(*sorted_pairs(content))
     if canonical is not None:
         return (kind, media.essence, media.charset, canonical)
     return (b"raw", *media, _digest(source()))
-
-
-def _canonical(content: bytes, media: MediaType, policy: Policy) -> tuple[bytes, bytes | None]:
-    if media.is_json:
-        return b"json", canonical_json(content, policy.fingerprint_json_only, policy.fingerprint_json_except)
-    if media.is_form:
-        return b"form", frame(*sorted_pairs(content))
-    return b"", None
 
 
 def _whole_if_small(chunks: Iterable[bytes]) -> bytes | None:

@@ -22,7 +22,7 @@ from retrysafe.protocol import decision, effects, history, refusals, states, tra
 from retrysafe.protocol.decision import Verdict
 from retrysafe.protocol.effects import Answered, Ended, Flow, Settled, Unread, Waited, WaitEnd, perform
 from retrysafe.protocol.fingerprint import fingerprint_of, matches
-from retrysafe.protocol.key import Absent, Key, as_uuid, is_128_bit, parse_key, record_id
+from retrysafe.protocol.key import Absent, Key, Malformed, as_uuid, is_128_bit, parse_key, record_id
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.problem import Problem
 from retrysafe.protocol.snapshot import Encryption, Unreadable, receipt, replay, seal, take_snapshot, unseal
@@ -133,18 +133,14 @@ def protect(head: Head, terms: Terms) -> Flow[Answer]:
     """One request, from its key to its answer."""
     policy = terms.policy
     key = parse_key(head, policy)
-    if isinstance(key, Absent) and not policy.required:
-        return Bypass()
     if not isinstance(key, Key):
-        return _refuse(refusals.key_problem(key, policy), terms)
-    scope = yield from perform(effects.ResolveScope())
-    if scope is None:
-        return _refuse(refusals.SCOPE_MISSING, terms)
+        return _without_key(key, terms)
     if terms.anonymous and not is_128_bit(key):
         return _refuse(refusals.KEY_GUESSABLE, terms)
-    request = yield from perform(effects.ReadRequest(policy.request_bytes_max))
-    if isinstance(request, Unread):
-        return Vanish() if request is Unread.CLIENT_GONE else _refuse(refusals.body_too_large(policy), terms)
+    admitted: tuple[str, Request] | Unread = yield effects.Admit(policy.request_bytes_max)
+    if isinstance(admitted, Unread):
+        return _not_admitted(admitted, terms)
+    scope, request = admitted
     if _is_quick_to_hash(request):
         fingerprint = fingerprint_of(request, policy, terms.secret)
     else:  # left to the driver, which may have a loop to look after
@@ -156,7 +152,7 @@ def protect(head: Head, terms: Terms) -> Flow[Answer]:
     if not isinstance(claimed, Claim):
         return claimed
 
-    outcome = yield from perform(effects.Execute(claimed, key, scope, request, policy))
+    outcome: effects.Outcome = yield effects.Execute(claimed, key, scope, request, policy)
     return (yield from _conclude(claimed, outcome, request, terms))
 
 
@@ -201,17 +197,33 @@ def _stored_request(identity: bytes, key: Key, scope: str, request: Request, ter
 def refuse_unready(head: Head, terms: Terms) -> Flow[Answer]:
     """One request while the store cannot be opened: nothing runs under a key (contract R48)."""
     key = parse_key(head, terms.policy)
+    yield from ()
+    return _refuse(refusals.STORE_UNAVAILABLE, terms) if isinstance(key, Key) else _without_key(key, terms)
+
+
+def _without_key(key: Absent | Malformed, terms: Terms) -> Answer:
     if isinstance(key, Absent) and not terms.policy.required:
         return Bypass()
-    yield from ()
-    return _refuse(
-        refusals.STORE_UNAVAILABLE if isinstance(key, Key) else refusals.key_problem(key, terms.policy), terms
-    )
+    return _refuse(refusals.key_problem(key, terms.policy), terms)
+
+
+def _not_admitted(unread: Unread, terms: Terms) -> Answer:
+    match unread:
+        case Unread.NO_ACCOUNT:
+            return _refuse(refusals.SCOPE_MISSING, terms)
+        case Unread.TOO_LARGE:
+            return _refuse(refusals.body_too_large(terms.policy), terms)
+        case Unread.CLIENT_GONE:
+            return Vanish()
+        case _:
+            assert_never(unread)
 
 
 def _is_quick_to_hash(request: Request) -> bool:
-    coded = request.head.values(b"content-encoding")
-    return request.body.size <= (INLINE_CODED_BYTES_MAX if coded else INLINE_BYTES_MAX)
+    size_bytes = request.body.size
+    if size_bytes <= INLINE_CODED_BYTES_MAX:
+        return True
+    return size_bytes <= INLINE_BYTES_MAX and not request.head.values(b"content-encoding")
 
 
 # --- claim and decide -----------------------------------------------------------------------------
@@ -221,16 +233,26 @@ def _claim(
     identity: bytes, fingerprint: bytes, request: Request, terms: Terms, stored: bytes | None
 ) -> Flow[Claim | Answer]:
     """Get hold of the record, or find the answer to give instead."""
+    policy, token = terms.policy, terms.token
+    ends = policy.lease_ms, policy.unknown_retention_ms
+    claiming = transitions.ClaimIfAbsent(identity, token, fingerprint, *ends, terms.route, stored)
     waited: Waited | None = None
     rounds = 0
     try:
         while rounds < CLAIM_ROUNDS_MAX:
-            claimed = yield from _claim_once(identity, fingerprint, request, terms, stored)
+            found: Found = yield claiming
+            same_request = hmac.compare_digest(found.record.fingerprint, fingerprint) or _is_same_by_another(
+                found.record.fingerprint, fingerprint, request, terms
+            )
+            decided = decision.decide(found, token, policy, same_request=same_request)
+            if isinstance(decided, decision.Run):
+                return Claim(identity, token, found.record.attempt)
+            claimed = yield from _follow(decided, identity, found.record, request.head, terms)
             if isinstance(claimed, decision.Wait):
                 if waited is not None and waited.end is WaitEnd.OVER:  # this was the last look
                     return _refuse(claimed.problem, terms)
                 began_s = None if waited is None else waited.began_s
-                waited = yield from perform(effects.Wait(identity, terms.policy.wait_ms, began_s))
+                waited = yield from perform(effects.Wait(identity, policy.wait_ms, began_s))
                 if waited.end is WaitEnd.CLIENT_GONE:
                     return Vanish()
                 if waited.end is WaitEnd.STOPPED:  # another look might end as an owner, in a server that waits for none
@@ -244,21 +266,15 @@ def _claim(
     return _refuse(refusals.CONTENDED, terms)
 
 
-def _claim_once(
-    identity: bytes, fingerprint: bytes, request: Request, terms: Terms, stored: bytes | None
+def _follow(
+    decided: decision.Finding, identity: bytes, record: Record, head: Head, terms: Terms
 ) -> Flow[Claim | Answer | decision.Wait | None]:
-    """One look at the record and what follows from it; None: it changed meanwhile, look again."""
+    """What follows from one look at a record of others; None: it changed meanwhile, look again."""
     policy, token = terms.policy, terms.token
     ends = policy.lease_ms, policy.unknown_retention_ms
-    found = yield from perform(transitions.ClaimIfAbsent(identity, token, fingerprint, *ends, terms.route, stored))
-    record = found.record
-    same_request = _is_same(record.fingerprint, fingerprint, request, terms)
-    decided = decision.decide(found, token, policy, same_request=same_request)
     match decided:
-        case decision.Run():
-            return Claim(identity, token, record.attempt)
         case decision.Replay():
-            return (yield from _replay(identity, record, request.head, terms))
+            return (yield from _replay(identity, record, head, terms))
         case decision.Refuse(problem):
             return _refuse(problem, terms)
         case decision.Wait():
@@ -305,11 +321,9 @@ def _recognised(identity: bytes, token: bytes) -> Flow[Claim | None]:
     return Claim(identity, token, found.record.attempt)
 
 
-def _is_same(stored: bytes, fingerprint: bytes, request: Request, terms: Terms) -> bool:
-    """Whether the record was made by this request; judged by the algorithm that the record was made with (R33)."""
-    if stored[:1] == fingerprint[:1]:
-        return hmac.compare_digest(stored, fingerprint)
-    return matches(stored, request, terms.policy, terms.secret)
+def _is_same_by_another(stored: bytes, fingerprint: bytes, request: Request, terms: Terms) -> bool:
+    """Whether the record was made by this request, with another algorithm, by which it is judged (R33)."""
+    return stored[:1] != fingerprint[:1] and matches(stored, request, terms.policy, terms.secret)
 
 
 def _replay(identity: bytes, record: Record, head: Head, terms: Terms) -> Flow[Respond]:
@@ -335,14 +349,9 @@ def _stored_answer(identity: bytes, record: Record, head: Head, terms: Terms) ->
 
 
 def _conclude(claim: Claim, outcome: effects.Outcome, request: Request, terms: Terms) -> Flow[Answer]:
-    """Make the outcome durable, or learn whether the handler did."""
-    if isinstance(outcome, effects.CompletedWithin):
-        return (yield from _learn(claim, outcome, request, terms))
-    return (yield from _record(claim, outcome, request, terms))
-
-
-def _record(claim: Claim, outcome: Ended, request: Request, terms: Terms) -> Flow[Answer]:
     """Make the outcome durable, then say what to send. Nothing is sent that the record contradicts."""
+    if isinstance(outcome, effects.CompletedWithin):  # the handler did; or so it says
+        return (yield from _learn(claim, outcome, request, terms))
     policy = terms.policy
     try:
         verdict, misjudged = decision.judge(outcome, request, policy), False
@@ -350,7 +359,7 @@ def _record(claim: Claim, outcome: Ended, request: Request, terms: Terms) -> Flo
         verdict, misjudged = Verdict.RECORD, True
     if verdict is Verdict.DISCARD and claim.attempt > 1:
         verdict = Verdict.RELEASE  # to forget the record would be to forget what an earlier attempt did, and its steps
-    answered, substitute = _answer_of(outcome, verdict, terms)
+    answered, substitute = (outcome, None) if isinstance(outcome, Answered) else _answer_of(outcome, verdict, terms)
     stored: bytes | None = None
     if verdict is Verdict.RECORD:
         # A problem document of ours has nothing in it that a policy could want to be left out.
@@ -361,9 +370,14 @@ def _record(claim: Claim, outcome: Ended, request: Request, terms: Terms) -> Flo
         ending = Ending.MISJUDGED
     elif verdict is Verdict.RECORD and policy.transactional and answered.response.status < 400:
         ending = Ending.RECORDED_OUTSIDE  # a success, and not committed with its record
-    settled: Settled | Respond = yield from perform(effects.Settle(settlement, policy.lease_ms))
+    settled: Settled | Respond = yield effects.Settle(settlement, policy.lease_ms)
     if settled is Settled.REFUSED:
         settled = yield from _look_again(claim, _Intent(states.target(event), stored), request.head, terms)
+    return _told(settled, outcome, substitute, ending)
+
+
+def _told(settled: Settled | Respond, outcome: Ended, substitute: Response | None, ending: Ending) -> Answer:
+    """What to send once it is known how the settlement ended."""
     if isinstance(settled, Respond):
         return BreakOff(Ending.CLAIM_LOST) if isinstance(outcome, effects.Broken) else settled
     if isinstance(outcome, effects.Broken):
@@ -397,11 +411,11 @@ def _settlement(
             assert_never(verdict)
 
 
-def _answer_of(outcome: Ended, verdict: Verdict, terms: Terms) -> tuple[Answered, Response | None]:
-    """What goes into the record, and what to send if that is not what the handler has ready."""
+def _answer_of(
+    outcome: effects.Broken | effects.Raised | effects.Cancelled, verdict: Verdict, terms: Terms
+) -> tuple[Answered, Response]:
+    """What goes into the record of a handler that gave no answer, and what to send."""
     match outcome:
-        case Answered():
-            return outcome, None
         case effects.Broken():
             response = problem_response(refusals.HANDLER_FAILED, terms)
         case effects.Raised() | effects.Cancelled():

@@ -6,14 +6,20 @@ Every digest of several things is made of a frame, never of things joined by a d
 
 from __future__ import annotations
 
-from struct import pack, unpack_from
+from struct import Struct, pack, unpack_from
+
+# The counts of fields that every request has; prepared, because a format that is a text is looked up each time.
+_LENGTHS = tuple(Struct(f">{count + 1}I") for count in range(16))
 
 
 def frame(*fields: bytes) -> bytes:
     """How many fields, how long each is, then the fields; of none, nothing. Different fields never give the same."""
     if not fields:
         return b""
-    return pack(f">{len(fields) + 1}I", len(fields), *map(len, fields)) + b"".join(fields)
+    count = len(fields)
+    if count < len(_LENGTHS):
+        return _LENGTHS[count].pack(count, *map(len, fields)) + b"".join(fields)
+    return pack(f">{count + 1}I", count, *map(len, fields)) + b"".join(fields)
 
 
 def unframed(framed: bytes) -> tuple[bytes, ...]:

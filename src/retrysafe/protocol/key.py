@@ -105,7 +105,9 @@ def record_id(secret: bytes, namespace: str, scope: str, key: Key) -> bytes:
         scope: the account that the key belongs to.
         key: as parsed.
     """
-    return mac(secret, frame(b"retrysafe record", _bytes(namespace), _bytes(scope), _bytes(key.text)))
+    # "surrogatepass" because a scope may come from undecodable bytes, and still must be one scope only.
+    named = namespace.encode("utf-8", "surrogatepass"), scope.encode("utf-8", "surrogatepass")
+    return mac(secret, frame(b"retrysafe record", *named, key.text.encode("utf-8", "surrogatepass")))
 
 
 def child_key(secret: bytes, record_id: bytes, name: str, target: str = "") -> str:
@@ -120,7 +122,8 @@ def child_key(secret: bytes, record_id: bytes, name: str, target: str = "") -> s
     Returns:
         A UUID of version 8, 36 characters: it fits wherever a downstream API limits its keys.
     """
-    digest = mac(secret, frame(b"retrysafe child", record_id, _bytes(name), _bytes(target)))
+    said = name.encode("utf-8", "surrogatepass"), target.encode("utf-8", "surrogatepass")
+    digest = mac(secret, frame(b"retrysafe child", record_id, *said))
     return as_uuid(digest)
 
 
@@ -171,8 +174,3 @@ def _too_long(policy: Policy) -> Malformed:
     return Malformed(
         f"The key in the {policy.header} field is too long; it may have at most {policy.key_length_max} characters."
     )
-
-
-def _bytes(text: str) -> bytes:
-    # "surrogatepass" because a scope may come from undecodable bytes, and still must be one scope only.
-    return text.encode("utf-8", "surrogatepass")

@@ -156,6 +156,7 @@ class Policy:
     unknown_retention_ms: int = field(init=False, repr=False, compare=False)
     header_field: bytes = field(init=False, repr=False, compare=False)
     replay_field: bytes = field(init=False, repr=False, compare=False)
+    keep_ms: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("methods", *_NAMES):
@@ -168,15 +169,9 @@ class Policy:
             object.__setattr__(self, "recovery", "rerun")
         object.__setattr__(self, "header_field", self.header.lower().encode())
         object.__setattr__(self, "replay_field", self.replay_marker.lower().encode())
-
-    @property
-    def keep_ms(self) -> int:
-        """How long a completed record replays: the lifetime, and with `tombstone=0` a grace besides,
-        so that a retry sent just inside the lifetime is not run again (R70).
-        """
-        if self.tombstone_ms:
-            return self.lifetime_ms
-        return self.lifetime_ms + max(_GRACE_MS_MIN, self.lifetime_ms // 10)
+        # A retry that was sent just inside the lifetime is not run again (R70).
+        grace_ms = 0 if self.tombstone_ms else max(_GRACE_MS_MIN, self.lifetime_ms // 10)
+        object.__setattr__(self, "keep_ms", self.lifetime_ms + grace_ms)
 
 
 OPTIONS: tuple[str, ...] = tuple(option.name for option in fields(Policy) if option.init)

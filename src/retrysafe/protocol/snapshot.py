@@ -46,6 +46,8 @@ class Unreadable(ValueError):
 class Kind(Enum):
     """What stored bytes are, as their seal says it; bytes of one kind are never read as another."""
 
+    __hash__ = object.__hash__  # each is one object; the hash of an `Enum` is made in Python, of its name
+
     RESPONSE = b"response"
     JOURNAL = b"journal"
     REQUEST = b"request"
@@ -108,30 +110,13 @@ def take_snapshot(answered: Answered, head: Head, policy: Policy = _FULL) -> Sna
         whole=body is not None,
         size=answered.size,
         digest=answered.digest if policy.store_body == "full" else b"",  # as with the tag
-        origin=_origin(head),
+        origin=b",".join(head.values(b"origin")),
         redacted=is_less and body is not None,
     )
 
 
-def _origin(head: Head) -> bytes:
-    return b",".join(head.values(b"origin"))
-
-
 def seal(snapshot: Snapshot, record_id: bytes, secret: bytes, encryption: Encryption | None = None) -> bytes:
     """The stored bytes of a snapshot, bound to its record; encrypted, if there is something to do it with."""
-    return sealed(_document(snapshot), record_id, secret, encryption)
-
-
-def sealed(
-    document: bytes, record_id: bytes, secret: bytes, encryption: Encryption | None, kind: Kind = Kind.RESPONSE
-) -> bytes:
-    """The stored bytes of a document, whose first byte is the version of its format."""
-    if encryption is not None:
-        return encryption.encrypt(document, record_id, kind)
-    return _seal_of(document, record_id, secret, kind) + document
-
-
-def _document(snapshot: Snapshot) -> bytes:
     response = snapshot.response
     origin, digest, headers = snapshot.origin, snapshot.digest, response.headers
     kind = (_REDACTED if snapshot.redacted else _EXACT) if snapshot.whole else _RECEIPT
@@ -140,7 +125,16 @@ def _document(snapshot: Snapshot) -> bytes:
     for name, line in headers:
         parts += (_FIELD.pack(len(name), len(line)), name, line)
     parts.append(response.body)
-    return b"".join(parts)
+    return sealed(b"".join(parts), record_id, secret, encryption)
+
+
+def sealed(
+    document: bytes, record_id: bytes, secret: bytes, encryption: Encryption | None, kind: Kind = Kind.RESPONSE
+) -> bytes:
+    """The stored bytes of a document, whose first byte is the version of its format."""
+    if encryption is not None:
+        return encryption.encrypt(document, record_id, kind)
+    return mac(secret, _LABELS[kind] + record_id + document)[:SEAL_BYTES] + document
 
 
 def is_encrypted(head: bytes) -> bool:
@@ -162,7 +156,8 @@ def unsealed(
         document = encryption.decrypt(stored, record_id, kind)
     else:
         document = stored[SEAL_BYTES:]
-        if not hmac.compare_digest(stored[:SEAL_BYTES], _seal_of(document, record_id, secret, kind)):
+        seal = mac(secret, _LABELS[kind] + record_id + document)[:SEAL_BYTES]
+        if not hmac.compare_digest(stored[:SEAL_BYTES], seal):
             raise Unreadable("the seal does not fit the record")
     if not document or document[0] != VERSION:
         raise Unreadable(f"version {document[0] if document else 0} of the record format; this release reads {VERSION}")
@@ -190,10 +185,6 @@ def unseal(stored: bytes, record_id: bytes, secret: bytes, encryption: Encryptio
     return Snapshot(response, kind != _RECEIPT, size, digest, origin, kind == _REDACTED)
 
 
-def _seal_of(document: bytes, record_id: bytes, secret: bytes, kind: Kind) -> bytes:
-    return mac(secret, _LABELS[kind] + record_id + document)[:SEAL_BYTES]
-
-
 def replay(snapshot: Snapshot, head: Head, policy: Policy) -> Response:
     """The stored answer for this request: same status, same content, the kept fields, and the marker.
 
@@ -202,19 +193,15 @@ def replay(snapshot: Snapshot, head: Head, policy: Policy) -> Response:
     """
     response = snapshot.response
     headers, body = response.headers, response.body
-    if _origin(head) != snapshot.origin:
+    if b",".join(head.values(b"origin")) != snapshot.origin:
         headers = without_origin_bound(headers)
     headers, body = _decoded(headers, body, head)
-    if not _bodiless(response.status):
+    if response.status not in (204, 304):
         headers += ((b"content-length", b"%d" % len(body)),)
     headers += ((b"cache-control", b"no-store"), (policy.replay_field, b"true"))
     if snapshot.redacted:
         headers += (REDACTED_STATUS,)
     return Response(response.status, headers, body)
-
-
-def _bodiless(status: int) -> bool:
-    return status in (204, 304)
 
 
 def _decoded(headers: Headers, body: bytes, head: Head) -> tuple[Headers, bytes]:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from retrysafe.drive.aio import Driver
 from retrysafe.drive.tally import Tally
 from retrysafe.errors import CallerError, StoreError
-from retrysafe.model import Head, Response
+from retrysafe.model import Response
 from retrysafe.observe import LogObserver, Observer, StoreFailed
 from retrysafe.operation.handle import begin, begin_without
 from retrysafe.operation.notebook import Notebook
@@ -115,6 +115,7 @@ class IdempotencyMiddleware:
         faults.collect(lambda: check_recovery(scope, reauthenticate, reconcile, encryption_keys, complete_abandoned))
         faults.raise_any()
         check_completes_within(self._routes, self._store)
+        self._answers_itself = self._status is not None or self._contract_path is not None
         self._scope = scope if isinstance(scope, str) else "function"
         self._anonymous = scope == ANONYMOUS
         self._namespace = namespace
@@ -144,11 +145,12 @@ class IdempotencyMiddleware:
             await self.app(scope, receive, send)
             return
         begin_without()
-        if scope["type"] == "http" and (own := self._own_answer(scope)) is not None:
+        is_http = scope["type"] == "http"
+        if is_http and self._answers_itself and (own := self._own_answer(scope)) is not None:
             for message in messages_of(own):
                 await send(message)
             return
-        route = self._route(scope) if scope["type"] == "http" else None
+        route = self._route(scope) if is_http else None
         if route is None:
             await self.app(scope, receive, send)
             return
@@ -166,17 +168,17 @@ class IdempotencyMiddleware:
             self._contract_path and scope.get("root_path", "") + self._contract_path,
         )
         exchange = Exchange(self.app, scope, receive, send, route, terms, self._begin, self._resolver, self._authorizer)
-        await self._driver.run(self._flow(route, exchange.head, terms, ready=ready), exchange)
-
-    def _flow(self, route: Route, head: Head, terms: Terms, *, ready: bool) -> Flow[Answer]:
+        flow: Flow[Answer]
         if not ready:
-            return refuse_unready(head, terms)
-        return inquire(head, terms, self._routes.policy_of) if route is self._status else protect(head, terms)
+            flow = refuse_unready(exchange.head, terms)
+        elif route is self._status:
+            flow = inquire(exchange.head, terms, self._routes.policy_of)
+        else:
+            flow = protect(exchange.head, terms)
+        await self._driver.run(flow, exchange)
 
     def _own_answer(self, scope: Connection) -> Response | None:
         """The answer at a path of the door itself that needs no look at a record; None for every other request."""
-        if self._status is None and self._contract_path is None:
-            return None
         path, method = _path_of(scope), scope["method"]
         if path == self._contract_path:
             return contract_answer(self.published(), method)

@@ -20,13 +20,6 @@ Message = MutableMapping[str, Any]
 _BODILESS = frozenset({204, 205, 304})
 
 
-def _status_of(message: Message) -> int:
-    status = message["status"]
-    if not isinstance(status, int) or not 100 <= status <= 999:
-        raise ValueError(f"the application answered with the status {status!r}; it must be a number from 100 to 999")
-    return int(status)
-
-
 class Capture:
     """The response of one handler, as ASGI messages.
 
@@ -68,7 +61,12 @@ class Capture:
             if name == b"content-length" and value.strip().isdigit():
                 self._expected = int(value)
             headers.append((bytes(field), bytes(value)))
-        self._status, self._headers = _status_of(message), tuple(headers)
+        status = message["status"]
+        if not isinstance(status, int) or not 100 <= status <= 999:
+            raise ValueError(
+                f"the application answered with the status {status!r}; it must be a number from 100 to 999"
+            )
+        self._status, self._headers = int(status), tuple(headers)
         if self._status in _BODILESS:
             self._expected = 0  # a client has the whole answer with its head
         self.held = [{**message, "headers": headers}]  # a list that middleware outside of the door may write into
@@ -76,21 +74,22 @@ class Capture:
     def piece(self, message: Message) -> bool:
         """Take a piece of content; whether it completes the response. Either way it is now in `held`."""
         content = message.get("body", b"")
-        # Servers send no more than the length says: that is the whole answer of the client, and of its replay.
-        self._keep(content if self._expected is None else content[: self._expected - self._size])
+        if self._expected is not None:
+            # Servers send no more than the length says: that is the whole answer of the client, and of its replay.
+            content = content[: self._expected - self._size]
+        self._size += len(content)
+        if self._digest is not None or self._size > self._body_bytes_max:
+            self._digest_of_all(content)
+        elif content:
+            self._pieces.append(bytes(content))
         self.held.append(message)
         return not message.get("more_body", False) or self._size == self._expected
 
-    def _keep(self, content: bytes) -> None:
-        self._size += len(content)
-        if self._digest is not None:
-            self._digest.update(content)
-        elif self._size > self._body_bytes_max:
+    def _digest_of_all(self, content: bytes) -> None:
+        if self._digest is None:
             self._digest = hashlib.sha256(b"".join(self._pieces))
-            self._digest.update(content)
             self._pieces.clear()
-        elif content:
-            self._pieces.append(bytes(content))
+        self._digest.update(content)
 
     def release(self) -> list[Message]:
         """The messages that waited, to be sent now."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 from urllib.parse import quote
 
 from retrysafe.drive.aio import Conclude
@@ -129,7 +130,7 @@ class Exchange:
 
     # --- the handler and the answer ---------------------------------------------------------------
 
-    async def execute(self, effect: Execute, conclude: Conclude) -> None:
+    def execute(self, effect: Execute, conclude: Conclude) -> Coroutine[Any, Any, None]:
         """Run the handler to its end; conclude at the message that completes its response."""
         operation = self._begin(effect, self._terms)
         if self._route.marked:
@@ -138,13 +139,15 @@ class Exchange:
         self._handling = Handling(effect.request.body, self._server_send, operation, capture, conclude)
         if self._gone:
             self._handling.leave()
-        await self._handling.run(self._application, self._connection)
+        return self._handling.run(self._application, self._connection)
 
-    async def answer(self, answer: flow.Answer) -> None:
+    def answer(self, answer: flow.Answer) -> Coroutine[Any, Any, None]:
         """Send what the flow decided."""
-        if self._handling is not None:
-            await self._handling.answer(answer)
-        elif isinstance(answer, flow.Respond):
+        return self._answer_early(answer) if self._handling is None else self._handling.answer(answer)
+
+    async def _answer_early(self, answer: flow.Answer) -> None:
+        """No handler runs for this request under its key."""
+        if isinstance(answer, flow.Respond):
             with suppress(OSError):  # the client is gone
                 for message in messages_of(answer.response):
                     await self._server_send(message)

@@ -51,6 +51,7 @@ class Handling:
         self._server_send = send
         self._operation = operation
         self._capture = capture
+        # Called once; then let go of, because it refers back to this, and content may be held by this.
         self._conclude: Conclude | None = conclude
         self._answered = self._muted = self._broken_off = self._left = self._is_over = False
         self._sending: asyncio.Task[Any] | None = None
@@ -59,7 +60,8 @@ class Handling:
     async def run(self, application: Application, connection: Connection) -> None:
         """The handler to its end."""
         try:
-            await application(_without_shortcuts(connection), self._receive, self._send)
+            shown = _without_shortcuts(connection) if connection.get("extensions") else connection
+            await application(shown, self._receive, self._send)
         except asyncio.CancelledError:
             await self._conclude_early(effects.Cancelled(self._operation.fate))
             raise
@@ -76,14 +78,8 @@ class Handling:
         """The handler is over without a complete response. What was sent cannot be taken back."""
         if self._conclude is not None:
             ended = effects.Broken() if self._capture.sent else ended
-            await self._take_conclude()(self._operation.outcome(ended))
-
-    def _take_conclude(self) -> Conclude:
-        """To be called once; then let go of, because it refers back to this, and content may be held by this."""
-        conclude, self._conclude = self._conclude, None
-        if conclude is None:
-            raise AssertionError("an outcome was concluded twice")
-        return conclude
+            conclude, self._conclude = self._conclude, None
+            await conclude(self._operation.outcome(ended))
 
     # --- what the handler sees --------------------------------------------------------------------
 
@@ -109,7 +105,8 @@ class Handling:
             await self._forward((message,))
         elif self._capture.piece(message):
             answered = self._capture.answered(self._operation.fate)  # may raise, and then nothing is concluded yet
-            await self._take_conclude()(self._operation.outcome(answered))
+            conclude, self._conclude = self._conclude, None
+            await conclude(self._operation.outcome(answered))
         elif self._operation.recorded is None:  # else what was recorded is sent, and nothing of this
             await self._forward(self._capture.release())
 
@@ -131,8 +128,9 @@ class Handling:
                 raise AssertionError(f"{type(answer).__name__} is no answer once the handler runs")
             case _:
                 assert_never(answer)
-        self._answered = True
-        self.overdue()
+        self._answered = self._is_over = True  # it may see the disconnect now
+        if self._over is not None:
+            self._over.set()
 
     async def _forward(self, messages: Iterable[Message]) -> None:
         if self._muted:
@@ -199,8 +197,6 @@ def _spooled_messages(body: Body) -> Iterator[Message]:
 
 
 def _without_shortcuts(connection: Connection) -> Connection:
-    extensions: dict[str, Any] = connection.get("extensions") or {}
-    if not extensions or _EXTENSIONS_HIDDEN.isdisjoint(extensions):
-        return connection
+    extensions: dict[str, Any] = connection["extensions"]
     shown = {name: value for name, value in extensions.items() if name not in _EXTENSIONS_HIDDEN}
     return {**connection, "extensions": shown}

@@ -108,7 +108,11 @@ class Routes:
             method: upper case.
             path: decoded, as a router would match it.
         """
-        return self._default.get(method) if (found := self.entry_for(method, path)) is UNNAMED else found
+        if self._exact or self._patterns:
+            found = self.entry_for(method, path)
+            if found is not UNNAMED:
+                return found
+        return self._default.get(method)
 
     def entry_for(self, method: str, path: str) -> Route | Literal[Unnamed.UNNAMED] | None:
         """The route of the entry that names a request; None if that takes it out, UNNAMED if there is no such entry."""

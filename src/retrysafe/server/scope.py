@@ -52,12 +52,13 @@ def named_header(scope: str) -> str | None:
 
 def _header(name: bytes) -> Resolver:
     def from_header(connection: Connection) -> str | None:
-        values = [value for field, value in connection["headers"] if field == name]
-        # Two values are two claims of who is asking; a proxy in front that appends must not let one through.
-        if len(values) != 1:
-            return None
-        value: bytes = values[0]
-        return value.strip().decode("latin-1")
+        account: bytes | None = None
+        for field, value in connection["headers"]:
+            if field == name:
+                if account is not None:
+                    return None  # two claims of who is asking; a proxy in front that appends must not let one through
+                account = value
+        return None if account is None else account.strip().decode("latin-1")
 
     return from_header
 

@@ -122,10 +122,14 @@ def record_of(transition: Any) -> bytes:
 
 
 def _size_bytes(transition: Transition[Any]) -> int:
-    return sum(len(getattr(transition, name, None) or b"") for name in _LARGE)
+    kind = type(transition)
+    if kind not in _LARGE_OF:
+        _LARGE_OF[kind] = tuple(name for name in _LARGE if hasattr(kind, name))
+    return sum([len(getattr(transition, name) or b"") for name in _LARGE_OF[kind]])
 
 
 _LARGE = ("response", "seen_response", "request", "journal", "entry")
+_LARGE_OF: dict[type[Transition[Any]], tuple[str, ...]] = {}
 
 
 def take(waiting: deque[C]) -> list[list[list[C]]]:

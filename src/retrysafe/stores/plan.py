@@ -77,16 +77,17 @@ class AgreeOnSecret(Transition[bytes]):
     given: bytes | None
 
 
-def plan_of(transition: Transition[Any], *, writing: bool) -> Plan[Any]:
+def plan_of(transition: Transition[Any], *, writing: bool, seen: Row | None = None) -> Plan[Any]:
     """The plan that does this transition.
 
     Args:
         transition: what is to be done.
         writing: a transaction that may write has begun already, for another plan.
+        seen: the record of a claim, if it was looked up for this batch already; None if not, or if it is not there.
     """
     match transition:
         case ClaimIfAbsent():
-            return _claim(transition, writing=writing)
+            return _claim(transition, writing=writing, seen=seen)
         case Read():
             return _read(transition)
         case ReadDetails():
@@ -119,10 +120,10 @@ def _plan_of_many(transition: Transition[Any]) -> Plan[Any]:
             raise AssertionError(f"no plan for {type(transition).__name__}")
 
 
-def _claim(claim: ClaimIfAbsent, *, writing: bool) -> Plan[Found]:
+def _claim(claim: ClaimIfAbsent, *, writing: bool, seen: Row | None) -> Plan[Found]:
     """A replay must not wait for the right to write: so look first. Where it is there already, most claims are new."""
     if not writing:
-        rows = yield Look(sql.RECORD, {"record_id": claim.record_id})
+        rows = [seen] if seen is not None else (yield Look(sql.RECORD, {"record_id": claim.record_id}))
         if rows:
             now_ms = yield Now.TO_READ
             return Found(_record(rows[0]), now_ms)

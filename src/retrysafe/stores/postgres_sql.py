@@ -13,12 +13,12 @@ the time is the latest that the process was told.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
-from retrysafe.model import State
 from retrysafe.protocol.effects import Transition
 from retrysafe.protocol.states import Event, target
 from retrysafe.protocol.transitions import ANSWER_DAYS_KEPT, DAY_MS, AddHistory, AnswerCount, ClaimIfAbsent
@@ -61,16 +61,18 @@ def parameters(batch: Sequence[Any]) -> list[list[Any]]:
     Args:
         batch: of one kind.
     """
-    first = batch[0]
-    return [
-        [_plain(getattr(one if hasattr(first, name) else one.claim, name)) for one in batch]
-        for name in _ATTRIBUTES[type(first)]
-    ]
+    return [list(map(of_one, batch)) for of_one in _GETTERS[type(batch[0])]]
 
 
-def _plain(value: Any) -> Any:
-    """A state as the text that it is: of a text with a type of its own, drivers have their own ideas."""
-    return value.value if isinstance(value, State) else value
+def _getters(kind: type[Any]) -> tuple[Callable[[Any], Any], ...]:
+    """What reads each of the attributes, which may be the claim's."""
+    own = {part.name for part in fields(kind)}
+    paths = (name if name in own else f"claim.{name}" for name in _ATTRIBUTES[kind])
+    # A state is given as the text that it is: of a text with a type of its own, drivers have their own ideas.
+    return tuple(attrgetter("seen_state.value" if path == "seen_state" else path) for path in paths)
+
+
+_GETTERS = {kind: _getters(kind) for kind in _ATTRIBUTES}
 
 
 def _asked(kind: type[Any]) -> str:

@@ -77,6 +77,9 @@ LISTED = COLUMNS.replace("response", "NULL")
 
 RECORD = f"SELECT {COLUMNS} FROM records WHERE record_id = :record_id"
 
+SEVERAL = 16
+SEVERAL_RECORDS = f"SELECT record_id, {COLUMNS} FROM records WHERE record_id IN ({', '.join('?' * SEVERAL)})"
+
 FIRST = {
     "record_id": ":record_id",
     "state": f"'{target(Event.CLAIM)}'",

@@ -1,9 +1,9 @@
 """The store in one SQLite file: the default for one host, however many processes.
 
-Each process has one thread that writes to the file; blocking callers and event loops hand it their
-transitions and it answers them. What arrives while a commit is being made durable shares the next one
-(group commit): no timers, so nothing waits when there is little to do, and a disk that is slow to sync
-costs latency but hardly throughput. One store for each file and process is best; more are safe.
+Each process has one thread that writes to the file; blocking callers hand it their transitions, and event
+loops what each of their turns brings, and it answers them. What arrives while a commit is being made durable
+shares the next one (group commit): no timers, so nothing waits when there is little to do, and a disk that is
+slow to sync costs latency but hardly throughput. One store for each file and process is best; more are safe.
 
 A fork is prepared for: the connection is closed before and made again after, on both sides, because
 SQLite's locks belong to a process and its memory of them would be inherited. For Unix only.
@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, TypeVar
 from retrysafe.errors import StoreError, StoreUnavailable, StoreUnusable
 from retrysafe.protocol.effects import Transition
 from retrysafe.stores.clock import Clock, host_clock
-from retrysafe.stores.contract import Completion, Pending
+from retrysafe.stores.contract import Completion, Pending, failure_of_your_own
 from retrysafe.stores.migrations import Migration
 from retrysafe.stores.plan import AgreeOnSecret
 from retrysafe.stores.sqlite_file import CHECKPOINTS_SAFE_SINCE, Identity, SqliteFile, migrations
@@ -40,7 +40,7 @@ _LOG = logging.getLogger("retrysafe.stores.sqlite")
 
 T = TypeVar("T")
 
-BATCH_MAX = 256
+BATCH_MAX = 256  # a batch that has so many takes nothing more
 BUSY_MS = 5_000
 
 # Held while a transition is handed over, a thread is started or stopped, and a process forks. One for
@@ -77,7 +77,9 @@ class SqliteStore:
         )
         self._clock = clock
         self._writer: _Writer | None = None
+        self._gathered: dict[asyncio.AbstractEventLoop, list[_Awaited]] = {}  # in the present turn of each loop
         self._closed = False
+        _STORES.add(self)
 
     @property
     def name(self) -> str:
@@ -92,18 +94,40 @@ class SqliteStore:
     def perform(self, transition: Transition[T]) -> T:
         """Hand one transition to the writer and wait for its answer."""
         call = _Blocking(transition)
-        self._hand(call)
+        with _HANDING:
+            self._ready_writer().calls.put([call])
         answer: T = call.wait()
         return answer
 
     def submit(self, transition: Transition[T]) -> asyncio.Future[T]:
-        """Hand one transition to the writer; the future is done when it is durable."""
-        future: Pending[T] = Pending(loop=asyncio.get_running_loop())
-        try:
-            self._hand(_Awaited(transition, future))
-        except StoreError as error:
-            future.set_exception(error)
+        """Hand one transition to the writer; the future is done when it is durable.
+
+        What a turn of the loop brings is handed over together, at its end: the writer is woken once, and commits it
+        together.
+        """
+        loop = asyncio.get_running_loop()
+        future: Pending[T] = Pending(loop=loop)
+        call = _Awaited(transition, future)
+        with _HANDING:
+            gathered = self._gathered.setdefault(loop, [])
+            gathered.append(call)
+            if len(gathered) == 1:
+                loop.call_soon(self._end_turn, loop)
+            elif len(gathered) == BATCH_MAX:
+                self._hand_over(loop)
         return future
+
+    def _end_turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        with _HANDING:
+            self._hand_over(loop)
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        calls = self._gathered.pop(loop, [])
+        try:
+            if calls:
+                self._ready_writer().calls.put(calls)
+        except StoreError as error:
+            _settle([(call.future, failure_of_your_own(error)) for call in calls])
 
     def missing_migrations(self) -> tuple[Migration, ...]:
         """The migrations of the schema that the file has not gone through; it is neither made nor changed."""
@@ -129,26 +153,40 @@ class SqliteStore:
     def close(self) -> None:
         """Finish what was handed over, end the thread and close the file."""
         with _HANDING:
+            self.hand_over_all()
             self._closed = True
             writer, self._writer = self._writer, None
             self._file = replace(self._file, identity=Identity())
         if writer is not None:
             writer.stop()
 
-    def _hand(self, call: _Blocking | _Awaited) -> None:
-        with _HANDING:
-            if self._closed:
-                raise StoreUnavailable(f"{self.name} is closed; open it before it is used")
-            writer = self._writer
-            if writer is None or writer.stopped:
-                writer = self._writer = _Writer(self._file, self._clock)
-                weakref.finalize(self, writer.calls.put, None).atexit = False
-            if writer.pid != os.getpid():
-                raise StoreUnusable(
-                    f"{self.name} was open when this process was forked by something that does not tell Python; "
-                    "open it only after the fork"
-                )
-            writer.calls.put(call)
+    def hand_over_all(self) -> None:
+        """Hand over what every loop has gathered, before the writer is stopped. Whoever calls it has `_HANDING`."""
+        with suppress(StoreError):  # each loop tells of it, when its turn ends
+            if self._gathered:
+                writer = self._ready_writer()
+                for calls in self._gathered.values():
+                    writer.calls.put(calls)
+                self._gathered.clear()
+
+    def _ready_writer(self) -> _Writer:
+        """The writer, started if there is none. Whoever calls it has `_HANDING`.
+
+        Raises:
+            StoreError: the store is closed, or belongs to another process.
+        """
+        if self._closed:
+            raise StoreUnavailable(f"{self.name} is closed; open it before it is used")
+        writer = self._writer
+        if writer is None or writer.stopped:
+            writer = self._writer = _Writer(self._file, self._clock)
+            weakref.finalize(self, writer.calls.put, None).atexit = False
+        if writer.pid != os.getpid():
+            raise StoreUnusable(
+                f"{self.name} was open when this process was forked by something that does not tell Python; "
+                "open it only after the fork"
+            )
+        return writer
 
 
 class _Awaited(NamedTuple):
@@ -189,7 +227,7 @@ class _Writer:
     def __init__(self, file: SqliteFile, clock: Clock) -> None:
         self.pid = os.getpid()
         self.stopped = False
-        self.calls: SimpleQueue[_Awaited | _Blocking | None] = SimpleQueue()
+        self.calls: SimpleQueue[Sequence[_Awaited | _Blocking] | None] = SimpleQueue()
         # A daemon, because the interpreter waits for other threads before it runs what stops this one.
         self._thread = threading.Thread(
             target=self._run, args=(file, clock), name=f"retrysafe {file.path.name}", daemon=True
@@ -225,19 +263,20 @@ class _Writer:
     def _take(self) -> tuple[list[_Awaited | _Blocking], bool]:
         """Wait for something to do; take all there is by then. Also: is it the last?"""
         calls: list[_Awaited | _Blocking] = []
-        call = self.calls.get()
-        while call is not None:
-            calls.append(call)
-            if len(calls) == BATCH_MAX:
+        handed = self.calls.get()
+        while handed is not None:
+            calls += handed
+            if len(calls) >= BATCH_MAX:
                 return calls, False
             try:
-                call = self.calls.get_nowait()
+                handed = self.calls.get_nowait()
             except Empty:
                 return calls, False
         return calls, True
 
 
 _WRITERS: set[_Writer] = set()
+_STORES: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
 
 
 def _deliver(calls: Sequence[_Awaited | _Blocking], outcomes: Sequence[Any]) -> None:
@@ -274,6 +313,8 @@ def _before_fork() -> None:
     parent, when it closes, would delete a log that the child goes on writing to.
     """
     _HANDING.acquire()
+    for store in list(_STORES):
+        store.hand_over_all()
     _stop_all()
 
 
