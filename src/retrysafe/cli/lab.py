@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 import click
 
 from retrysafe.cli.base import AS_JSON, main, option
 from retrysafe.cli.proving import MANY
+from retrysafe.cli.upkeep import seconds
+from retrysafe.errors import ConfigurationError
 from retrysafe.faults import parse
 
 SEED = option("--seed", type=int, metavar="NUMBER", help="Of all chance; without it one is drawn, and printed.")
@@ -37,3 +40,32 @@ def proxy(*, to: str, fault: tuple[str, ...], listen: str, seed: int | None, as_
     from retrysafe.lab.proxying import Wanted, run  # noqa: PLC0415 - only this command needs it
 
     asyncio.run(run(Wanted(to, parse(fault), _seed(seed), listen, as_json), click.echo))
+
+
+@lab.command()
+@click.argument("operation", nargs=-1, metavar="[METHOD] URL")
+@option("--json", metavar="TEXT", help="Content; {{unique}} stands for the reference of each operation.")
+@option("--header", **MANY, metavar="FIELD", help="Field of every request, as Name: value; may be repeated.")
+@option("--account", **MANY, metavar="FIELD", help="Field that says who asks; may be repeated.")
+@option("--effects", metavar="TEXT", help="Counts effects, with {{unique}}: GET URL PATH, sql URL QUERY, or cmd ...")
+@option("--profile", metavar="NAME|FILE", help="How the API takes keys: ietf, stripe-v1, ...  [default: ietf]")
+@option("--i-own-this-api", is_flag=True, default=None, help="Allow hosts that are not this machine.")
+@option("--operations", type=click.IntRange(1, 1_000_000), default=300, show_default=True, help="How many.")
+@option("--clients", type=click.IntRange(1, 500), default=16, show_default=True, help="How many are at work at once.")
+@option("--attempts", type=click.IntRange(2, 100), default=10, show_default=True, help="Of an operation, at most.")
+@option("--timeout", default="2s", show_default=True, metavar="TEXT", help="How long a client waits for an answer.")
+@option("--fault", **MANY, metavar="NAME[:ARGUMENT][@SHARE%]", help="Like lose-response@5%; repeatable.")
+@option("--effects-max", type=click.IntRange(1), default=20_000, show_default=True, help="The most requests.")
+@option("--json-report", metavar="FILE", help="For programs.")
+@SEED
+@click.pass_context
+def storm(ctx: click.Context, /, *, seed: int | None, timeout: str, **options: Any) -> None:
+    """Send operations with retries through a bad network.
+
+    At any API; and count duplicates, losses and wrong answers.
+    """
+    try:
+        from retrysafe.lab.storming import run  # noqa: PLC0415 - needs an extra
+    except ModuleNotFoundError as missing:
+        raise ConfigurationError([str(missing)]) from missing
+    ctx.exit(run({**options, "timeout_s": seconds("--timeout", timeout)}, _seed(seed), click.echo))
