@@ -69,3 +69,29 @@ def storm(ctx: click.Context, /, *, seed: int | None, timeout: str, **options: A
     except ModuleNotFoundError as missing:
         raise ConfigurationError([str(missing)]) from missing
     ctx.exit(run({**options, "timeout_s": seconds("--timeout", timeout)}, _seed(seed), click.echo))
+
+
+@lab.command()
+@option("--orders", type=click.IntRange(100, 10_000_000), default=2_000, show_default=True, help="Of each strategy.")
+@option("--clients", type=click.IntRange(1, 500), default=64, show_default=True, help="How many are at work at once.")
+@option("--timeout", default="500ms", show_default=True, metavar="TEXT", help="How long a client waits for an answer.")
+@option("--calm-orders", type=click.IntRange(20, 100_000), default=500, show_default=True, help="For the latency.")
+@option("--only", **MANY, metavar="NAME", help="A strategy, with what it is held against; may be repeated.")
+@option("--postgres", metavar="URL", help="A server to use, by a user who may create databases; else one is started.")
+@option("--redis", metavar="URL", help="An empty database to use, and to be emptied; else a server is started.")
+@option("--write-docs", metavar="FILE", help="Write table and charts into this page too, between its markers.")
+@click.option("--list", "only_list", is_flag=True, help="List the strategies, and measure nothing.")
+@SEED
+@AS_JSON
+@click.pass_context
+def strategies(ctx: click.Context, /, *, seed: int | None, timeout: str, **options: Any) -> None:
+    """Measure ways to make an API safe to retry, side by side.
+
+    Under the same load and faults: duplicates, losses, wrong answers, latency, bytes, round trips.
+    """
+    try:
+        from retrysafe.lab.strategies.command import strategies as compare  # noqa: PLC0415 - needs extras
+    except ModuleNotFoundError as missing:
+        needs = f'the strategies need {missing.name}: pip install "retrysafe[gateway,postgres,redis]"'
+        raise ConfigurationError([needs]) from missing
+    ctx.exit(compare({**options, "timeout_s": seconds("--timeout", timeout)}, _seed(seed), click.echo))

@@ -199,7 +199,7 @@ class Session:
     async def _ask(self) -> None:
         async for request in self._wire.requests(self._client[0]):
             if request.refusal:
-                self._client[1].write(request.refusal)
+                await self._give(request.refusal)
                 continue
             fault = self._next() if request.meets_fault else Nothing()
             if request.is_answered:
@@ -231,9 +231,9 @@ class Session:
                 return False
             case DeliverTwice():
                 second = await self._upstream.connect()
-                await self._send(request.content)
-                second[1].write(request.content)
                 self._copies.append(asyncio.get_running_loop().create_task(_forget(second)))
+                await self._send(request.content)
+                await _write(second[1], request.content)
             case Nothing() | LoseResponse() | CutResponse() | Silence() | Slow():
                 self._is_silent = isinstance(fault, Silence)
                 await self._send(request.content)
@@ -242,8 +242,7 @@ class Session:
         return True
 
     async def _send(self, content: bytes) -> None:
-        self._server[1].write(content)
-        await self._server[1].drain()
+        await _write(self._server[1], content)
 
     async def _until_the_client_leaves(self) -> None:
         while await self._client[0].read(PIECE_BYTES_MAX):
@@ -281,8 +280,14 @@ class Session:
         return True
 
     async def _give(self, content: bytes) -> None:
-        self._client[1].write(content)
-        await self._client[1].drain()
+        await _write(self._client[1], content)
+
+
+async def _write(writer: asyncio.StreamWriter, content: bytes) -> None:
+    if writer.transport.is_closing():  # of which uvloop makes an error of its own
+        raise ConnectionResetError
+    writer.write(content)
+    await writer.drain()
 
 
 async def _forget(second: Streams) -> None:
