@@ -10,6 +10,7 @@ import asyncio
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -180,8 +181,8 @@ async def _running(
     command: list[str], log: Path, answers: Callable[[], Awaitable[None]], user: str | None
 ) -> AsyncIterator[None]:
     with log.open("wb") as sink:
-        process = await asyncio.create_subprocess_exec(
-            *command,
+        process = subprocess.Popen(  # noqa: ASYNC220, S603 - over at once, as another user; a program of this machine
+            command,
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,
@@ -194,19 +195,18 @@ async def _running(
         await _until(answers, process, log)
         yield
     finally:
-        if process.returncode is None:
-            process.send_signal(2)  # PostgreSQL then waits for no client
-            await process.wait()
+        process.send_signal(signal.SIGINT)  # PostgreSQL then waits for no client
+        await asyncio.to_thread(process.wait)
 
 
-async def _until(answers: Callable[[], Awaitable[None]], process: asyncio.subprocess.Process, log: Path) -> None:
+async def _until(answers: Callable[[], Awaitable[None]], process: subprocess.Popen[bytes], log: Path) -> None:
     deadline_s = asyncio.get_running_loop().time() + _START_S_MAX
     while True:
         try:
             await answers()
         except (OSError, asyncpg.PostgresError, redis.RedisError):
             late = asyncio.get_running_loop().time() > deadline_s
-            if process.returncode is None and not late:
+            if process.poll() is None and not late:
                 await asyncio.sleep(_POLL_S)
                 continue
             raise RetrysafeError(f"{log.parent.name} did not start. It printed: {_printed(log)}") from None
