@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.cases import Group
-from bench.charts import Bar, chart
 from bench.report import Figure, figures, foreign_shares, of_cases, of_peers, of_targets, standings
 from bench.results import Results
+from retrysafe.lab.charts import Bar, chart
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 

@@ -23,6 +23,11 @@ from prove.violated import Violated
 from retrysafe.lab import evidence
 from retrysafe.lab.simulate.__main__ import replay_command
 from retrysafe.lab.simulate.explore import run_seed
+from retrysafe.lab.strategies import report as strategies_report
+from retrysafe.lab.strategies.catalogue import STRATEGIES, Strategy
+from retrysafe.lab.strategies.measure import Wanted
+from retrysafe.lab.strategies.run import run as run_strategies
+from retrysafe.verify.cases import CATALOGUE
 
 ROOT = Path(__file__).parents[1]
 _LINES_KEPT = 60
@@ -30,9 +35,11 @@ _SCHEDULES = 500
 _IMAGES, _IMAGES_QUICK = 10_000, 300
 _CHECKS = (*checks.HOLD, *checks.REFUTED, *checks.LIMITS, *checks.CAUGHT_TOO, *checks.LARGE)
 _LEAVING = ("tests/drive/test_every_await.py", "tests/drive/test_cancellation.py", "tests/doors/test_every_byte.py")
+_DOORS = "tests/verify/test_own_doors.py"
 _APART = (  # what is a proof of its own here
-    "tests/stores", "tests/protocol", "tests/prove", "tests/model/test_model.py", "tests/lab/test_simulator.py"
+    "tests/stores", "tests/protocol", "tests/prove", "tests/model/test_model.py", "tests/lab/test_simulator.py", _DOORS
 )  # fmt: skip
+_ORDERS_LEAST = 100  # of a rehearsal: fewer meet too few faults to show anything
 _PERCENT = re.compile(r"\[ *(\d+)%\]$")
 
 
@@ -190,6 +197,39 @@ def _cutting(order: Run) -> Done:
     return replace(done, count=_IMAGES_QUICK)
 
 
+def _verifying(order: Run) -> Done:
+    """Every case at every door; the core cases of `make test`, at its doors, where fewer are wanted."""
+    if order.count >= len(CATALOGUE):
+        return _testing(_DOORS)(order)
+    done = _testing(_DOORS, whole=False)(order)
+    return replace(done, count=sum(case.core for case in CATALOGUE))
+
+
+def _comparing(order: Run) -> Done:
+    """Every strategy under the same load and faults; retrysafe has no duplicate and loses nothing, and others do."""
+    wanted = Wanted(max(_ORDERS_LEAST, order.count), order.seed)
+    ended = shown = 0
+
+    def begins(_: Strategy) -> Callable[[], None]:
+        def advance() -> None:
+            nonlocal ended, shown
+            ended += 1
+            done = ended * order.count // (wanted.orders * len(STRATEGIES))
+            order.told(done - shown)
+            shown = done
+
+        return advance
+
+    found = run_strategies(list(STRATEGIES.values()), wanted, begins)
+    if wrong := strategies_report.findings(found.figures):
+        replay = ["retrysafe", "lab", "strategies", "--orders", str(wanted.orders), "--seed", str(order.seed)]
+        raise Violated([*wrong, *strategies_report.text(strategies_report.rows(found.figures))], replay)
+    ours = [figures for figures in found.figures.values() if figures.strategy.is_ours]
+    kills = sum(figures.kills for figures in ours)
+    notes = f"{len(STRATEGIES)} strategies; retrysafe over {len(ours)} stores and modes: 0 duplicates, 0 lost, 0 wrong"
+    return Done(wanted.orders, f"{notes}, {kills} of its processes killed", found.versions)
+
+
 def _proofs() -> tuple[Proof, ...]:
     kills = [
         Proof(
@@ -247,12 +287,27 @@ def _proofs() -> tuple[Proof, ...]:
             _testing("tests", *(f"--ignore={path}" for path in (*_APART, *_LEAVING))),
         ),
     ]
-    return (_MODEL, _SIMULATOR, *kills, *stops, *stores, *tests)
+    return (_MODEL, _SIMULATOR, *kills, *stops, *stores, _VERIFY, _STRATEGIES, *tests)
 
 
 _MODEL = Proof("model", "the protocol in TLA+: every state within bounds", "checks", len(_CHECKS), _checking)
 _SIMULATOR = Proof(
     "simulate", "the whole of it in one simulated world, from seeds", "schedules", 1_000_000, _simulating
+)
+
+_VERIFY = Proof(
+    "verify",
+    "retrysafe verify at our own doors, over each store, with workers and stores that fail",
+    "cases at each",
+    len(CATALOGUE),
+    _verifying,
+)
+_STRATEGIES = Proof(
+    "strategies",
+    "retries under faults and kills: what people do about them, and retrysafe, side by side",
+    "orders of each",
+    100_000,
+    _comparing,
 )
 
 PROOFS = {one.name: one for one in _proofs()}

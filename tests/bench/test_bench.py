@@ -10,13 +10,13 @@ import pytest
 from bench import page, report, servers
 from bench.bare import SLOW_PATH
 from bench.cases import BARE, CASES, FLOOR, MEMORY, PEERS, Group, Work
-from bench.charts import Bar, chart
 from bench.load import BODY, Keys, Load, SpoiltError
 from bench.proof import Client, failed_checks, prove_runs, prove_unprotected
 from bench.results import Count, Results, Sample, saved
 from bench.run import main
 from bench.servers import ROOT, free_port, running, uvicorn
 from bench.targets import TARGETS, Measure, Target
+from retrysafe.lab.charts import Bar, chart
 from tests.gateway.processes import until
 
 NAMES = {case.name: case for case in CASES}

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 from retrysafe.demo.processes import HOST, Child, await_ready, child, free_port
 from retrysafe.lab.mutants.correct import ORIGINS
 from retrysafe.lab.mutants.serving import HOOKS, OPERATIONS, ORDER
 from retrysafe.verify.options import Given, build
 from retrysafe.verify.probe import Run, Settings
+from tests.stores import mariadb, postgres_server, redis_servers
 from tests.verify.shop_app import LEASE_S, LIFETIME_S, STORE
 
 SETTINGS = Settings(width=8, flood=100, samples=30, timeout_s=60, patience_s=60, head_start_s=0.2)
+NONE: Mapping[str, str] = {}
 _OWN = {
     "slow": f"POST /orders?delay=1500 {ORDER}",
     "outlasting": f"POST /short?delay=3500 {ORDER}",
@@ -24,12 +27,52 @@ _OWN = {
 
 @contextmanager
 def asgi(place: Path) -> Iterator[Run]:
-    """The ASGI door over SQLite: two processes with one store, and a sandbox in the same store."""
+    """The ASGI door over SQLite."""
+    with _asgi(place, {}) as run:
+        yield run
+
+
+@contextmanager
+def asgi_postgres(place: Path) -> Iterator[Run]:
+    """The ASGI door over PostgreSQL."""
+    server = postgres_server.PostgresServer()
+    try:
+        with _asgi(place, {"SHOP_STORE": server.url()}) as run:
+            yield run
+    finally:
+        server.remove()
+
+
+@contextmanager
+def asgi_mysql(place: Path) -> Iterator[Run]:
+    """The ASGI door over MariaDB."""
+    server = mariadb.Mariadb().start()
+    address = server.database("shop")
+    login = f"{quote(address.user)}:{quote(address.password)}"
+    try:
+        with _asgi(place, {"SHOP_STORE": f"mysql://{login}@{address.host}:{address.port}/shop"}) as run:
+            yield run
+    finally:
+        server.remove()
+
+
+@contextmanager
+def asgi_redis(place: Path) -> Iterator[Run]:
+    """The ASGI door over Redis, which is given up after a second."""
+    with redis_servers.server(place) as server:
+        variables = {"SHOP_STORE": f"redis://{server.address}/0?timeout=1s", "SHOP_STORE_PID": str(server.process.pid)}
+        with _asgi(place, variables) as run:
+            yield run
+
+
+@contextmanager
+def _asgi(place: Path, variables: Mapping[str, str]) -> Iterator[Run]:
+    """Two processes with one store, and a sandbox in the same store."""
     with ExitStack() as running:
         ports = [free_port() for _ in range(3)]
         for name, port in zip(("live", "replica", "sandbox"), ports, strict=True):
             namespace = "sandbox" if name == "sandbox" else "live"
-            running.enter_context(_shop(place, name, "protected", port, namespace))
+            running.enter_context(_shop(place, name, "protected", port, namespace, variables))
         yield _run(*(f"http://{HOST}:{port}" for port in ports), without=("impatient",), origins=ORIGINS)
 
 
@@ -46,9 +89,11 @@ def gateway(place: Path) -> Iterator[Run]:
 
 
 @contextmanager
-def _shop(place: Path, name: str, application: str, port: int, namespace: str) -> Iterator[Child]:
+def _shop(  # noqa: PLR0917 - a process has many circumstances
+    place: Path, name: str, application: str, port: int, namespace: str, variables: Mapping[str, str] = NONE
+) -> Iterator[Child]:
     command = ("hypercorn", "--workers", "0", "--bind", f"{HOST}:{port}", f"tests.verify.shop_app:{application}()")
-    environment = {"SHOP_PLACE": str(place), "SHOP_NAMESPACE": namespace}
+    environment = {"SHOP_PLACE": str(place), "SHOP_NAMESPACE": namespace, **variables}
     with child(name, ("tests.verify.supervised", *command), port, place, environment) as process:
         await_ready(process, "/lab/ready")
         yield process

@@ -2,6 +2,8 @@
 
 SHOP_PLACE=FOLDER hypercorn tests.verify.shop_app:bare
 SHOP_PLACE=FOLDER SHOP_NAMESPACE=live hypercorn tests.verify.shop_app:protected
+
+The store of keys is SHOP_STORE, else a file of SQLite in the folder; of Redis, SHOP_STORE_PID is its process.
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from retrysafe.lab.mutants.correct import ACCOUNTS, ORIGINS
 from retrysafe.lab.mutants.http import Response, problem, read, write
 from retrysafe.lab.mutants.shop import Died, Failed, Shop
 from retrysafe.operation import current_operation
+from tests.verify.stores_away import BringBack, take_away
 
 LEASE_S = 1.0
 LIFETIME_S = 2.0
@@ -65,8 +67,7 @@ class ShopApp:
 
     def __init__(self, place: Path) -> None:
         self.shop = LastingShop(place)
-        self.store = place / STORE
-        self._lock: sqlite3.Connection | None = None
+        self._bring_back: BringBack | None = None
 
     async def __call__(self, scope, receive, send):
         """One connection."""
@@ -103,13 +104,12 @@ class ShopApp:
         return response
 
     def switch(self, name):
-        """Take the store of keys away, and bring it back: another connection writes to it and does not end."""
-        if name == "store-down" and self._lock is None:
-            self._lock = sqlite3.connect(self.store, isolation_level=None, timeout=5)
-            self._lock.execute("BEGIN IMMEDIATE")
-        elif name == "store-up" and self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        """Take the store of keys away, and bring it back."""
+        if name == "store-down" and self._bring_back is None:
+            self._bring_back = take_away(store_url(), int(os.environ.get("SHOP_STORE_PID", "0")))
+        elif name == "store-up" and self._bring_back is not None:
+            self._bring_back()
+            self._bring_back = None
         return Response(204)
 
 
@@ -175,6 +175,11 @@ async def _lifespan(receive, send):
             return
 
 
+def store_url() -> str:
+    """Where the keys are."""
+    return os.environ.get("SHOP_STORE") or f"sqlite:///{Path(os.environ['SHOP_PLACE']) / STORE}"
+
+
 def bare():
     """The shop that a gateway is in front of."""
     place = Path(os.environ["SHOP_PLACE"])
@@ -187,7 +192,7 @@ def protected():
     policy = Policy(required=True, lease=f"{LEASE_S}s")
     door = IdempotencyMiddleware(
         ShopApp(place),
-        store=f"sqlite:///{place / STORE}",
+        store=store_url(),
         scope=lambda connection: connection["account"],
         policy=policy,
         routes={

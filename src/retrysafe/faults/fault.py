@@ -1,4 +1,4 @@
-"""What can go wrong with one connection. Each fault is a small value that JSON can hold."""
+"""What can go wrong with one exchange of a request and its answer. Each fault is a small value that JSON can hold."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """The connection passes untouched."""
+    """The exchange passes untouched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,12 @@ class CutRequest:
 
 @dataclass(frozen=True, slots=True)
 class LoseResponse:
-    """The server gets the whole request and answers; the client sees nothing of the answer."""
+    """The server gets the whole request and answers; the client sees nothing of the answer but an end."""
 
 
 @dataclass(frozen=True, slots=True)
 class CutResponse:
-    """The client gets the first bytes of the response and then an end.
+    """The client gets the first bytes of the response and then an end. A shorter response passes whole.
 
     Attributes:
         at_byte: how many bytes of the response it gets.
@@ -57,7 +57,28 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class DeliverTwice:
-    """The server gets the request twice at once; the client gets the answer to the first copy."""
+    """The server gets the request twice at once; the client gets the answer to the first copy. Of HTTP only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """The request arrives late.
+
+    Attributes:
+        delay_ms: how late.
+    """
+
+    delay_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlackHole:
+    """The server gets nothing, and the client waits in vain: nothing comes, and nothing ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """The server gets the whole request and answers; the client waits in vain: nothing comes, and nothing ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +94,19 @@ class Slow:
     pause_ms: int
 
 
-Fault = Nothing | CutRequest | LoseResponse | CutResponse | Leave | Reset | DeliverTwice | Slow
+Fault = (
+    Nothing
+    | CutRequest
+    | LoseResponse
+    | CutResponse
+    | Leave
+    | Reset
+    | DeliverTwice
+    | Delay
+    | BlackHole
+    | Silence
+    | Slow
+)
 
 KINDS: Mapping[str, type[Fault]] = {
     "nothing": Nothing,
@@ -83,14 +116,22 @@ KINDS: Mapping[str, type[Fault]] = {
     "leave": Leave,
     "reset": Reset,
     "deliver-twice": DeliverTwice,
+    "delay": Delay,
+    "black-hole": BlackHole,
+    "silence": Silence,
     "slow": Slow,
 }
 _NAMES = {kind: name for name, kind in KINDS.items()}
 
 
+def name_of(fault: Fault) -> str:
+    """The name of its kind."""
+    return _NAMES[type(fault)]
+
+
 def to_json(fault: Fault) -> dict[str, Any]:
     """The fault as a JSON object."""
-    return {"fault": _NAMES[type(fault)], **asdict(fault)}
+    return {"fault": name_of(fault), **asdict(fault)}
 
 
 def from_json(document: Mapping[str, Any]) -> Fault:
