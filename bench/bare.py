@@ -42,7 +42,7 @@ class Bare:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One request, or the life of the server."""
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await live(receive, send)
         elif scope["method"] == "GET":
             await self._answer(send, 200, str(self.runs).encode())
         else:
@@ -62,13 +62,14 @@ class Bare:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
-    @staticmethod
-    async def _live(receive: Receive, send: Send) -> None:
-        while True:
-            phase = (await receive())["type"]
-            await send({"type": f"{phase}.complete"})
-            if phase == "lifespan.shutdown":
-                return
+
+async def live(receive: Receive, send: Send) -> None:
+    """The life of a server, in which there is nothing to do."""
+    while True:
+        phase = (await receive())["type"]
+        await send({"type": f"{phase}.complete"})
+        if phase == "lifespan.shutdown":
+            return
 
 
 def bare() -> App:

@@ -29,6 +29,7 @@ class Door:
         protects: whether requests through it are safe to retry.
         apart: whether the application runs in a process of its own behind it.
         peer: the package, if it is not ours.
+        blocking: whether it is served by gunicorn with threads; else by uvicorn.
     """
 
     factory: str
@@ -36,6 +37,7 @@ class Door:
     protects: bool = True
     apart: bool = False
     peer: Peer | None = None
+    blocking: bool = False
 
 
 BARE = Door("bench.bare:bare", protects=False)
@@ -43,6 +45,7 @@ BARE_FASTAPI = Door("bench.framework:fastapi", protects=False)
 FLOOR = Door("bench.floor:floor")
 PASS_THROUGH = Door("bench.passthrough:passthrough", protects=False, apart=True)
 GATEWAY = Door("", Engine.SQLITE, apart=True)
+GATEWAY_REDIS = Door("", Engine.REDIS, apart=True)
 SINGLY = Door("bench.protected:singly", Engine.SQLITE)
 POOL = Door("bench.protected:pool", Engine.POSTGRES)
 MEMORY, SQLITE, REDIS, POSTGRES, MARIADB = (
@@ -52,6 +55,27 @@ MEMORY, SQLITE, REDIS, POSTGRES, MARIADB = (
 FASTAPI_SQLITE, FASTAPI_REDIS, FASTAPI_POSTGRES = (
     Door("bench.protected:framework", engine) for engine in (Engine.SQLITE, Engine.REDIS, Engine.POSTGRES)
 )
+_STORES = {"SQLite": Engine.SQLITE, "Redis": Engine.REDIS}
+
+
+def _doors(module: str, *, blocking: bool = False) -> dict[str, Door]:
+    """A framework alone, and behind its door over each store."""
+    stores = {name: Door(f"{module}:protected", engine, blocking=blocking) for name, engine in _STORES.items()}
+    return {"bare": Door(f"{module}:bare", protects=False, blocking=blocking), **stores}
+
+
+DOORS = {
+    "ASGI": {"bare": BARE, "SQLite": SQLITE, "Redis": REDIS},
+    "Starlette": _doors("bench.doors.starlette"),
+    "FastAPI": _doors("bench.doors.fastapi"),
+    "Litestar": _doors("bench.doors.litestar"),
+    "WSGI": _doors("bench.doors.wsgi", blocking=True),
+    "Flask": _doors("bench.doors.flask", blocking=True),
+    "Django": _doors("bench.doors.django", blocking=True),
+    "Django, async": _doors("bench.doors.django_async"),
+    "gateway": {"bare": PASS_THROUGH, "SQLite": GATEWAY, "Redis": GATEWAY_REDIS},
+}
+SEEN = Door("bench.seen:seen", protects=False)
 PEERS = {
     "idemkit, raw": Door("bench.peers.idemkit:raw", Engine.REDIS, peer=IDEMKIT),
     "asgi-idempotency-header, raw": Door(
@@ -75,6 +99,8 @@ class Group(StrEnum):
     CROWD = "crowd"
     COMMIT = "commit"
     GATEWAY = "gateway"
+    DOORS = "doors"
+    TRANSPORTS = "transports"
     COUNTS = "counts"
     GROWTH = "growth"
     PEERS = "peers"
@@ -84,8 +110,31 @@ class Work(StrEnum):
     """How a case is measured."""
 
     LOAD = "load"
+    CALLS = "calls"
     TRIPS = "round trips a request"
     SIZE = "bytes a record"
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it is counted, once, and not timed in each round."""
+        return self in {Work.TRIPS, Work.SIZE}
+
+
+LIBRARIES = ("httpx2", "httpx2-async", "httpx", "httpx-async", "requests", "aiohttp", "urllib3")
+MODES = ("bare", "transport", "journal")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What makes calls, one after the other.
+
+    Attributes:
+        library: one of `LIBRARIES`.
+        mode: one of `MODES`: the library alone, with our transport, and with the journal too.
+    """
+
+    library: str
+    mode: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +152,7 @@ class Case:
         seconds_min: how long it must be measured at least; many times what one answer takes.
         may_fail: failed answers are counted, and do not spoil it.
         live: records that are there before: one of the sizes in `bench.growth`, else none.
+        caller: who makes the calls, where a client is measured.
     """
 
     name: str
@@ -115,6 +165,7 @@ class Case:
     seconds_min: int = 1
     may_fail: bool = False
     live: str = ""
+    caller: Caller | None = None
 
 
 def _pair(group: Group, name: str, door: Door, **more: bool) -> tuple[Case, Case]:
@@ -133,6 +184,18 @@ def _trips(name: str, door: Door) -> tuple[Case, Case]:
     return (
         Case(f"{name} first, trips", Group.COUNTS, door, Work.TRIPS),
         Case(f"{name} replay, trips", Group.COUNTS, door, Work.TRIPS, replays=True),
+    )
+
+
+def _door(name: str) -> tuple[Case, ...]:
+    """A framework alone, and first requests behind its door over each store."""
+    return tuple(Case(f"{name}, {behind}", Group.DOORS, door) for behind, door in DOORS[name].items())
+
+
+def _transport(library: str) -> tuple[Case, ...]:
+    return tuple(
+        Case(f"{library}, {mode}", Group.TRANSPORTS, SEEN, Work.CALLS, concurrency=1, caller=Caller(library, mode))
+        for mode in MODES
     )
 
 
@@ -167,6 +230,8 @@ CASES = (
     Case("slow postgres, pool of 16", Group.COMMIT, POOL, slow_fsync=True),
     Case("pass-through", Group.GATEWAY, PASS_THROUGH),
     *_pair(Group.GATEWAY, "gateway", GATEWAY),
+    *(case for name in DOORS for case in _door(name)),
+    *(case for library in LIBRARIES for case in _transport(library)),
     *_trips("redis", REDIS),
     *_trips("postgres", POSTGRES),
     *_trips("mariadb", MARIADB),

@@ -5,19 +5,20 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench import counts, growth, load, proof, servers
+from bench import calls, counts, growth, load, proof, servers
 from bench.cases import BARE, PASS_THROUGH, RING, SINGLY, Case, Door, Group, Work
 from bench.engines import Database, Engine, Engines, PostgresDatabase
 from bench.environments import IDEMKIT
 from bench.load import Keys, Load, SpoiltError
 from bench.results import Count, Found, Sample
-from bench.servers import Server, free_port, running, uvicorn
+from bench.servers import Server, free_port, gunicorn, running, uvicorn
 
 _WARM_UP_S = 1
 
@@ -69,6 +70,8 @@ class Workshop:
                 match case.work:
                     case Work.LOAD:
                         return self._loaded(case, folder, database)
+                    case Work.CALLS:
+                        return self._called(case, folder)
                     case Work.TRIPS:
                         return self._trips(case, folder, database)
                     case Work.SIZE:
@@ -114,6 +117,27 @@ class Workshop:
             wrong=wrong,
         )
 
+    def _called(self, case: Case, folder: Path) -> Sample:
+        """The calls of a client in a process of its own, where servers are measured; the server is where loads are."""
+        assert case.caller is not None, "somebody has to call"
+        port = free_port()
+        with running(uvicorn(case.door.factory, port), port, core=load.CORE, folder=folder, settings={}) as server:
+            began_s, busy_s, own_s = time.monotonic(), _busy_s(), self._own_s(Place(server, server))
+            seen = calls.fire(server.url, case.caller, folder=folder, core=servers.CORE, seconds=self.seconds)
+            own_s, busy_s = self._own_s(Place(server, server)) - own_s, _busy_s() - busy_s
+            elapsed_s = time.monotonic() - began_s
+            calls.prove(server, case.caller, seen)
+        return Sample(
+            requests=seen.requests,
+            failed=0,
+            per_second=seen.per_second,
+            p50_us=seen.p50_us,
+            p99_us=seen.p99_us,
+            cpu_us=seen.cpu_us,
+            resident_mib=seen.resident_mib,
+            foreign=max(0.0, (busy_s - own_s) / (2 * elapsed_s)),
+        )
+
     def _trips(self, case: Case, folder: Path, database: Database) -> Count:
         database.count_trips()
         with self._serving(case, folder, database) as place:
@@ -152,7 +176,9 @@ class Workshop:
             settings["LD_PRELOAD"] = str(self.slow_fsync)
         port, peer = free_port(), case.door.peer
         if not case.door.apart:
-            command = uvicorn(case.door.factory, port, self.pythons[peer.name] if peer else sys.executable)
+            python = self.pythons[peer.name] if peer else sys.executable
+            factory = case.door.factory
+            command = gunicorn(factory, port) if case.door.blocking else uvicorn(factory, port, python)
             with running(
                 command, port, core=servers.CORE, folder=folder, settings=settings, strict=peer is None
             ) as only:

@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.cases import Group
-from bench.report import Figure, figures, foreign_shares, of_cases, of_peers, of_targets, standings
+from bench.report import (
+    Figure,
+    figures,
+    foreign_shares,
+    of_cases,
+    of_doors,
+    of_peers,
+    of_targets,
+    of_transports,
+    standings,
+)
 from bench.results import Results
 from retrysafe.lab.charts import Bar, chart
 
@@ -34,6 +44,13 @@ _PICTURES = {
     "first": Picture("First requests a second, as a ratio to the bare application", ", first request / bare", "p50"),
     "replay": Picture("Replays a second, as a ratio to first requests of the bare application", ", replay / bare"),
     "latency": Picture("p50 at one connection, as a multiple of the bare application's", "p50 at c=1, "),
+    "doors-sqlite": Picture(
+        "Each door over SQLite, first requests, as a ratio to its framework alone", ", SQLite: door / bare"
+    ),
+    "doors-redis": Picture(
+        "Each door over Redis, first requests, as a ratio to its framework alone", ", Redis: door / bare"
+    ),
+    "transports": Picture("Each transport, calls a second, as a ratio to its client alone", ": client / bare"),
     "commit": Picture("Group commit with an fsync slowed by 1 ms, as a multiple of without", ": group commit / "),
 }
 
@@ -68,8 +85,7 @@ def inserted(text: str, section: str) -> str:
 def _sections(results: Sequence[Results], images: Sequence[str]) -> str:
     """Where and when, the tables, the charts."""
     parts = [_when(results), of_targets(results), *images]
-    if table := of_peers(results):
-        parts += [table]
+    parts += [text for table in (of_doors, of_transports, of_peers) if (text := table(results))]
     return "\n\n".join([*parts, of_cases(results)])
 
 
@@ -116,7 +132,7 @@ def _pictures(results: Sequence[Results]) -> dict[str, tuple[str, str]]:
 
 
 def _bar(figure: Figure, part: str) -> Bar:
-    label = figure.target.what.replace(part, ", over " if part.startswith(":") else "")
+    label = figure.target.what.replace(part, ", over " if part == _PICTURES["commit"].part else "")
     label = label.removesuffix(", first request / bare").replace(", fsync +1 ms", "")
     kind = "other" if label.startswith("floor") else "bar"
     return Bar(label, figure.median, figure.target.bound, kind)

@@ -6,11 +6,12 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.cases import CASES, PEERS, Group, Work
+from bench.cases import CASES, DOORS, LIBRARIES, PEERS, Group
 from bench.results import Results, Sample
 from bench.targets import TARGETS, Measure, Target
 
 _GROUP_OF = {case.name: case.group for case in CASES}
+_IN_TABLES_OF_THEIR_OWN = {Group.PEERS, Group.DOORS, Group.TRANSPORTS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +58,11 @@ def foreign_shares(results: Sequence[Results]) -> list[float]:
 
 
 def of_targets(results: Sequence[Results]) -> str:
-    """A Markdown table of figures and targets; peers have a table of their own."""
+    """A Markdown table of figures and targets, but of those in tables of their own."""
     lines = ["| median of the rounds [least-most] | found | target | |", "|---|---|---|---|"]
-    lines += [_figure_line(figure) for figure in figures(results) if _GROUP_OF[figure.target.case] is not Group.PEERS]
-    return "\n".join(lines)
+    of_table = [one for one in figures(results) if _GROUP_OF[one.target.case] not in _IN_TABLES_OF_THEIR_OWN]
+    lines += [_figure_line(figure) for figure in of_table]
+    return "\n".join(lines) if of_table else ""
 
 
 def _figure_line(figure: Figure) -> str:
@@ -71,14 +73,42 @@ def _figure_line(figure: Figure) -> str:
     return f"| {target.what} | {figure.spread} | {bound} | {'kept' if figure.kept else '**missed**'} |"
 
 
+def of_doors(results: Sequence[Results]) -> str:
+    """A Markdown table of each door over each store."""
+    head = "| door, first requests at 64 connections | alone, answers/s | over SQLite / alone | over Redis / alone |"
+    return _beside(results, Group.DOORS, head, tuple(DOORS), ("SQLite", "Redis"))
+
+
+def of_transports(results: Sequence[Results]) -> str:
+    """A Markdown table of each HTTP library with its transport."""
+    head = (
+        "| client, one call after the other | alone, calls/s | with its transport / alone | and the journal / alone |"
+    )
+    return _beside(results, Group.TRANSPORTS, head, LIBRARIES, ("transport", "journal"))
+
+
+def _beside(results: Sequence[Results], group: Group, head: str, names: Sequence[str], variants: Sequence[str]) -> str:
+    """A line for each name: its rate alone, and the ratios of its variants; empty if nothing was measured."""
+    measured = next((one for one in results if one.group is group), None)
+    if measured is None:
+        return ""
+    found = {figure.target.case: figure.spread for figure in figures([measured])}
+    lines = [head, "|---|---|---|---|"]
+    for name in names:
+        alone = [sample for one in measured.rounds if isinstance(sample := one.get(f"{name}, bare"), Sample)]
+        rate = f"{statistics.median(sample.per_second for sample in alone):,.0f}" if alone else ""
+        lines.append(f"| {name} | {rate} | {' | '.join(found.get(f'{name}, {it}', '') for it in variants)} |")
+    return "\n".join(lines)
+
+
 def of_cases(results: Sequence[Results]) -> str:
-    """A Markdown table of what was measured under load."""
-    lines = ["| measured, medians [least-most] | answers/s | p50 us | p99 us | server CPU us | server MiB |"]
+    """A Markdown table of what was timed; processor and memory are those of the server in front, or of the client."""
+    lines = ["| measured, medians [least-most] | answers/s | p50 us | p99 us | CPU us | MiB |"]
     lines += ["|---|---|---|---|---|---|"]
     for case in CASES:
         rounds = next((one.rounds for one in results if one.group is case.group), ())
         samples = [found for one in rounds if isinstance(found := one.get(case.name), Sample) and found.requests]
-        if case.work is Work.LOAD and samples:
+        if not case.work.is_counted and samples:
             lines.append(_case_line(case.name, samples))
     return "\n".join(lines)
 
@@ -162,4 +192,5 @@ def of_peers(results: Sequence[Results]) -> str:
 
 def text(results: Sequence[Results]) -> str:
     """All tables."""
-    return "\n\n".join(table for table in (of_targets(results), of_peers(results), of_cases(results)) if table)
+    tables = (of_targets, of_doors, of_transports, of_peers, of_cases)
+    return "\n\n".join(text for table in tables if (text := table(results)))

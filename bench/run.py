@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench import growth, load, page, report
-from bench.cases import CASES, Case, Group, Work
+from bench.cases import CASES, Case, Group
 from bench.engines import Engines
 from bench.environments import AbsentError, python_of
 from bench.load import SpoiltError
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, judge; returns the exit code."""
     options = _options(arguments)
     if options.write_docs:
-        page.inserted(_PAGE.read_text(encoding="utf-8"), "")  # before half an hour is spent
+        page.inserted(_PAGE.read_text(encoding="utf-8"), "")  # before an hour is spent
     try:
         measured, spoilt = _bench(options)
     except UnfitError as error:
@@ -149,7 +149,7 @@ def _round(workshop: Workshop, cases: Sequence[Case], number: int, of: int) -> d
     """Each case once, in turn; what is counted is counted in the first round only."""
     found: dict[str, Found] = {}
     for case in cases:
-        if number > 1 and case.work is not Work.LOAD:
+        if number > 1 and case.work.is_counted:
             continue
         found[case.name] = seen = workshop.measure(case)
         line = (

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _READY_S_MAX = 15.0
 _STOP_S_MAX = 15.0
 _POLL_S = 0.02
+THREADS = 64  # of a blocking server: one for each connection of the load
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -35,12 +36,12 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def cpu_s(self) -> float:
-        """Processor time that the process has used so far."""
-        return sum(_ticks(self.pid)[:2]) / TICKS_PER_SECOND
+        """Processor time that the process and its workers have used so far."""
+        return tree_cpu_s(self.pid)
 
     def resident_mib(self) -> float:
-        """Memory that the process holds."""
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1])
+        """Memory that the process and its workers hold."""
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) for pid in _tree(self.pid))
         return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
@@ -53,14 +54,19 @@ def _ticks(pid: int) -> list[int]:
     return [int(ticks) for ticks in fields[11:15]]
 
 
-def tree_cpu_s(pid: int) -> float:
-    """Processor time of a process and of all its children, those that have ended too."""
+def _tree(pid: int) -> list[int]:
+    """A process and all below it, as far as they are alive."""
     children = Path(f"/proc/{pid}/task/{pid}/children")
     try:
         alive = children.read_text(encoding="ascii").split()
     except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    return sum(_ticks(pid)) / TICKS_PER_SECOND + sum(tree_cpu_s(int(child)) for child in alive)
+        return []
+    return [pid, *(each for child in alive for each in _tree(int(child)))]
+
+
+def tree_cpu_s(pid: int) -> float:
+    """Processor time of a process and of all its children, those that have ended too."""
+    return sum(sum(_ticks(each)) for each in _tree(pid)) / TICKS_PER_SECOND
 
 
 def free_port() -> int:
@@ -77,6 +83,15 @@ def uvicorn(factory: str, port: int, python: Path | str = sys.executable) -> lis
         *(str(python), "-m", "uvicorn", "--factory", factory),
         *("--host", "127.0.0.1", "--port", str(port), "--loop", "uvloop", "--http", "httptools"),
         *("--lifespan", "on", "--no-access-log", "--log-level", "warning"),
+    ]
+
+
+def gunicorn(factory: str, port: int) -> list[str]:
+    """The command that serves `module:factory` with threads: gunicorn, one worker, as many threads as connections."""
+    return [
+        *(sys.executable, "-m", "gunicorn", f"{factory}()", "--bind", f"127.0.0.1:{port}"),
+        *("--worker-class", "gthread", "--workers", "1", "--threads", str(THREADS), "--no-control-socket"),
+        *("--keep-alive", "30", "--log-level", "warning"),
     ]
 
 

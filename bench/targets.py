@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bench.cases import CASES, Group
+from bench.cases import CASES, DOORS, LIBRARIES, Group
 from bench.results import Count, Found
 
 
@@ -118,6 +118,16 @@ TARGETS = (
     ),
     Target("gateway over SQLite FULL, first request / pass-through", "gateway first", "pass-through", 0.55),
     Target("gateway over SQLite FULL, replay / pass-through", "gateway replay", "pass-through", 1.00),
+    *(
+        Target(f"{name}, {store}: door / bare", f"{name}, {store}", f"{name}, bare", None)
+        for name in DOORS
+        for store in ("SQLite", "Redis")
+    ),
+    *(
+        Target(f"{library}, {mode}: client / bare", f"{library}, {mode}", f"{library}, bare", None)
+        for library in LIBRARIES
+        for mode in ("transport", "journal")
+    ),
     *(_count(f"round trips of a first request, {_NAMES[key]}", f"{key} first, trips", 2) for key in _SERVERS),
     *(_count(f"round trips of a replay, {_NAMES[key]}", f"{key} replay, trips", 1) for key in _SERVERS),
     _count("bytes a record with a response of 500 bytes, Redis", "redis, bytes", 950),

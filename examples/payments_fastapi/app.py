@@ -20,7 +20,7 @@ TABLES = """
 CREATE TABLE IF NOT EXISTS accounts (name text PRIMARY KEY, cents bigint NOT NULL CHECK (cents >= 0));
 CREATE TABLE IF NOT EXISTS payments (
     number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    payer text NOT NULL, payee text NOT NULL, cents bigint NOT NULL
+    payer text NOT NULL, payee text NOT NULL, cents bigint NOT NULL, reference text NOT NULL
 );
 INSERT INTO accounts VALUES ('ann', 10000), ('bob', 0) ON CONFLICT DO NOTHING;
 """
@@ -31,6 +31,7 @@ class Payment(BaseModel):
 
     to: str
     cents: int = Field(gt=0, le=1_000_000)
+    reference: str = Field(default="", max_length=100)
 
 
 @asynccontextmanager
@@ -71,19 +72,21 @@ async def pay(
         if given == "UPDATE 0":
             raise HTTPException(404, "there is no such payee")
         number = await connection.fetchval(
-            "INSERT INTO payments (payer, payee, cents) VALUES ($1, $2, $3) RETURNING number",
-            payer, payment.to, payment.cents,
+            "INSERT INTO payments (payer, payee, cents, reference) VALUES ($1, $2, $3, $4) RETURNING number",
+            payer, payment.to, payment.cents, payment.reference,
         )  # fmt: skip
         answer = JSONResponse({"payment": number}, 201, {"Location": f"/v1/payments/{number}"})
         return await operation.complete_within(connection, answer)
 
 
 @payments.get("")
-async def made(payer: Payer, request: Request) -> list[dict[str, Any]]:
-    """The payments of an account."""
+async def made(payer: Payer, request: Request, reference: str | None = None) -> list[dict[str, Any]]:
+    """The payments of an account; with a reference, those that carry it."""
     rows = await request.app.state.pool.fetch(
-        "SELECT number, payee, cents FROM payments WHERE payer = $1 ORDER BY number", payer
-    )
+        "SELECT number, payee, cents, reference FROM payments"
+        " WHERE payer = $1 AND ($2::text IS NULL OR reference = $2) ORDER BY number",
+        payer, reference,
+    )  # fmt: skip
     return [dict(row) for row in rows]
 
 

@@ -38,21 +38,30 @@ async def provision(request: Request) -> Response:
         return (await provider.post("/machines", content=call.input, headers=headers)).raise_for_status().json()
 
     made = await operation().step(
-        "make-machine", make, input={"size": wish["size"]}, if_interrupted="resend", downstream_window="23h"
+        "make-machine",
+        make,
+        input={"size": wish["size"], "label": wish["name"]},
+        if_interrupted="resend",
+        downstream_window="23h",
     )
+
+    name = f"{request.headers['X-Account']}/{wish['name']}"  # names are a customer's own
 
     async def give_name(_: StepCall) -> Any:
         """Here it does not, so that nobody sends this again without having looked."""
-        named = {"name": wish["name"], "machine": made["machine"]}
-        return (await provider.post("/names", json=named)).raise_for_status().json()
+        given = await provider.post("/names", json={"name": name, "machine": made["machine"]})
+        return None if given.status_code == 409 else given.raise_for_status().json()
 
     async def look(_: StepCall) -> Any:
         """What became of an attempt to give the name."""
-        found = await provider.get(f"/names/{wish['name']}")
-        return NOT_DONE if found.status_code == 404 else {"name": wish["name"], **found.raise_for_status().json()}
+        found = await provider.get(f"/names/{name}")
+        return NOT_DONE if found.status_code == 404 else found.raise_for_status().json()
 
     named = await operation().step("give-name", give_name, verify=look)
-    return JSONResponse({**made, **named}, 201, {"Location": f"/machines/{made['machine']}"})
+    machine = {"machine": made["machine"], "size": wish["size"]}
+    if named is None:
+        return JSONResponse({"error": "another machine of yours has this name", **machine}, 409)
+    return JSONResponse({**machine, "name": wish["name"]}, 201, {"Location": f"/machines/{machine['machine']}"})
 
 
 def ready(_: Request) -> Response:

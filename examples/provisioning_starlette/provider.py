@@ -19,7 +19,7 @@ async def make(request: Request) -> Response:
     """Make a machine; a key that it has seen gets the machine that was made for it, at once."""
     key, wish = request.headers["idempotency-key"], await request.json()
     if key not in machines:
-        machines[key] = {"machine": f"m-{len(machines) + 1}", "size": wish["size"]}
+        machines[key] = {"machine": f"m-{len(machines) + 1}", "size": wish["size"], "label": wish["label"]}
         await asyncio.sleep(SLOW_S)
     return JSONResponse(machines[key], 201)
 
@@ -40,6 +40,12 @@ async def named(request: Request) -> Response:
     return JSONResponse({"machine": machine}, 200 if machine else 404)
 
 
+async def counted(request: Request) -> Response:
+    """How many machines were made with a label, named or not."""
+    label = request.query_params["label"]
+    return JSONResponse({"total": sum(machine["label"] == label for machine in machines.values())})
+
+
 async def all_of_it(_: Request) -> Response:
     """What there is."""
     return JSONResponse({"machines": list(machines.values()), "names": names})
@@ -48,8 +54,9 @@ async def all_of_it(_: Request) -> Response:
 app = Starlette(
     routes=[
         Route("/machines", make, methods=["POST"]),
+        Route("/machines", counted),
         Route("/names", name, methods=["POST"]),
-        Route("/names/{name}", named),
+        Route("/names/{name:path}", named),
         Route("/", all_of_it),
     ]
 )

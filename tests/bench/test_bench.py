@@ -7,14 +7,14 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from bench import page, report, servers
+from bench import calls, load, page, report, servers
 from bench.bare import SLOW_PATH
-from bench.cases import BARE, CASES, FLOOR, MEMORY, PEERS, Group, Work
+from bench.cases import BARE, CASES, DOORS, FLOOR, LIBRARIES, MEMORY, MODES, PEERS, SEEN, Caller, Group, Work
 from bench.load import BODY, Keys, Load, SpoiltError
 from bench.proof import Client, failed_checks, prove_runs, prove_unprotected
 from bench.results import Count, Results, Sample, saved
 from bench.run import main
-from bench.servers import ROOT, free_port, running, uvicorn
+from bench.servers import ROOT, free_port, gunicorn, running, uvicorn
 from bench.targets import TARGETS, Measure, Target
 from retrysafe.lab.charts import Bar, chart
 from tests.gateway.processes import until
@@ -27,7 +27,7 @@ MACHINE = {"processor": "one", "date": "2026-01-01", "disk": "quick", "servers":
 def serving(door, folder):
     """The application of a door, as it is measured."""
     port = free_port()
-    command = uvicorn(door.factory, port)
+    command = (gunicorn if door.blocking else uvicorn)(door.factory, port)
     with running(command, port, core=servers.CORE, folder=folder, settings={"BENCH_STORE": "memory://"}) as server:
         yield server
 
@@ -50,12 +50,16 @@ def test_target_divides_what_is_measured_together(target):
     """Both cases of a target are in one group, so that its ratio is inside one round."""
     case = NAMES[target.case]
     assert not target.base or NAMES[target.base].group is case.group
-    assert (target.measure is Measure.COUNT) == (case.work is not Work.LOAD)
+    assert (target.measure is Measure.COUNT) == case.work.is_counted
 
 
-@pytest.mark.parametrize("door", [FLOOR, MEMORY], ids=["floor", "memory"])
+@pytest.mark.parametrize(
+    "door",
+    [FLOOR, MEMORY, DOORS["Flask"]["SQLite"], DOORS["Django, async"]["SQLite"]],
+    ids=["floor", "memory", "flask", "django"],
+)
 def test_what_protects_passes_its_checks(door, tmp_path):
-    """The floor does what the contract demands of it, as the product does."""
+    """The floor does what the contract demands of it, as the product does, on threads and in a loop."""
     with serving(door, tmp_path) as server:
         assert list(failed_checks(server, server, ours=True, quoted=True)) == []
 
@@ -70,6 +74,35 @@ def test_what_does_not_protect_fails_every_check(tmp_path):
         "another body is refused",
         "50 at once run it once",
     ]
+
+
+def test_client_is_proved_by_what_its_server_saw(tmp_path):
+    """With a transport each call has a key of its own; that a client without one had any would spoil it."""
+    with serving(SEEN, tmp_path) as server:
+        journalled = Caller("urllib3", "journal")
+        seen = calls.fire(server.url, journalled, folder=tmp_path, core=load.CORE, seconds=1)
+        calls.prove(server, journalled, seen)
+        assert seen.calls >= seen.requests > 0
+        assert seen.per_second > 0
+        with pytest.raises(SpoiltError, match="expected 0 keys"):
+            calls.prove(server, Caller("urllib3", "bare"), seen)
+
+
+def test_client_that_gets_no_answer_spoils_its_measurement(tmp_path):
+    """It is told what the client said."""
+    with pytest.raises(SpoiltError, match="aiohttp, bare"):
+        calls.fire(f"http://127.0.0.1:{free_port()}", Caller("aiohttp", "bare"), folder=tmp_path, core=0, seconds=1)
+
+
+def test_doors_and_transports_have_tables_of_their_own():
+    """Each beside what it is without us, with a chart of each."""
+    doors = results(Group.DOORS, {case.name: sample(40.0) for case in CASES if case.group is Group.DOORS})
+    rounds = [{f"{name}, {mode}": sample(100.0 / (1 + MODES.index(mode))) for name in LIBRARIES for mode in MODES}]
+    both = [doors, results(Group.TRANSPORTS, *rounds)]
+    assert f"| Flask | 40 | {' | '.join(['1.00'] * 2)} |" in report.of_doors(both)
+    assert "| requests | 100 | 0.50 | 0.33 |" in report.of_transports(both)
+    assert report.of_targets(both) == ""
+    assert {"doors-sqlite", "doors-redis", "transports"} <= set(page._pictures(both))
 
 
 def test_floor_refuses_what_is_no_key(tmp_path):

@@ -1,16 +1,10 @@
-"""The application that the tests run under real servers, each in a process of its own.
-
-It does what a request tells it to. Its effects go to a ledger outside of it, and tests hold it up with
-gates; both are files in the folder that the environment variable `SHOP_PLACE` names. A handler waits at
-a gate for as long as there is a file of the gate's name.
-"""
+"""The application that the tests run under real servers: it does what a request tells it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,42 +21,9 @@ from starlette.websockets import WebSocket
 from retrysafe import Policy
 from retrysafe.asgi import IdempotencyMiddleware
 from retrysafe.operation import current_operation
-from retrysafe.protocol.effects import Transition
-from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld
 from retrysafe.server.handling import Application, Receive, Send
 from retrysafe.server.scope import Connection
-from retrysafe.stores.contract import Pending, Store
-from retrysafe.stores.location import open_store
-
-GATE_S_MAX = 30
-_POLL_S = 0.005
-_place = Path(os.environ.get("SHOP_PLACE", "."))
-
-
-def note(line: str) -> None:
-    """One line for the ledger, in one write that no other process can split."""
-    ledger = os.open(_place / "ledger", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    try:
-        os.write(ledger, f"{line}\n".encode())
-    finally:
-        os.close(ledger)
-
-
-async def gate(name: str) -> None:
-    """Wait until the gate is open."""
-    async with asyncio.timeout(GATE_S_MAX):
-        while (_place / name).exists():  # noqa: ASYNC110 - the gate is in the hands of another process
-            await asyncio.sleep(_POLL_S)
-
-
-def failpoint(name: str) -> None:
-    """Die as by `kill -9`, once, if the test has armed this point."""
-    try:
-        (_place / f"armed-{name}").unlink()
-    except FileNotFoundError:
-        return
-    os.kill(os.getpid(), signal.SIGKILL)
-
+from tests.doors.gates import LEASE, failpoint, gate, note, routes, store
 
 # --- handlers -------------------------------------------------------------------------------------
 
@@ -105,8 +66,8 @@ async def _do(wish: dict[str, Any], send: Send) -> None:
     await send({"type": "http.response.start", "status": wish.get("status", 201), "headers": headers})
     for number, piece in enumerate(pieces):
         await gate(f"{name}-{number}")
-        if wish.get("raise") == "between" and number:
-            raise ZeroDivisionError(f"between {name}")
+        if wish.get("raise") == ("between" if number else "first"):
+            raise ZeroDivisionError(f"{wish['raise']} {name}")
         last = number == len(pieces) - 1 and not wish.get("sized")
         await send({"type": "http.response.body", "body": piece, "more_body": not last})
     if wish.get("sized"):
@@ -171,6 +132,11 @@ async def _echo(websocket: WebSocket) -> None:
     await websocket.close()
 
 
+def _allowed(request: Request) -> Response:
+    """What a gateway asks before it replays."""
+    return Response(status_code=403 if request.headers.get("X-Revoked") == "yes" else 204)
+
+
 def _ready(_: Request) -> Response:
     return PlainTextResponse("ready")
 
@@ -198,7 +164,8 @@ FRAMEWORK = Starlette(
         Route("/file", _file, methods=["POST"]), Route("/threaded", _threaded, methods=["POST"]),
         Route("/size", _size, methods=["POST", "PUT"]), Route("/slash/", _threaded, methods=["POST"]),
         Route("/outer/streamed", _streamed, methods=["POST"]),
-        Route("/ticks", _ticks), Route("/ready", _ready), Route("/inside", _inside), WebSocketRoute("/echo", _echo),
+        Route("/ticks", _ticks), Route("/ready", _ready), Route("/allowed", _allowed),
+        Route("/inside", _inside), WebSocketRoute("/echo", _echo),
     ],
     lifespan=lifespan,
 )  # fmt: skip
@@ -211,39 +178,6 @@ async def shop(connection: Connection, receive: Receive, send: Send) -> None:
 
 
 # --- the door, and what is around it --------------------------------------------------------------
-
-
-class GatedStore:
-    """The store, with a gate and failpoints before and after a record is completed.
-
-    Args:
-        inner: the store that does the work.
-    """
-
-    name = "gated"
-
-    def __init__(self, inner: Store) -> None:
-        self.inner = inner
-        self.open, self.perform, self.close = inner.open, inner.perform, inner.close
-        self._held: set[asyncio.Task[Any]] = set()
-
-    def submit(self, transition: Transition[Any]) -> asyncio.Future[Any]:
-        """As the inner store, unless the test has something in mind."""
-        moment = {ClaimIfAbsent: "claim", CompleteIfHeld: "record"}.get(type(transition))
-        if moment is None:
-            return self.inner.submit(transition)
-        pending: Pending[Any] = Pending()
-        held = asyncio.get_running_loop().create_task(self._step_by_step(moment, transition, pending))
-        self._held.add(held)
-        held.add_done_callback(self._held.discard)
-        return pending
-
-    async def _step_by_step(self, moment: str, transition: Transition[Any], pending: Pending[Any]) -> None:
-        failpoint(f"before-{moment}")
-        await gate(f"before-{moment}")
-        answer = await self.inner.submit(transition)
-        failpoint(f"after-{moment}")
-        pending.set_result(answer)
 
 
 def _authorized(connection: Connection) -> bool:
@@ -263,17 +197,7 @@ def make(protect: Callable[..., Application] = _plain, **settings: Any) -> Appli
     """
     door = protect(
         **{
-            "store": GatedStore(open_store(os.environ.get("SHOP_STORE", f"sqlite:///{_place / 'records.db'}"))),
-            "scope": "header:X-Account",
-            "policy": Policy(lease=os.environ.get("SHOP_LEASE", "10s")),
-            "routes": {
-                "POST /required/told": Policy(required=True), "POST /open/told": None, "PUT /put/{name}/told": Policy(),
-                "POST /wait/told": Policy(in_flight="wait", wait="20s", lease=os.environ.get("SHOP_LEASE", "10s")),
-                "POST /rerun/told": Policy(
-                    in_flight="wait", wait="20s", lease=os.environ.get("SHOP_LEASE", "10s"), recovery="rerun"
-                ),
-                "POST /small/told": Policy(request_bytes_max=200), "POST /kept/told": Policy(response_bytes_max=1_000),
-            },
+            "store": store(), "scope": "header:X-Account", "policy": Policy(lease=LEASE), "routes": routes(),
             "drain": os.environ.get("SHOP_DRAIN", "30s"),
             "authorize": _authorized,
             **settings,

@@ -49,7 +49,7 @@ class Answer:
         """The code of the problem, if it is one."""
         if self.values("content-type") != ["application/problem+json"]:
             return None
-        code: str = json.loads(self.body)["code"]
+        code: str | None = json.loads(self.body).get("code")
         return code
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import django
 from django.conf import settings
 
-from tests.doors.apps import _place, failpoint, note
-from tests.doors.wsgi_apps import gate
+from tests.doors.gates import LEASE, PLACE, TABLE, note, store
+
+ASYNC = "SHOP_ASYNC" in os.environ
 
 if not settings.configured:
     settings.configure(
@@ -19,14 +20,22 @@ if not settings.configured:
         SECRET_KEY="of a test",
         USE_TZ=True,
         ROOT_URLCONF=__name__,
-        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(_place / "django.db")}},
+        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(PLACE / "django.db")}},
         INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "rest_framework", "retrysafe.django"],
         MIDDLEWARE=["tests.doors.django_apps.guard", "retrysafe.django.IdempotencyMiddleware"],
         APPEND_SLASH=False,
+        LOGGING={
+            "version": 1,
+            "disable_existing_loggers": False,
+            "root": {"handlers": ["console"]},
+            "handlers": {"console": {"class": "logging.StreamHandler"}},
+        },
         IDEMPOTENCY={
+            **({"STORE": store()} if "SHOP_STORE" in os.environ else {}),  # else Django's own database
             "SCOPE": "tests.doors.django_apps.account",
-            "POLICY": {"lease": os.environ.get("SHOP_LEASE", "10s")},
-            "ROUTES": {"POST /open": None, "POST /wait": {"in_flight": "wait", "wait": "20s"}},
+            "POLICY": {"lease": LEASE},
+            "ROUTES": TABLE,
+            "AUTHORIZE": "tests.doors.django_apps.allowed",
         },
         REST_FRAMEWORK={"UNAUTHENTICATED_USER": None},
         DATA_UPLOAD_MAX_MEMORY_SIZE=10 << 20,
@@ -37,24 +46,29 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.core.management import execute_from_command_line
 from django.core.wsgi import get_wsgi_application
 from django.http import FileResponse, HttpResponse, JsonResponse, StreamingHttpResponse
-from django.urls import path
+from django.urls import path, re_path
 from django.utils.decorators import sync_and_async_middleware
 from django.views import View
 from django.views.decorators.http import require_POST
 from rest_framework import permissions, serializers, viewsets
 from rest_framework.decorators import action, api_view
-from rest_framework.response import Response
 from rest_framework.routers import SimpleRouter
 from rest_framework.views import APIView
 
 from retrysafe.django import idempotent
 from retrysafe.django.asgi import get_asgi_application
-from retrysafe.operation import current_operation
+from retrysafe.operation import operation
+from tests.doors.wsgi_apps import answer, numbers, ticks
 
 
 def account(request):
     """Of the field that the tests send."""
     return request.headers.get("X-Account")
+
+
+def allowed(request):
+    """Whether a replay is."""
+    return request.headers.get("X-Revoked") != "yes"
 
 
 @sync_and_async_middleware
@@ -71,39 +85,47 @@ def guard(get_response):
 
 def done(wish):
     """An effect, and what to answer."""
-    name = wish["name"]
-    note(f"begun {name}")
-    failpoint("before-effect")
-    note(f"effect {name}")
-    failpoint("after-effect")
-    gate(f"{name}-effect")
-    if wish.get("raise"):
-        raise ZeroDivisionError(name)
-    now = current_operation()
-    if now is not None and "say" in wish:
-        getattr(now, wish["say"])()
-    return {"name": name, "attempt": now.attempt if now else 0}
+    status, _, _ = answer(wish)
+    return JsonResponse({"name": wish["name"]}, status=status)
 
 
-def told(request):
-    wish = json.loads(request.body)
-    response = JsonResponse(done(wish), status=wish.get("status", 201))
-    response.set_cookie("session", "secret")
-    response["X-Shop"] = "yes"
-    response["Idempotent-Replayed"] = "true"  # which is not its to say
-    return response
+class Stepped:
+    """Pieces for an event loop, each made on a thread."""
+
+    def __init__(self, pieces):
+        self._pieces = pieces
+        self.close = getattr(pieces, "close", lambda: None)
+
+    async def __aiter__(self):
+        pieces = iter(self._pieces)
+        step = sync_to_async(lambda: next(pieces, None))
+        while (piece := await step()) is not None:
+            yield piece
 
 
-async def atold(request):
+def response(pieces, status=200, headers=()):
+    """A content that is made as it is sent, for the mode that Django is in."""
+    made = StreamingHttpResponse(Stepped(pieces) if ASYNC else pieces, status=status)
+    for field, value in headers:  # of which Django has one of each name
+        made[field] = f"{made[field]}, {value}" if field in made and field != "content-type" else value
+    return made
+
+
+def told(request, place=""):
+    status, headers, pieces = answer(json.loads(request.body))
+    return response(pieces, status, headers)
+
+
+async def atold(request, place=""):
     """The same, in a view for asyncio."""
-    wish = json.loads(request.body)
-    return JsonResponse(await sync_to_async(done)(wish), status=wish.get("status", 201))
+    status, headers, pieces = await sync_to_async(answer)(json.loads(request.body))
+    return response(pieces, status, headers) if ASYNC else HttpResponse(pieces, status=status, headers=dict(headers))
 
 
 def size(request):
     """How much content came, through whatever Django has for it."""
     note(f"effect {request.GET['name']}")
-    return HttpResponse(str(len(request.body)))
+    return HttpResponse(f"{len(request.body)} {sum(request.body)}")
 
 
 def upload(request):
@@ -112,49 +134,33 @@ def upload(request):
     return HttpResponse(str(request.FILES["file"].size), status=201)
 
 
-def _pieces(wish):
-    for number, piece in enumerate(wish["pieces"]):
-        gate(f"{wish['name']}-{number}")
-        if wish.get("raise_at") == number:
-            raise ZeroDivisionError(wish["name"])
-        yield piece.encode()
-    note(f"sent {wish['name']}")
-
-
 def streamed(request):
     """A content that is made as it is sent."""
-    wish = json.loads(request.body)
-    note(f"effect {wish['name']}")
-    headers = {"Content-Length": str(sum(map(len, wish["pieces"])))} if wish.get("sized") else {}
-    return StreamingHttpResponse(_pieces(wish), status=201, headers=headers)
+    note(f"effect {request.GET['name']}")
+    return response(numbers(request.GET["name"]), 201)
 
 
-async def astreamed(request):
-    """The same, for asyncio."""
-    wish = json.loads(request.body)
-    note(f"effect {wish['name']}")
+def events(request):
+    """The same for ever, or nearly."""
+    return response(ticks(request.GET["name"]), headers=[("content-type", "text/event-stream")])
 
-    async def pieces():
-        made = _pieces(wish)
-        step = sync_to_async(lambda: next(made, None))
-        while (piece := await step()) is not None:
-            yield piece
 
-    headers = {"Content-Length": str(sum(map(len, wish["pieces"])))} if wish.get("sized") else {}
-    return StreamingHttpResponse(pieces(), status=201, headers=headers)
+def threaded(request):
+    """Says its key."""
+    note(f"effect {request.GET['name']}")
+    return HttpResponse(operation().key, status=201)
 
 
 def file(request):
     """A file."""
-    note(f"effect {request.GET['name']}")
-    return FileResponse(Path(__file__).open("rb"))
+    return FileResponse((Path(__file__).with_name("wsgi_apps.py")).open("rb"))
 
 
 @require_POST
 @idempotent(required=True)
 def marked(request):
     """A function that is marked."""
-    return JsonResponse(done(json.loads(request.body)), status=201)
+    return done(json.loads(request.body))
 
 
 class Item(View):
@@ -162,7 +168,7 @@ class Item(View):
 
     @idempotent(required=True, lifetime="7d")
     def put(self, request):
-        return JsonResponse(done(json.loads(request.body)), status=201)
+        return done(json.loads(request.body))
 
 
 class Order(serializers.Serializer):
@@ -197,14 +203,14 @@ class Charge(APIView):
 
     @idempotent(required=True)
     def post(self, request):
-        return Response(done(request.data), status=201)
+        return done(request.data)
 
 
 @idempotent(required=True)
 @api_view(["POST"])
 def function(request):
     """A function that the REST framework makes a view of."""
-    return Response(done(request.data), status=201)
+    return done(request.data)
 
 
 class Actions(viewsets.ViewSet):
@@ -213,7 +219,7 @@ class Actions(viewsets.ViewSet):
     @action(detail=False, methods=["post"])
     @idempotent(required=True)
     def ship(self, request):
-        return Response(done(request.data), status=201)
+        return done(request.data)
 
 
 router = SimpleRouter(trailing_slash=False)
@@ -223,14 +229,14 @@ urlpatterns = [
     *router.urls,
     path("function", function),
     path("ready", lambda _: HttpResponse("ready")),
-    path("told", told),
-    path("wait", told),
+    re_path(r"^(?P<place>.*/)?told$", atold if ASYNC else told),
     path("atold", atold),
-    path("open", told),
     path("size", size),
     path("upload", upload),
     path("file", file),
-    path("streamed", astreamed if os.environ.get("SHOP_ASYNC") else streamed),
+    path("streamed", streamed),
+    path("ticks", events),
+    path("threaded", threaded),
     path("marked/<slug:name>", lambda request, name: marked(request)),
     path("marked", marked),
     path("item", Item.as_view()),
@@ -240,7 +246,7 @@ urlpatterns = [
 
 if __name__ == "__main__":
     execute_from_command_line(sys.argv)
-elif os.environ.get("SHOP_ASYNC"):
+elif ASYNC:
     application = get_asgi_application()
 else:
     application = get_wsgi_application()

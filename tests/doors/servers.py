@@ -15,10 +15,8 @@ from typing import Any
 from retrysafe.demo.processes import HOST, Child, await_ready, child, free_port
 from tests.doors.connections import Answer
 
-PATIENCE_S = 10
+PATIENCE_S, MOMENT_S = 10, 2
 SERVERS = ("uvicorn", "uvicorn with h11", "hypercorn", "granian")
-KEEP_NO_CONNECTIONS = ("gunicorn",)  # with workers of one thread: it closes each after its answer
-FRAMEWORKS = ("uvicorn with starlette", "uvicorn with fastapi")  # whose glue asks their routers
 BLOCKING_SERVERS = ("gunicorn", "gunicorn with threads", "waitress")
 
 
@@ -36,8 +34,6 @@ def command(server: str, port: int, application: str = "") -> Sequence[str]:
             return ("uvicorn", application, "--port", str(port), "--ws", "wsproto", "--timeout-graceful-shutdown", "1")
         case "uvicorn with h11":
             return (*command("uvicorn", port, application), "--http", "h11", "--loop", "asyncio")
-        case "uvicorn with starlette" | "uvicorn with fastapi":
-            return command("uvicorn", port, f"tests.doors.framework_apps:{server.rpartition(' ')[2]}")
         case "hypercorn":
             return ("hypercorn", application, "--bind", f"{HOST}:{port}", "--workers", "0", "--graceful-timeout", "1")
         case "granian":
@@ -175,6 +171,17 @@ class Wire:
             assert piece, seen
             seen += piece
         return seen
+
+    def comes(self, wanted: bytes) -> bool:
+        """Whether these bytes come within a moment."""
+        self.socket.settimeout(MOMENT_S)
+        try:
+            self.received(wanted)
+        except TimeoutError:
+            return False
+        finally:
+            self.socket.settimeout(PATIENCE_S)
+        return True
 
     def exactly(self, size: int) -> bytes:
         """Read so many bytes, and leave the next one unread."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from flask import Flask
@@ -13,26 +12,16 @@ from retrysafe import ConfigurationError
 from retrysafe.demo.processes import await_ready, child, free_port
 from retrysafe.flask import Idempotency, idempotent
 from retrysafe.stores.memory import MemoryStore
-from tests.doors.connections import Answer
 from tests.doors.servers import Shop, command
-
-APPLICATION = "tests.doors.flask_apps:application"
-
-
-def served(server, place, application=APPLICATION, ready="/ready", **environment):
-    """A server of an application of Flask."""
-    port = free_port()
-    environment = {"SHOP_PLACE": str(place), **environment}
-    return child(server.replace(" ", "-"), command(server, port, application), port, place, environment), ready
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    """Under gunicorn with four workers, in processes of their own."""
-    place = tmp_path_factory.mktemp("flask")
-    server, ready = served("gunicorn", place)
-    with server as process:
-        await_ready(process, ready)
+    """Under waitress."""
+    place, port = tmp_path_factory.mktemp("flask"), free_port()
+    module = command("waitress", port, "tests.doors.flask_apps:application")
+    with child("waitress", module, port, place, {"SHOP_PLACE": str(place)}) as process:
+        await_ready(process, "/ready")
         yield Shop(process, place)
 
 
@@ -98,47 +87,6 @@ def test_a_view_that_raises(shop, name):
     answers = [shop.ask("POST /broken", key=name, name=name) for _ in range(2)]
     assert [(answer.status, answer.replayed) for answer in answers] == [(500, False), (500, True)]
     assert shop.ledger("effect", name) == 1
-
-
-def test_many_at_once(shop, name):
-    """Sixteen clients with one key, over four workers: one effect."""
-    with ThreadPoolExecutor(16) as clients:
-        answers = list(clients.map(lambda _: shop.settled("POST /marked/a", key=name, name=name), range(16)))
-    assert {(answer.status, answer.body) for answer in answers} == {(201, answers[0].body)}
-    assert shop.ledger("effect", name) == 1
-
-
-def test_the_process_dies(tmp_path, name):
-    """After the effect of a marked view, before its record: the outcome is unknown, and nobody runs it again."""
-    answers: list[Answer] = []
-    for _ in range(2):
-        server, ready = served("waitress", tmp_path, SHOP_LEASE="400ms")
-        with server as process:
-            await_ready(process, ready)
-            shop = Shop(process, tmp_path)
-            if not answers:
-                shop.shut("armed-after-effect")
-                answers.append(shop.ask("POST /marked/a", key=name, name=name))
-                assert process.process.wait(10) == -9
-            else:
-                answers.append(shop.settled("POST /marked/a", key=name, name=name))
-    assert (answers[0].status, answers[1].code, shop.ledger("effect", name)) == (0, "outcome-unknown", 1)
-
-
-def test_the_example(tmp_path, name):
-    """Bookings: each is one commit with its record, and retries get it; a room is booked once."""
-    server, ready = served(
-        "gunicorn", tmp_path, "examples.bookings_flask.app:app", "/rooms/1/bookings",
-        BOOKINGS_DATABASE=str(tmp_path / "bookings.db"),
-    )  # fmt: skip
-    with server as process:
-        await_ready(process, ready)
-        shop = Shop(process, tmp_path)
-        ask = {"key": name, "fields": [("X-Account-Id", "7")], "night": "2030-01-01"}
-        with ThreadPoolExecutor(8) as clients:
-            answers = list(clients.map(lambda _: shop.settled("POST /rooms/7/bookings", **ask), range(8)))
-        assert {(answer.status, answer.body) for answer in answers} == {(201, answers[0].body)}
-        assert shop.ask("GET /rooms/7/bookings").body == b'{"count":1}\n'
 
 
 def _settings(**more):

@@ -12,36 +12,39 @@ from tests.doors.servers import connect, request_bytes, serving, until
 LEASE = {"SHOP_LEASE": "400ms"}
 
 
+# The moments of a request in turn: how many effects there are when the process has died, and what a retry gets.
+MOMENTS = {
+    "before-claim": (0, "runs"),
+    "after-claim": (0, "outcome-unknown"),
+    "before-effect": (0, "outcome-unknown"),
+    "after-effect": (1, "outcome-unknown"),
+    "before-record": (1, "outcome-unknown"),
+    "after-record": (1, "replays"),
+    "before-answer": (1, "replays"),
+}
+
+
 @pytest.mark.parametrize("server", ["uvicorn", "waitress"])
-@pytest.mark.parametrize(("moment", "effects", "retry"), [
-    ("before-claim", 0, "runs"),
-    ("after-claim", 0, "outcome-unknown"),
-    ("before-effect", 0, "outcome-unknown"),
-    ("after-effect", 1, "outcome-unknown"),
-    ("before-record", 1, "outcome-unknown"),
-    ("after-record", 1, "replays"),
-    ("before-answer", 1, "replays"),
-])  # fmt: skip
-def test_the_process_dies(tmp_path, server, moment, effects, retry):
-    """At each moment of a request in turn; then a new process on the same file, and the retry past the lease."""
-    name = uuid.uuid4().hex
+def test_the_process_dies(tmp_path, server):
+    """At each moment, in process after process on one file: the next one knows what became of the requests before."""
+    names = {moment: uuid.uuid4().hex for moment in MOMENTS}
+    for moment, name in names.items():
+        with serving(server, tmp_path, **LEASE) as shop:
+            shop.shut(f"armed-{moment}")
+            lost = shop.ask(key=name, name=name, sized=True)
+            assert (lost.status, lost.whole) == (0, False), moment
+            assert shop.process.process.wait(10) == -9
+            assert shop.ledger("effect", name) == MOMENTS[moment][0], moment
     with serving(server, tmp_path, **LEASE) as shop:
-        shop.shut(f"armed-{moment}")
-        lost = shop.ask(key=name, name=name, sized=True)
-        assert (lost.status, lost.whole) == (0, False)
-        assert shop.process.process.wait(10) == -9
-        assert shop.ledger("effect", name) == effects
-    with serving(server, tmp_path, **LEASE) as shop:
-        answers = [
-            shop.settled(key=name, name=name, sized=True),
-            *(shop.ask(key=name, name=name, sized=True) for _ in range(2)),
-        ]
-        if retry == "outcome-unknown":
-            assert [(answer.status, answer.code) for answer in answers] == [(409, retry)] * 3
-        else:
-            assert [answer.replayed for answer in answers] == [retry == "replays", True, True]
-            assert {(answer.status, answer.body) for answer in answers} == {(201, f"order {name}".encode())}
-        assert shop.ledger("effect", name) == (1 if retry == "runs" else effects)
+        for moment, (effects, retry) in MOMENTS.items():
+            name = names[moment]
+            answers = [shop.settled(key=name, name=name, sized=True) for _ in range(3)]
+            if retry == "outcome-unknown":
+                assert [(answer.status, answer.code) for answer in answers] == [(409, retry)] * 3, moment
+            else:
+                assert [answer.replayed for answer in answers] == [retry == "replays", True, True], moment
+                assert {(answer.status, answer.body) for answer in answers} == {(201, f"order {name}".encode())}
+            assert shop.ledger("effect", name) == (1 if retry == "runs" else effects), moment
 
 
 def test_the_process_dies_under_many(tmp_path):

@@ -4,43 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import parse_qs
 
 from retrysafe import Policy
 from retrysafe.operation import current_operation
-from retrysafe.protocol.effects import Transition
-from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld
 from retrysafe.recovery import Identity
 from retrysafe.server.environ import Environ
 from retrysafe.server.wsgi_exchange import StartResponse
-from retrysafe.stores.contract import Store
-from retrysafe.stores.location import open_store
 from retrysafe.wsgi import IdempotencyMiddleware
-from tests.doors.apps import _POLL_S, GATE_S_MAX, _place, failpoint, note
-
-T = TypeVar("T")
-
-
-def gate(name: str) -> None:
-    """Wait until the gate is open."""
-    pause = threading.Event()
-    for _ in range(int(GATE_S_MAX / _POLL_S)):
-        if not (_place / name).exists():
-            return
-        pause.wait(_POLL_S)
-    raise TimeoutError(name)
-
+from tests.doors.gates import LEASE, failpoint, gate_blocking, note, routes, store
 
 # --- handlers -------------------------------------------------------------------------------------
 
 
-def told(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-    """Answers as the content of the request says."""
-    wish = json.loads(environ["wsgi.input"].read())
+def answer(wish: dict[str, Any]) -> tuple[int, list[tuple[str, str]], Pieces]:
+    """Do what a request tells, and have an effect: status, fields and content of the answer."""
     name = wish["name"]
     note(f"begun {name}")
     failpoint("before-effect")
@@ -49,7 +30,7 @@ def told(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     now = current_operation()
     if now is not None and "say" in wish:
         getattr(now, wish["say"])()
-    gate(f"{name}-effect")
+    gate_blocking(f"{name}-effect")
     if wish.get("raise") == "before":
         raise ZeroDivisionError(f"before {name}")
     pieces = [piece.encode() * wish.get("times", 1) for piece in wish.get("pieces", [f"order {name}"])]
@@ -58,15 +39,17 @@ def told(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     headers = [(name, value) for name, value in wish.get("headers", [])]
     if wish.get("sized"):
         headers.append(("content-length", str(sum(map(len, pieces)))))
-    write = start_response(f"{wish.get('status', 201)} As Told", headers)
-    if wish.get("by_write"):
-        for piece in pieces:
-            write(piece)
-        return []
-    return _Pieces(wish, pieces)
+    return wish.get("status", 201), headers, Pieces(wish, pieces)
 
 
-class _Pieces:
+def told(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Answers as the content of the request says."""
+    status, headers, pieces = answer(json.loads(environ["wsgi.input"].read()))
+    start_response(f"{status} As Told", headers)
+    return pieces
+
+
+class Pieces:
     """A response that is made piece by piece, with something left to do when it is closed."""
 
     def __init__(self, wish: dict[str, Any], pieces: list[bytes]) -> None:
@@ -76,14 +59,15 @@ class _Pieces:
     def __iter__(self) -> Iterator[bytes]:
         name = self._wish["name"]
         for number, piece in enumerate(self._pieces):
-            gate(f"{name}-{number}")
-            if self._wish.get("raise") == "between" and number:
-                raise ZeroDivisionError(f"between {name}")
+            gate_blocking(f"{name}-{number}")
+            if self._wish.get("raise") == ("between" if number else "first"):
+                raise ZeroDivisionError(f"{self._wish['raise']} {name}")
             yield piece
         note(f"sent {name}")
 
     def close(self) -> None:
-        gate(f"{self._wish['name']}-after")
+        """What is left to do when the answer has been sent."""
+        gate_blocking(f"{self._wish['name']}-after")
         note(f"end {self._wish['name']}")
 
 
@@ -92,17 +76,24 @@ def _name(environ: Environ) -> str:
     return parse_qs(query)["name"][0]
 
 
+def numbers(name: str) -> Iterator[bytes]:
+    """Five pieces, with a gate before each."""
+    for number in range(5):
+        gate_blocking(f"{name}-{number}")
+        yield b"%d," % number
+
+
+def ticks(name: str) -> Iterator[bytes]:
+    """Three events, in the same way."""
+    for number in range(3):
+        gate_blocking(f"{name}-{number}")
+        yield b"data: %d\n\n" % number
+
+
 def _streamed(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-    name = _name(environ)
-    note(f"effect {name}")
+    note(f"effect {_name(environ)}")
     start_response("201 Created", [])
-
-    def numbers() -> Iterator[bytes]:
-        for number in range(5):
-            gate(f"{name}-{number}")
-            yield b"%d," % number
-
-    return numbers()
+    return numbers(_name(environ))
 
 
 def _threaded(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -133,15 +124,13 @@ def _file(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
 
 
 def _ticks(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-    name = _name(environ)
     start_response("200 OK", [("content-type", "text/event-stream")])
+    return ticks(_name(environ))
 
-    def ticks() -> Iterator[bytes]:
-        for number in range(3):
-            gate(f"{name}-{number}")
-            yield b"data: %d\n\n" % number
 
-    return ticks()
+def _nothing(_: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("404 Not Found", [])
+    return [b""]
 
 
 def _ready(_: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -149,7 +138,7 @@ def _ready(_: Environ, start_response: StartResponse) -> Iterable[bytes]:
     return [b"ready"]
 
 
-_HANDLERS = {
+HANDLERS = {
     "/streamed": _streamed, "/file": _file, "/threaded": _threaded, "/size": _size, "/slash": _slash,
     "/slash/": _threaded, "/ticks": _ticks, "/ready": _ready,
 }  # fmt: skip
@@ -158,36 +147,11 @@ _HANDLERS = {
 def shop(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """The handlers."""
     path = environ["PATH_INFO"]
-    handler = told if path.endswith("/told") else _HANDLERS[path]
+    handler = told if path.endswith("/told") else HANDLERS.get(path, _nothing)
     return handler(environ, start_response)
 
 
 # --- the door, and what is around it --------------------------------------------------------------
-
-
-class GatedStore:
-    """The store, with a gate and failpoints before and after a record is completed.
-
-    Args:
-        inner: the store that does the work.
-    """
-
-    name = "gated"
-
-    def __init__(self, inner: Store) -> None:
-        self.inner = inner
-        self.open, self.submit, self.close = inner.open, inner.submit, inner.close
-
-    def perform(self, transition: Transition[T]) -> T:
-        """As the inner store, unless the test has something in mind."""
-        moment = {ClaimIfAbsent: "claim", CompleteIfHeld: "record"}.get(type(transition))
-        if moment is None:
-            return self.inner.perform(transition)
-        failpoint(f"before-{moment}")
-        gate(f"before-{moment}")
-        answer = self.inner.perform(transition)
-        failpoint(f"after-{moment}")
-        return answer
 
 
 def _authorized(environ: Environ) -> bool:
@@ -205,23 +169,16 @@ def _recovery() -> dict[str, Any]:
     }
 
 
-_LEASE = os.environ.get("SHOP_LEASE", "10s")
-
 _door = IdempotencyMiddleware(
     shop,
-    store=GatedStore(open_store(f"sqlite:///{_place / 'records.db'}")),
+    store=store(),
     scope="header:X-Account",
-    policy=Policy(lease=_LEASE),
-    routes={
-        "POST /required/told": Policy(required=True), "POST /open/told": None, "PUT /put/{name}/told": Policy(),
-        "POST /wait/told": Policy(in_flight="wait", wait="20s", lease=_LEASE),
-        "POST /rerun/told": Policy(in_flight="wait", wait="20s", lease=_LEASE, recovery="rerun"),
-        "POST /small/told": Policy(request_bytes_max=200), "POST /kept/told": Policy(response_bytes_max=1_000),
-    },
+    policy=Policy(lease=LEASE),
+    routes=routes(),
     authorize=_authorized,
     status_path="/keys",
     **_recovery(),
-)  # fmt: skip
+)
 
 
 door = _door

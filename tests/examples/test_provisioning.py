@@ -12,6 +12,7 @@ from tests.doors.servers import until
 from tests.examples.serving import example, get, kill, post
 
 NAME, ORDER = "provisioning_starlette", {"name": "web", "size": "small"}
+ONE_MACHINE = {"machines": [{"machine": "m-1", "size": "small", "label": "web"}], "names": {"ann/web": "m-1"}}
 
 
 def serving(place, provider):
@@ -31,7 +32,8 @@ def test_machines(tmp_path):
         assert first.headers["location"] == "/machines/m-1"
         assert post(server, "/machines", "k-1", {**ORDER, "size": "large"}).status_code == 422
         assert post(server, "/machines", None, ORDER).json()["code"] == "key-missing"
-        assert get(provider, "/") == {"machines": [{"machine": "m-1", "size": "small"}], "names": {"web": "m-1"}}
+        assert get(provider, "/") == ONE_MACHINE
+        assert post(server, "/machines", "k-2", ORDER).status_code == 409
 
 
 def test_crashes_while_the_provider_is_at_work(tmp_path):
@@ -47,7 +49,7 @@ def test_crashes_while_the_provider_is_at_work(tmp_path):
         with serving(tmp_path, provider) as server:
             answer = post(server, "/machines", "k-1", ORDER)
         assert (answer.status_code, answer.json()) == (201, {"machine": "m-1", "size": "small", "name": "web"})
-        assert get(provider, "/") == {"machines": [{"machine": "m-1", "size": "small"}], "names": {"web": "m-1"}}
+        assert get(provider, "/") == ONE_MACHINE
 
 
 def _has(provider, what):

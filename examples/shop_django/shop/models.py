@@ -22,6 +22,7 @@ class Order(models.Model):
     customer = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT)
     item = models.ForeignKey(Item, on_delete=models.PROTECT)
     count = models.PositiveIntegerField()
+    reference = models.CharField(max_length=100, blank=True)
 
     def __str__(self) -> str:
         return f"{self.count} of {self.item_id} for {self.customer_id}"

@@ -19,6 +19,7 @@ class Wish(serializers.Serializer):
 
     item = serializers.CharField(max_length=100)
     count = serializers.IntegerField(min_value=1, max_value=100)
+    reference = serializers.CharField(max_length=100, default="")
 
 
 class Orders(APIView):
@@ -39,11 +40,16 @@ class Orders(APIView):
             else:
                 found.stock -= count
                 found.save()
-                order = Order.objects.create(customer=request.user, item=found, count=count)
+                order = Order.objects.create(
+                    customer=request.user, item=found, count=count, reference=wish.validated_data["reference"]
+                )
                 answer = JsonResponse({"order": order.pk, "left": found.stock}, status=201)
             operation().complete_within(connection, answer)
         return answer
 
     def get(self, request: Any) -> JsonResponse:
-        """How many orders they have."""
-        return JsonResponse({"count": Order.objects.filter(customer=request.user).count()})
+        """How many orders they have; with a reference, of those that carry it."""
+        orders = Order.objects.filter(customer=request.user)
+        if (reference := request.GET.get("reference")) is not None:
+            orders = orders.filter(reference=reference)
+        return JsonResponse({"count": orders.count()})

@@ -174,8 +174,9 @@ class _Handling:
                 raise AssertionError(f"{type(answer).__name__} is no answer to a response that was not begun")
 
     def _with_content(self, content: Any) -> Any:
-        made = messages.with_content(messages.marked(self._response, self._withheld, recorded=True), content)
-        made._resource_closers.append(lambda: messages.close(self._response))  # noqa: SLF001 - after that of the content
+        whole = self._response  # which `_sent` puts another one in place of
+        made = messages.with_content(messages.marked(whole, self._withheld, recorded=True), content)
+        made._resource_closers.append(lambda: messages.close(whole))  # noqa: SLF001 - after that of the content
         return made
 
 

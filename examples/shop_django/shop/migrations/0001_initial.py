@@ -26,6 +26,7 @@ class Migration(migrations.Migration):
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("count", models.PositiveIntegerField()),
+                ("reference", models.CharField(blank=True, max_length=100)),
                 (
                     "customer",
                     models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to=settings.AUTH_USER_MODEL),

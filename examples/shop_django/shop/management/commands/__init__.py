@@ -1,0 +1,1 @@
+"""Commands of the shop: `open_shop`."""
