@@ -24,6 +24,7 @@ if not settings.configured:
         MIDDLEWARE=["tests.doors.django_apps.guard", "retrysafe.django.IdempotencyMiddleware"],
         APPEND_SLASH=False,
         IDEMPOTENCY={
+            "MODE": os.environ.get("SHOP_MODE", "protect"),
             "SCOPE": "tests.doors.django_apps.account",
             "POLICY": {"lease": os.environ.get("SHOP_LEASE", "10s")},
             "ROUTES": {"POST /open": None, "POST /wait": {"in_flight": "wait", "wait": "20s"}},

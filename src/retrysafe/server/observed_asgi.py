@@ -52,8 +52,8 @@ async def observe(  # noqa: PLR0913, PLR0917 - what a request consists of here
         await application(connection, receive, send)
         return
     _find_account(sighting, resolver, connection)
-    if _has_no_content(connection, sighting):
-        sighting.whole()
+    if list(sighting.head.values(b"content-length")) == [b"0"]:
+        sighting.whole()  # many a handler never asks for a content that is not there
     told = _Telling(sighting, receive, send)
     try:
         await application(connection, told.receive, told.send)
@@ -66,16 +66,18 @@ async def observe(  # noqa: PLR0913, PLR0917 - what a request consists of here
 class _Telling:
     """Hands messages on, in both directions, and tells the sighting of them first."""
 
-    __slots__ = ("_length", "_receive", "_send", "_sighting")
+    __slots__ = ("_has_asked", "_length", "_receive", "_send", "_sighting")
 
     def __init__(self, sighting: Sighting, receive: Receive, send: Send) -> None:
         self._sighting = sighting
         self._receive = receive
         self._send = send
         self._length = Length()
+        self._has_asked = False
 
     async def receive(self) -> Message:
         """For the handler."""
+        self._has_asked = True
         message = await self._receive()
         if message["type"] == "http.request":
             self._sighting.take(message.get("body", b""))
@@ -91,18 +93,16 @@ class _Telling:
             headers = headers if isinstance(headers, list | tuple) else ()  # what can be read once is the server's
             self._sighting.answer(status, headers)
             self._length.start(status, headers)
+            if not self._has_asked and _says_no_content(self._sighting):
+                self._sighting.whole()
         elif kind in _BODIES and (self._length.reached(message.get("body")) or not message.get("more_body", False)):
             self._sighting.end()
         await self._send(message)
 
 
-def _has_no_content(connection: Connection, sighting: Sighting) -> bool:
-    """Whether that is certain from the head alone; many a handler never asks for a content that is not there."""
-    head = sighting.head
-    lengths = head.values(b"content-length")
-    if lengths:
-        return list(lengths) == [b"0"]
-    return connection.get("http_version", "") in ("1.0", "1.1") and not head.values(b"transfer-encoding")
+def _says_no_content(sighting: Sighting) -> bool:
+    """Whether a content would have been announced, and was not. Not every server hands that on, so it is no proof."""
+    return not (sighting.head.values(b"content-length") or sighting.head.values(b"transfer-encoding"))
 
 
 # --- whose key it is ------------------------------------------------------------------------------

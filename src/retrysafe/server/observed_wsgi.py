@@ -88,6 +88,7 @@ class WatchedInput:
         self._source = source
         self._sighting = sighting
         self._length = length
+        self._is_astray = False
 
     def __getattr__(self, name: str) -> Any:
         own = getattr(self._source, name)  # raises as the source does
@@ -95,7 +96,9 @@ class WatchedInput:
             return self._reading(name, own)
         if name in ("readinto", "readinto1"):
             return self._filling(own)
-        if name in ("seek", "detach", "raw", "fileno"):  # what was told may be read again, or something past us
+        if name == "seek":
+            return self._seeking(own)
+        if name in ("detach", "raw", "fileno"):  # by which it can be read past us
             self._sighting.let_go()
         return own
 
@@ -131,8 +134,18 @@ class WatchedInput:
 
         return fill
 
+    def _seeking(self, own: Callable[..., int]) -> Callable[..., int]:
+        def seek(*arguments: int) -> int:
+            place = own(*arguments)
+            self._is_astray = place != self._sighting.size
+            return place
+
+        return seek
+
     def _take(self, piece: bytes | None, *, is_end: bool) -> None:
         """What was read; the end of a content whose length is known is where that is reached."""
+        if self._is_astray:  # something was read twice, or left out
+            self._sighting.let_go()
         self._sighting.take(piece or b"")
         if is_end if self._length is None else self._sighting.size >= self._length:
             self._sighting.whole()

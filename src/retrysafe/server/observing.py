@@ -111,11 +111,16 @@ class Watcher:
 
     def count(self, route: Route, sight: Sight) -> None:
         """One more of these."""
-        self._counts.count(route.entry, sight)
         if self._writer is None:
             self._start()
-        elif not self._writer.changed.is_set():
-            self._writer.changed.set()
+        self._count(route, sight)
+
+    def _count(self, route: Route, sight: Sight) -> None:
+        """The same, and nothing is begun by it: what a lane counts last, who closes the door writes."""
+        self._counts.count(route.entry, sight)
+        writer = self._writer
+        if writer is not None and not writer.changed.is_set():
+            writer.changed.set()
 
     def hold(self, size: int) -> bool:
         """Whether so many bytes of a content may be held; then they are, until `let_go`."""
@@ -170,7 +175,7 @@ class Watcher:
         finally:
             sighting.let_go()
         sight, sighting.claim = answer or (Sight.LOST, None)
-        self.count(sighting.route, sight)
+        self._count(sighting.route, sight)
 
     def _note_end(self, sighting: Sighting, ended: Ended) -> None:
         if sighting.claim is not None and (place := self._open()) is not None:
