@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
+import os
 import threading
 from contextlib import suppress
 from typing import Any
@@ -23,18 +25,22 @@ from retrysafe.operate.observed import document, lines, take_observed
 from retrysafe.operation import current_operation
 from retrysafe.operation.noted import begin_noting
 from retrysafe.protocol.key import Key
-from retrysafe.protocol.observing import Sight
+from retrysafe.protocol.observing import COUNTS_ROUTE, Sight
+from retrysafe.protocol.transitions import ClaimIfAbsent, Purge
 from retrysafe.server.observed_wsgi import WatchedInput
 from retrysafe.server.observing import Watcher
 from retrysafe.server.routed import RoutedMiddleware, door_of
 from retrysafe.server.routes import Routes
 from retrysafe.server.sighting import COMPARED_BYTES_MAX, Sighting
 from retrysafe.stores.memory import MemoryStore
+from retrysafe.stores.sqlite import SqliteStore
 from retrysafe.wsgi import IdempotencyMiddleware as BlockingMiddleware
 from tests.doors.connections import Connection, ask, protected
 from tests.doors.frameworks import SHOPS, Effects
 from tests.doors.handlers import Shop, content_of, piece, raising, sending, start
 from tests.drive.harness import Noted, TamperedStore, in_loop, states
+from tests.operate.shops import NEW, OLD, command, requests, url_of
+from tests.stores.test_sqlite_processes import in_child
 
 GOOD = b'{"cents": 500}'
 
@@ -334,6 +340,24 @@ async def test_a_store_that_hangs_holds_up_nobody(monkeypatch):
 
 
 @in_loop
+async def test_a_door_that_closes_waits_no_longer_than_it_may(monkeypatch):
+    """What waits for the store even then is said to be lost."""
+    monkeypatch.setattr(retrysafe.server.observing, "PATIENCE_S", 0.05)
+    hanging, inner = threading.Event(), MemoryStore()
+
+    def hang(transition):
+        if isinstance(transition, ClaimIfAbsent) and transition.route != COUNTS_ROUTE:
+            hanging.wait(10)
+
+    door = observing(Shop(), TamperedStore(inner, before=hang))
+    for _ in range(3):
+        await ask(door)
+    counts = await counted(door, inner)
+    hanging.set()
+    assert counts == {"*": {Sight.LOST: 2}}
+
+
+@in_loop
 async def test_a_store_that_is_away_from_the_start(monkeypatch):
     """The door opens without it, says once that it fails, and counts what nobody could be asked about."""
     monkeypatch.setattr(retrysafe.server.observing, "_PAUSE_S", 0.0)
@@ -382,6 +406,31 @@ async def test_each_day_has_a_record_of_its_own():
     await ask(door, key="k-last")
     assert (await counted(door, store))["*"] == {Sight.FIRST: 2}
     assert [sum(route.requests for route in take_observed(store, days)) for days in (2, 31)] == [3, 4]
+    clock[0] += 40 * 86_400_000
+    while store.perform(Purge()).more:
+        pass
+    assert not states(store)
+
+
+def test_a_fork(tmp_path):
+    """The counts of before are the parent's, and a child counts its own from then on."""
+    store = SqliteStore(tmp_path / "records.db")
+    watcher = Watcher(store, None, "default", None, Noted(), anonymous=False)
+    route = Routes(Policy(), {}).find("POST", "/")
+    assert route is not None
+    watcher.count(route, Sight.MISSING)
+
+    def work():
+        watcher.count(route, Sight.MALFORMED)
+        watcher.close()
+        store.close()
+        return "done"
+
+    assert in_child(os.fork, work) == "done"
+    watcher.close()
+    assert counts_of(store) == {"*": {Sight.MISSING: 1, Sight.MALFORMED: 1}}
+    store.close()
+    assert retrysafe.server.observing.WRITTEN_EVERY_S <= 10, "whoever looks sees numbers that are seconds old"
 
 
 # --- what operators see ---------------------------------------------------------------------------
@@ -409,6 +458,22 @@ async def test_numbers():
     assert "  duplicates once the first attempt had ended, to be replayed: 2" in told
     assert not [line for line in told if line.endswith(": 0")]
     assert list(lines((), 1)) == ["nothing was observed in 1 days"]
+
+
+def test_operators_have_no_work_with_it(tmp_path):
+    """Its records are in no list and no count, and in nobody's way when the encryption key changes."""
+    requests(tmp_path, ["k-1", "k-1", "k-2"], encryption_keys=OLD, mode="observe")
+    requests(tmp_path, ["k-1"], encryption_keys=OLD)
+    url = url_of(tmp_path)
+    assert len(json.loads(command("keys", "list", "--json", "--store", url).stdout)["records"]) == 1
+    asked = command("keys", "list", "--json", "--route", "observed *", "--store", url)
+    assert len(json.loads(asked.stdout)["records"]) == 2
+    assert json.loads(command("stats", "--json", "--store", url).stdout)["records"] == 1
+    result = command("keys", "rotate", "--json", "--store", url, RETRYSAFE_ENCRYPTION_KEYS=f"{NEW} {OLD}")
+    assert json.loads(result.stdout) == {"encrypted": 3, "current": 0, "overtaken": 0, "unreadable": 0, "waiting": 0}
+    again = requests(tmp_path, ["k-1"], encryption_keys=NEW, mode="observe")
+    assert not again[0].replayed
+    assert "to be replayed: 2" in command("stats", "--observed", "--store", url).stdout
 
 
 # --- frameworks -----------------------------------------------------------------------------------

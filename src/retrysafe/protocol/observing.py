@@ -270,7 +270,8 @@ def added(counted: Iterable[RouteCounts]) -> tuple[RouteCounts, ...]:
     sums: dict[str, RouteCounts] = {}
     for one in counted:
         before = sums.get(one.route, one)
-        counts = one.counts if before is one else {sight: before.of(sight) + one.of(sight) for sight in Sight}
+        both = [sight for sight in Sight if before.of(sight) or one.of(sight)]
+        counts = one.counts if before is one else {sight: before.of(sight) + one.of(sight) for sight in both}
         first_ms, last_ms = min(before.first_seen_ms, one.first_seen_ms), max(before.last_seen_ms, one.last_seen_ms)
         sums[one.route] = RouteCounts(one.route, counts, first_ms, last_ms)
     return tuple(sums[route] for route in sorted(sums))

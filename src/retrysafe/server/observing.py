@@ -15,9 +15,10 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from math import inf
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from retrysafe.drive.step import first, sent
@@ -234,8 +235,11 @@ class Watcher:
         until_s = time.monotonic() + PATIENCE_S
         for lane in lanes:
             lane.end(until_s)
-        writer.end(until_s)
+        self._failed_at_s = inf  # what waits even now is lost, and said to be
+        for lane in lanes:
+            lane.drain()
         self._failed_at_s = -inf
+        writer.end(until_s)
         if not self._write():
             _log.warning("what was observed last could not be written: %s is away", self._store.name)
         self._place = None
@@ -261,6 +265,14 @@ class _Lane:
         """Wait until all is done that waits now, but not for longer than that time of the monotonic clock."""
         self._waiting.put(None)
         self._thread.join(max(0.0, until_s - time.monotonic()))
+
+    def drain(self) -> None:
+        """Do here what waits still, while the thread is held up; then it ends."""
+        with suppress(Empty):
+            while True:
+                if (work := self._waiting.get_nowait()) is not None:
+                    work()
+        self._waiting.put(None)
 
     def _run(self) -> None:
         while (work := self._waiting.get()) is not None:
