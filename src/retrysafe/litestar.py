@@ -56,14 +56,13 @@ class IdempotencyPlugin(InitPlugin):
     ) -> None:
         self.door = _Door(**settings)
         self._middleware = _Middleware(self.door, exclude, exclude_opt_key)
-        self._own_paths = [path for path in (settings.get("status_path"), settings.get("contract_path")) if path]
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Take its place in an application."""
         app_config.middleware.append(self._middleware)
         app_config.lifespan.append(self._lifespan)
-        if self._own_paths:
-            app_config.route_handlers.append(asgi(self._own_paths, copy_scope=True)(_never_reached))
+        if own_paths := self.door.own_paths:
+            app_config.route_handlers.append(asgi(own_paths, copy_scope=True)(_never_reached))
         if app_config.openapi_config is not None:
             app_config.openapi_config = _Config.of(app_config.openapi_config, self.door)
         return app_config

@@ -9,7 +9,7 @@ import pytest
 
 from bench import calls, load, page, report, servers
 from bench.bare import SLOW_PATH
-from bench.cases import BARE, CASES, DOORS, FLOOR, LIBRARIES, MEMORY, MODES, PEERS, SEEN, Caller, Group, Work
+from bench.cases import BARE, CASES, DOORS, FLOOR, LIBRARIES, MEMORY, MODES, PEERS, SEEN, Caller, Group
 from bench.load import BODY, Keys, Load, SpoiltError
 from bench.proof import Client, failed_checks, prove_runs, prove_unprotected
 from bench.results import Count, Results, Sample, saved

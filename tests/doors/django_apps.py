@@ -32,6 +32,7 @@ if not settings.configured:
         },
         IDEMPOTENCY={
             **({"STORE": store()} if "SHOP_STORE" in os.environ else {}),  # else Django's own database
+            "MODE": os.environ.get("SHOP_MODE", "protect"),
             "SCOPE": "tests.doors.django_apps.account",
             "POLICY": {"lease": LEASE},
             "ROUTES": TABLE,

@@ -86,6 +86,19 @@ def test_stats(url):
 
 
 @every
+def test_what_was_observed(url):
+    """Counts of two processes, added; nobody has to look at such records."""
+    for keys in (["k-1", "k-1", "k-2"], ["k-1", "k-3"]):
+        assert not any(answer.replayed for answer in requests(url, keys, Shop(), mode="observe"))
+    result = command("stats", "--observed", "--json", "--store", url)
+    assert result.exit_code == 0, result.stderr
+    (route,) = json.loads(result.stdout)["routes"]
+    assert (route["first_attempts"], route["duplicates_replayed"], route["requests"]) == (3, 2, 5)
+    assert json.loads(command("stats", "--json", "--store", url).stdout)["records"] == 0
+    assert json.loads(command("keys", "list", "--json", "--store", url).stdout)["records"] == []
+
+
+@every
 def test_rotation(url):
     """What was stored before there were keys is encrypted, and is replayed as it was."""
     shop, keys = Shop(), [f"k-{number}" for number in range(30)]

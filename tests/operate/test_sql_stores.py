@@ -67,6 +67,18 @@ def _requests(url, keys, **settings):
     return asyncio.run(serve())
 
 
+def test_what_was_observed(url):
+    """Counts of two processes, added; nobody has to look at such records, and they are forgotten like others."""
+    for keys in (["k-1", "k-1", "k-2"], ["k-1", "k-3"]):
+        assert not any(answer.replayed for answer in _requests(url, keys, mode="observe"))
+    result = command("stats", "--observed", "--json", "--store", url)
+    assert result.exit_code == 0, result.stderr
+    (route,) = json.loads(result.stdout)["routes"]
+    assert (route["first_attempts"], route["duplicates_replayed"], route["requests"]) == (3, 2, 5)
+    assert json.loads(command("stats", "--json", "--store", url).stdout)["records"] == 0
+    assert json.loads(command("keys", "list", "--json", "--store", url).stdout)["records"] == []
+
+
 @pytest.mark.parametrize("name", [("purge",), ("stats",), ("keys", "rotate")])
 def test_a_store_that_is_not_there_is_not_made(name, url):
     """A mistyped URL is no success: exit code 3, and no tables."""

@@ -51,7 +51,7 @@ def show(ctx: click.Context, /, *, as_json: bool, **_: Any) -> None:
 
 @main.command()
 @click.argument("application", metavar="[MODULE:APP]", required=False)
-@settings_options(*(setting for setting in SETTINGS if setting.name in ("scope", "status_path")))
+@settings_options(*(setting for setting in SETTINGS if setting.name in ("scope", "mode", "status_path")))
 @POLICY
 @AS_JSON
 @click.pass_context

@@ -24,6 +24,7 @@ from retrysafe.errors import ConfigurationError, RetrysafeError
 from retrysafe.gateway import config as gateway_config
 from retrysafe.gateway.config import SETTINGS
 from retrysafe.operate import migrate as migration
+from retrysafe.operate import observed as observations
 from retrysafe.operate import stats as statistics
 from retrysafe.operate.opened import opened
 from retrysafe.operate.purge import purge as purge_all
@@ -53,21 +54,25 @@ def purge(ctx: click.Context, /, *, as_json: bool, **_: Any) -> None:
 
 @main.command()
 @settings_options(*STORE)
-@option("--days", type=click.IntRange(1, ANSWER_DAYS_KEPT), default=7, show_default=True, help="Answers of how long.")
+@option("--days", type=click.IntRange(1, ANSWER_DAYS_KEPT), default=7, show_default=True, help="Of how many days.")
+@click.option("--observed", is_flag=True, help='What mode="observe" has counted, instead.')
 @AS_JSON
 @click.pass_context
-def stats(ctx: click.Context, /, *, days: int, as_json: bool, **_: Any) -> None:
+def stats(ctx: click.Context, /, *, days: int, observed: bool, as_json: bool, **_: Any) -> None:
     """Show what is in a store, and how much was replayed.
 
-    Records are counted by state and route, and answers by route.
+    Records are counted by state and route, and answers by route. With --observed: what protection would have saved,
+    where it is not switched on yet.
     """
     with opened(*gateway_config.build_store(settings_of(ctx))) as (store, _secret):
-        taken = store.perform(TakeStats(days))
-    if as_json:
-        click.echo(json.dumps(statistics.document(taken)))
-    else:
-        for line in statistics.lines(taken, days):
-            click.echo(line)
+        if observed:
+            seen = observations.take_observed(store, days)
+            document, lines = observations.document(seen), observations.lines(seen, days)
+        else:
+            taken = store.perform(TakeStats(days))
+            document, lines = statistics.document(taken), statistics.lines(taken, days)
+    for line in [json.dumps(document)] if as_json else lines:
+        click.echo(line)
 
 
 @main.command()

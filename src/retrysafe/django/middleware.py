@@ -16,6 +16,7 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from retrysafe.django.enrolment import Enrolment
 from retrysafe.django.exchange import Exchange, GetResponse
 from retrysafe.django.exchange_async import AsyncExchange, outcome_of
+from retrysafe.django.observed import observe, observe_async
 from retrysafe.django.settings import Configuration, close_stores, configuration, records_alias
 from retrysafe.drive import aio, sync
 from retrysafe.drive.tally import BlockingTally, Tally
@@ -27,6 +28,7 @@ from retrysafe.operation.transaction import StoreKeeper
 from retrysafe.protocol.effects import Flow
 from retrysafe.protocol.flow import Answer, Terms, protect, refuse_unready
 from retrysafe.server.marker import MarkedRoutes
+from retrysafe.server.observing import Watcher
 from retrysafe.server.routes import Route
 
 # On a request that such a middleware protects: one is enough.
@@ -69,16 +71,24 @@ class _Opened:
         self._enrolment = Enrolment(settings.routes, MarkedRoutes(settings.policy, settings.store))
         self._secret: bytes | None = None
         self._opening = threading.Lock()
+        self._watcher = Watcher(
+            settings.store,
+            settings.secret,
+            settings.namespace,
+            settings.encryption,
+            settings.observer,
+            anonymous=settings.anonymous,
+        )
         _ALL.add(self)
 
     def open(self) -> None:
-        """Make the store ready; the first protected request does it.
+        """Make the store ready; the first protected request does it. A door that only observes starts without it.
 
         Raises:
             StoreError: it cannot be reached, or must not be used.
         """
         with self._opening:
-            if self._secret is None:
+            if self._secret is None and not self._settings.only_observes:
                 try:
                     self._secret = self._settings.store.open(self._settings.secret)
                 except StoreUnusable as error:
@@ -97,6 +107,9 @@ class _Opened:
             setattr(request, _PROTECTED, True)
         return route
 
+    def _observes(self, route: Route) -> bool:
+        return self._settings.only_observes or route.policy.mode == "observe"
+
     def _terms(self, route: Route) -> Terms:
         settings = self._settings
         token, secret = os.urandom(16), self._secret or b""
@@ -109,6 +122,7 @@ class _Opened:
 
     def close(self) -> None:
         """Let the store go; the end of the process does it."""
+        self._watcher.close()
         self._secret = None
         if self._settings.owns_store:
             self._settings.store.close()
@@ -134,6 +148,8 @@ class Door(_Opened):
         route = self._route(request)
         if route is None:
             return self._get_response(request)
+        if self._observes(route):
+            return observe(self._get_response, request, route, self._watcher, self._settings.resolver)
         self._open_late()
         terms, settings = self._terms(route), self._settings
         exchange = Exchange(
@@ -169,7 +185,12 @@ class AsyncDoor(_Opened):
     def __call__(self, request: Any) -> Awaitable[Any]:
         """One request."""
         route = self._route(request)
-        return self._get_response(request) if route is None else self._protected(request, route)
+        if route is None:
+            passed: Awaitable[Any] = self._get_response(request)
+            return passed
+        if self._observes(route):
+            return observe_async(self._get_response, request, route, self._watcher, self._settings.resolver)
+        return self._protected(request, route)
 
     async def _protected(self, request: Any, route: Route) -> Any:
         if self._secret is None:

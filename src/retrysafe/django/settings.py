@@ -19,7 +19,7 @@ from retrysafe.protocol.policy import OPTIONS, Policy
 from retrysafe.protocol.snapshot import Encryption
 from retrysafe.server.routes import Routes
 from retrysafe.server.scope import ANONYMOUS
-from retrysafe.server.settings import Faults, check_completes_within, encryption_of, seconds
+from retrysafe.server.settings import Faults, check_completes_within, encryption_of, only_observes, seconds
 from retrysafe.stores.contract import Store
 from retrysafe.stores.location import open_store
 
@@ -27,7 +27,8 @@ SETTING = "IDEMPOTENCY"
 IN_DATABASE = "database:"
 
 _NAMES = (
-    "STORE", "SCOPE", "POLICY", "ROUTES", "NAMESPACE", "SECRET", "ENCRYPTION_KEYS", "AUTHORIZE", "OBSERVER", "DRAIN",
+    "STORE", "SCOPE", "POLICY", "ROUTES", "MODE", "NAMESPACE", "SECRET", "ENCRYPTION_KEYS", "AUTHORIZE", "OBSERVER",
+    "DRAIN",
 )  # fmt: skip
 
 
@@ -46,6 +47,7 @@ class Configuration:
         routes: the table.
         resolver: finds the account.
         anonymous: there are no accounts.
+        only_observes: nothing is done to any request.
         namespace: of this deployment.
         secret: that keys are digested with; None if the store keeps its own.
         encryption: of stored responses at rest; None keeps them as they are.
@@ -60,6 +62,7 @@ class Configuration:
     routes: Routes
     resolver: Resolver
     anonymous: bool
+    only_observes: bool
     namespace: str
     secret: bytes | None
     encryption: Encryption | None
@@ -89,6 +92,7 @@ def configuration() -> Configuration:
             lambda: resolver(_imported(scope) if isinstance(scope, str) and "." in scope else scope)
         ),
         anonymous=scope == ANONYMOUS,
+        only_observes=faults.collect(lambda: only_observes(said.get("MODE", "protect"))),
         namespace=said.get("NAMESPACE", "default"),
         secret=secret.encode() if isinstance(secret, str) else secret,
         encryption=faults.collect(lambda: encryption_of(said.get("ENCRYPTION_KEYS"))),

@@ -76,7 +76,7 @@ async def _run(
         async with _upstream(config) as upstream:
             door = _door(config, store, upstream)
             await door.open()
-            health = Health(store)
+            health = Health(store if config.mode == "protect" else None)
             server = _server(Front(door, config.policy.problems_url))
             async with _alongside(health, health_listener):
                 _spare_the_collector()
@@ -208,6 +208,7 @@ def _door(config: GatewayConfig, store: Store, upstream: Upstream) -> Idempotenc
         scope=config.scope,
         policy=config.policy,
         routes=config.routes,
+        mode=config.mode,
         namespace=config.namespace,
         secret=config.secret,
         encryption_keys=config.encryption_keys,
@@ -297,6 +298,8 @@ def _summary(config: GatewayConfig, listener: socket.socket, store: Store) -> st
 def _guarantee(config: GatewayConfig) -> str:
     """The class of guarantee, in the words of docs/guarantees.md; of the weakest route."""
     policies = [config.policy, *(policy for policy in config.routes.values() if policy is not None)]
+    if config.mode == "observe" or all(policy.mode == "observe" for policy in policies):
+        return "it observes, and protects nothing"
     if any(policy.recovery == "rerun" for policy in policies):
         return "at least once, one outcome, where recovery is rerun"
     return "at most once, the outcome may be unknown"

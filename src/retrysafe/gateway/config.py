@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, urlsplit
 from retrysafe.errors import ConfigurationError
 from retrysafe.gateway.settings_file import SettingsFile
 from retrysafe.protocol.duration import milliseconds
-from retrysafe.protocol.policy import OPTIONS, Policy
+from retrysafe.protocol.policy import MODES, OPTIONS, Policy
 from retrysafe.server.inquiry import check_path
 from retrysafe.server.named import named
 from retrysafe.server.redrive import check_recovery
@@ -59,6 +59,7 @@ class GatewayConfig:
     store: str
     scope: str
     listen: Address = Address("127.0.0.1", 8080)
+    mode: str = "protect"
     namespace: str = "default"
     secret: bytes | None = field(default=None, repr=False)
     encryption_keys: str | None = field(default=None, repr=False)
@@ -210,6 +211,7 @@ SETTINGS = (
     Setting("store", _store, "Where the records are, like sqlite:///retrysafe.db."),
     Setting("scope", _scope, 'Whose key it is: "header:NAME", "authorization" or "anonymous".'),
     Setting("listen", _address, "HOST:PORT to serve at.", "127.0.0.1:8080"),
+    Setting("mode", _one_of(*MODES), "protect; or observe: change nothing, and count what would be done.", "protect"),
     Setting("namespace", _text, "Environments that share a store differ in it.", "default"),
     Setting("authorize", _path, "Path of the upstream that is asked (GET) before a replay; 2xx allows it."),
     Setting(

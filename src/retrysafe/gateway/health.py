@@ -17,11 +17,14 @@ _NO_RECORD = bytes(32)
 class Health:
     """Answers `/livez` and `/readyz`. The upstream is not asked: without it replays still work.
 
+    Args:
+        store: that requests cannot be served without; None if they can.
+
     Attributes:
         draining: the gateway is shutting down, and balancers should send requests elsewhere.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store | None) -> None:
         self._store = store
         self.draining = False
 
@@ -44,6 +47,8 @@ class Health:
             return 404, "here are /livez and /readyz"
         if self.draining:
             return 503, "shutting down"
+        if self._store is None:
+            return 200, "ready"
         try:
             async with asyncio.timeout(_STORE_PATIENCE_S):
                 await self._store.submit(Read(_NO_RECORD))

@@ -27,7 +27,9 @@ from retrysafe.gateway.presence import Client, Watch
 from retrysafe.gateway.session import Answer, UpstreamFailed, UpstreamUnreachable, open_session, reason
 from retrysafe.model import Headers
 from retrysafe.operation import Operation, current_operation
+from retrysafe.operation.noted import note
 from retrysafe.protocol.decision import OUTCOME_UNKNOWN
+from retrysafe.protocol.effects import Fate
 from retrysafe.protocol.problem import Problem
 from retrysafe.server.handling import Receive, Send
 from retrysafe.server.scope import Connection
@@ -124,6 +126,7 @@ class Upstream:
             answer = await self._ask(connection, client)
         except UpstreamUnreachable as error:
             _log.warning("%s; nothing was sent", error)
+            note(Fate.NOT_RUN)
             if operation is not None:
                 operation.not_run()
             await self._refuse(UNREACHABLE, client, send)
@@ -134,8 +137,10 @@ class Upstream:
             await self._fail(str(error), connection["method"], client, send, operation)
             return
         try:
-            if operation is not None and states_no_effect(answer.raw_headers):
-                operation.no_effect()
+            if states_no_effect(answer.raw_headers):
+                note(Fate.NO_EFFECT)
+                if operation is not None:
+                    operation.no_effect()
             await self._relay(answer, client, send)
         except UpstreamFailed as error:
             _log.warning("%s", error)
@@ -218,6 +223,7 @@ class Upstream:
     async def _fail(self, reason: str, method: str, client: Client, send: Send, operation: Operation | None) -> None:
         """No answer came, and nobody knows what the upstream did."""
         _log.warning("%s; a %s request may have taken effect", reason, method)
+        note(Fate.UNKNOWN)
         if operation is not None:
             operation.outcome_unknown()
         await self._refuse(_failure(method, operation, late=client.overdue), client, send)

@@ -22,6 +22,7 @@ from retrysafe.protocol.effects import Answered, Effect, Fate, Flow, Transition,
 from retrysafe.protocol.headers import kept
 from retrysafe.protocol.history import ACTOR_BYTES_MAX, NOTE_BYTES_MAX, Action
 from retrysafe.protocol.journal import unseal_journal
+from retrysafe.protocol.observing import is_observed
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.ruling import Ruling
 from retrysafe.protocol.ruling import rule_out as ruling_out
@@ -154,6 +155,8 @@ def list_records(store: Store, wanted: Wanted) -> Listing:
 
 
 def _is_wanted(record: Record, wanted: Wanted, now_ms: int) -> bool:
+    if is_observed(record.route) and wanted.route is None:  # it holds nothing back, and nobody has to settle it
+        return False
     fits = record.state in wanted.states or (wanted.stuck and is_stuck(record, now_ms))
     age_ms = max(0, now_ms - record.claimed_at_ms)  # some services tell one process whole seconds less than another
     return fits and age_ms >= wanted.older_than_ms

@@ -17,6 +17,7 @@ from enum import Enum
 from typing import TypeVar
 
 from retrysafe.encryption import KeyRing
+from retrysafe.protocol.observing import is_observed
 from retrysafe.protocol.snapshot import Unreadable, sealed, unsealed
 from retrysafe.protocol.states import UNFINISHED
 from retrysafe.protocol.transitions import ListRecords, ListResponses, Read, ReadDetails, ReplaceResponseIfSame
@@ -86,7 +87,8 @@ async def _count_waiting(store: Store, ring: KeyRing) -> int:
     seen: set[bytes] = set()  # a store may list a record twice
     while after is not None:
         page = await store.submit(ListRecords(UNFINISHED, after=after, batch_max=PAGE))
-        record_ids = [listed.record_id for listed in page.records if listed.record_id not in seen]
+        kept = [listed for listed in page.records if not is_observed(listed.record.route)]  # counts are in the clear
+        record_ids = [listed.record_id for listed in kept if listed.record_id not in seen]
         seen.update(record_ids)
         for some in _batches(record_ids):
             waiting += sum(await asyncio.gather(*(_waits(store, ring, record_id) for record_id in some)))

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from retrysafe.model import State
+from retrysafe.protocol.observing import is_observed
 from retrysafe.protocol.transitions import AnswerCount, RecordCount, Stats
 
 NO_ROUTE = "(not kept)"  # records of a release that did not keep the route
 
 
 def document(stats: Stats) -> dict[str, Any]:
-    """The statistics as JSON has them."""
+    """The statistics as JSON has them; without the records of what is only observed."""
+    stats = Stats(stats.now_ms, tuple(it for it in stats.records if not is_observed(it.route)), stats.answers)
     routes = sorted({count.route for count in stats.records} | {count.route for count in stats.answers})
     return {
         "now_ms": stats.now_ms,

@@ -19,7 +19,9 @@ METHODS_NEVER = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "CONNECT"})
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _GRACE_MS_MIN = 300_000
 
+MODES = ("protect", "observe")
 _CHOICES: dict[str, tuple[str, ...]] = {
+    "mode": MODES,
     "key_syntax": ("both", "sf", "bare"),
     "fingerprint": ("full", "none"),
     "recovery": ("manual", "rerun"),
@@ -66,6 +68,7 @@ class Policy:
     """How requests to a route are protected.
 
     Attributes:
+        mode: `protect`; or `observe`: nothing is done to requests, and what would have been done is counted.
         required: answer 400 to a request without a key; else it runs unprotected (contract R11).
         methods: methods to enrol; GET, HEAD, OPTIONS, TRACE never can be (R12).
         header: the field that carries the key (R1).
@@ -117,6 +120,7 @@ class Policy:
         ConfigurationError: with every fault at once.
     """
 
+    mode: str = "protect"
     required: bool = False
     methods: tuple[str, ...] = ("POST", "PATCH")
     header: str = "Idempotency-Key"

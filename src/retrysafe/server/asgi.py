@@ -28,10 +28,20 @@ from retrysafe.server.exchange import PROTECTED, Authorizer, Exchange
 from retrysafe.server.handling import Application, Receive, Send, messages_of
 from retrysafe.server.inquiry import METHOD_NOT_ALLOWED, OWN_METHODS, check_path, contract_answer, status_route
 from retrysafe.server.lifespan import Lifespan
+from retrysafe.server.observed_asgi import observe
+from retrysafe.server.observing import Watcher
 from retrysafe.server.redrive import Reauthenticate, Recovery, Redrive, check_recovery
 from retrysafe.server.routes import Route, Routes
 from retrysafe.server.scope import ANONYMOUS, Connection, Resolver, resolver
-from retrysafe.server.settings import Faults, check_completes_within, encryption_of, every_s, seconds
+from retrysafe.server.settings import (
+    Faults,
+    check_completes_within,
+    encryption_of,
+    every_s,
+    only_observes,
+    protected_entries,
+    seconds,
+)
 from retrysafe.stores.contract import Store
 from retrysafe.stores.location import open_store
 
@@ -53,6 +63,8 @@ class IdempotencyMiddleware:
             of the ASGI connection scope. There is no default (contract R15-R17).
         policy: for every enrolled route that the table does not name.
         routes: `"METHOD /path/{name}"` to a policy; None takes a route out.
+        mode: `protect`; or `observe`: whatever policies say, nothing is done to any request, nothing is answered at
+            the paths below, and what protection would have done is counted. `Policy` has the same for one route.
         namespace: of this deployment; environments that share a store differ in it (R20).
         secret: that keys are digested with; without one the store keeps its own (R21).
         encryption_keys: encrypts stored responses at rest: 32 random bytes each, or these in hexadecimal or
@@ -87,6 +99,7 @@ class IdempotencyMiddleware:
         scope: str | Resolver,
         policy: Policy | None = None,
         routes: Mapping[str, Policy | None] | None = None,
+        mode: str = "protect",
         namespace: str = "default",
         secret: str | bytes | None = None,
         encryption_keys: str | bytes | Sequence[str | bytes] | None = None,
@@ -113,8 +126,11 @@ class IdempotencyMiddleware:
         )
         self._every_s: float | None = faults.collect(lambda: every_s(complete_abandoned))
         faults.collect(lambda: check_recovery(scope, reauthenticate, reconcile, encryption_keys, complete_abandoned))
+        self._only_observes: bool = faults.collect(lambda: only_observes(mode))
         faults.raise_any()
         check_completes_within(self._routes, self._store)
+        if self._only_observes:
+            self._status = self._contract_path = None
         self._answers_itself = self._status is not None or self._contract_path is not None
         self._scope = scope if isinstance(scope, str) else "function"
         self._anonymous = scope == ANONYMOUS
@@ -122,7 +138,11 @@ class IdempotencyMiddleware:
         self._given_secret = secret.encode() if isinstance(secret, str) else secret
         self._secret: bytes | None = None
         self._authorizer = authorize
-        self._observer = Tally(observer or LogObserver(), self._store)
+        observer = observer or LogObserver()
+        self._watcher = Watcher(
+            self._store, self._given_secret, namespace, self._encryption, observer, anonymous=self._anonymous
+        )
+        self._observer = Tally(observer, self._store)
         self._driver = Driver(self._store, self._observer)
         self._begin = partial(
             begin,
@@ -153,6 +173,9 @@ class IdempotencyMiddleware:
         route = self._route(scope) if is_http else None
         if route is None:
             await self.app(scope, receive, send)
+            return
+        if self._only_observes or route.policy.mode == "observe":
+            await observe(self.app, scope, receive, send, route, self._watcher, self._resolver)
             return
         ready = self._secret is not None or await self._open_late()
         terms = Terms(
@@ -185,10 +208,17 @@ class IdempotencyMiddleware:
         is_status = self._status is not None and path == self._status.entry
         return METHOD_NOT_ALLOWED if is_status and method not in OWN_METHODS else None
 
-    def published(self) -> Published:
-        """What the door promises to clients."""
+    @property
+    def own_paths(self) -> list[str]:
+        """The paths at which it answers by itself, under where the application is mounted."""
         status_path = None if self._status is None else self._status.entry
-        return Published(self._scope, self._routes.entries(), status_path, self.is_gateway)
+        return [path for path in (status_path, self._contract_path) if path is not None]
+
+    def published(self) -> Published:
+        """What the door promises to clients; of routes that are only observed nothing."""
+        status_path = None if self._status is None else self._status.entry
+        entries = protected_entries(self._routes.entries(), only_observes=self._only_observes)
+        return Published(self._scope, entries, status_path, self.is_gateway)
 
     def _route(self, scope: Connection) -> Route | None:
         method = scope["method"].upper()
@@ -206,9 +236,13 @@ class IdempotencyMiddleware:
     async def open(self) -> None:
         """Make the store ready. A server's lifespan does it; else the first protected request.
 
+        A door that only observes starts without its store.
+
         Raises:
             StoreError: it cannot be reached, or must not be used.
         """
+        if self._only_observes:
+            return
         self._secret = await asyncio.to_thread(self._store.open, self._given_secret)
         self._driver.waiting.resume()
         self._recovery = self._make_recovery(self._secret)
@@ -234,6 +268,8 @@ class IdempotencyMiddleware:
         await self._end_recovery()
         await self._driver.drain(self._drain_s)
         await self._observer.flush()
+        if self._watcher.has_begun:
+            await asyncio.to_thread(self._watcher.close)
         if self._owns_store:
             self._secret = None
             await asyncio.to_thread(self._store.close)
@@ -242,7 +278,9 @@ class IdempotencyMiddleware:
 
     @property
     def recovers(self) -> bool:
-        """It was told what to do about operations that nobody drives any more."""
+        """It was told what to do about operations that nobody drives any more, and does not only observe."""
+        if self._only_observes:
+            return False
         return self._reauthenticate is not None or self._reconcile is not None
 
     async def recover(self, told: Callable[[Report], None] = lambda _: None) -> Report:

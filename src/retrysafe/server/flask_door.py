@@ -19,7 +19,10 @@ from retrysafe.server.routes import Route
 from retrysafe.server.wsgi import IdempotencyMiddleware
 
 PREFIX = "IDEMPOTENCY_"
-_DOOR = ("store", "scope", "routes", "namespace", "secret", "encryption_keys", "authorize", "observer", "contract_path")
+_DOOR = (
+    "store", "scope", "routes", "mode", "namespace", "secret", "encryption_keys", "authorize", "observer",
+    "contract_path",
+)  # fmt: skip
 _EXTENSION = "retrysafe"
 
 
@@ -65,7 +68,7 @@ class FlaskMiddleware(IdempotencyMiddleware):
             for method in sorted((rule.methods or set()) - METHODS_NEVER):
                 if (options := _options(view, method)) is not None:
                     route = self._marked.find(method, rule.rule, options)
-                    marked[f"{method} {rule.rule}"] = None if route is None else route.policy
+                    marked[f"{method} {rule.rule}"] = None if route is None or self._observes(route) else route.policy
         plain = super().published()
         return replace(plain, routes={**plain.routes, **marked})
 
@@ -107,7 +110,7 @@ class Idempotency:
         if _EXTENSION in app.extensions:
             raise ConfigurationError(["this application has an Idempotency already; one is enough"])
         settings = {**self._settings, **_configured(app.config)}
-        policy = {name: settings.pop(name) for name in OPTIONS if name in settings}
+        policy = {name: settings.pop(name) for name in OPTIONS if name in settings and name not in _DOOR}
         if unknown := sorted(set(settings) - set(_DOOR)):
             raise ConfigurationError(
                 [f"Idempotency has no setting {name} (IDEMPOTENCY_{name.upper()})" for name in unknown]

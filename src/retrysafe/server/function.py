@@ -93,7 +93,7 @@ def once(  # noqa: PLR0913 - each is a setting of its own, by name
     Raises:
         ConfigurationError: with everything that is wrong, when the function is defined.
     """
-    policy = policy or Policy()
+    policy = _protecting(policy or Policy())
     faults = Faults()
     opened: Store = faults.collect(lambda: open_store(store) if isinstance(store, str) else store)
     encryption: Encryption | None = faults.collect(lambda: encryption_of(encryption_keys))
@@ -122,6 +122,14 @@ def once(  # noqa: PLR0913 - each is a setting of its own, by name
         return once_blocking  # type: ignore[return-value]  # as above
 
     return decorate
+
+
+def _protecting(policy: Policy) -> Policy:
+    if policy.mode == "observe":
+        raise ConfigurationError(
+            ['policy.mode is "observe"; only HTTP requests are observed, and @once always protects']
+        )
+    return policy
 
 
 class Renewing(Protocol):

@@ -31,7 +31,7 @@ def status_route(path: str | None, policy: Policy) -> Route | None:
     if path is None:
         return None
     check_path("status_path", path, "/idempotency/requests")
-    asking = replace(policy, required=True, key_length_min=1, key_length_max=1_024)
+    asking = replace(policy, mode="protect", required=True, key_length_min=1, key_length_max=1_024)
     return Route(path, asking, frozenset())
 
 

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 from retrysafe.errors import ConfigurationError
 from retrysafe.operation.handle import current_operation
+from retrysafe.operation.noted import note
+from retrysafe.protocol.effects import Fate
 from retrysafe.protocol.policy import METHODS_NEVER, OPTIONS, Policy
 from retrysafe.server.routes import Route, marked_route
 from retrysafe.server.settings import check_transactional
@@ -171,6 +173,7 @@ def _entering(handler: Any) -> Any:
 
 
 def _enter() -> None:
+    note(Fate.RAN)
     if (current := current_operation()) is not None:
         current.enter()
 

@@ -127,7 +127,7 @@ class RoutedMiddleware(IdempotencyMiddleware):
         for endpoint in self._router.endpoints() if self._router and named else ():
             if endpoint.path == path and (endpoint.methods is None or method in endpoint.methods):
                 route = self._route_of(method, endpoint, named or UNNAMED)
-                return None if route is None else route.policy
+                return None if route is None or self._observes(route) else route.policy
         return None
 
     def _find(self, method: str, path: str, connection: Connection) -> Route | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from retrysafe.errors import ConfigurationError
 from retrysafe.protocol.duration import Duration, milliseconds
+from retrysafe.protocol.policy import MODES, Policy
 from retrysafe.protocol.snapshot import Encryption
 from retrysafe.server.routes import Routes
 from retrysafe.stores.contract import CompletesWithin, Store
@@ -50,6 +51,30 @@ def seconds(setting: str, duration: Duration) -> float:
         return milliseconds(duration) / 1_000
     except (ValueError, AttributeError) as error:
         raise ConfigurationError([f"{setting}: {error}"]) from None
+
+
+def only_observes(mode: str) -> bool:
+    """Whether a door does nothing to any request.
+
+    Raises:
+        ConfigurationError: there is no such mode.
+    """
+    if mode not in MODES:
+        raise ConfigurationError([f"mode is {mode!r}; it must be one of {', '.join(MODES)}"])
+    return mode == "observe"
+
+
+def protected_entries(entries: Mapping[str, Policy | None], *, only_observes: bool) -> dict[str, Policy | None]:
+    """What holds for clients: nothing on a route that is only observed.
+
+    Args:
+        entries: of the routes, to their policies.
+        only_observes: the door observes all of them.
+    """
+    return {
+        entry: None if only_observes or policy is None or policy.mode == "observe" else policy
+        for entry, policy in entries.items()
+    }
 
 
 _EVERY_S_MIN = 0.05

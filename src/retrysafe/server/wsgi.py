@@ -29,10 +29,19 @@ from retrysafe.protocol.snapshot import Encryption
 from retrysafe.protocol.status import inquire
 from retrysafe.server.environ import Environ, Resolver, path_of, resolver
 from retrysafe.server.inquiry import METHOD_NOT_ALLOWED, OWN_METHODS, check_path, contract_answer, status_route
+from retrysafe.server.observed_wsgi import observe
+from retrysafe.server.observing import Watcher
 from retrysafe.server.redrive import Recovery, check_recovery
 from retrysafe.server.routes import Route, Routes
 from retrysafe.server.scope import ANONYMOUS
-from retrysafe.server.settings import Faults, check_completes_within, encryption_of, every_s
+from retrysafe.server.settings import (
+    Faults,
+    check_completes_within,
+    encryption_of,
+    every_s,
+    only_observes,
+    protected_entries,
+)
 from retrysafe.server.wsgi_exchange import PROTECTED, Application, Authorizer, Exchange, StartResponse, respond
 from retrysafe.server.wsgi_redrive import Reauthenticate, Redrive
 from retrysafe.stores.contract import Store
@@ -53,6 +62,8 @@ class IdempotencyMiddleware:
             `"anonymous"`, or a function of the WSGI environ. There is no default (contract R15-R17).
         policy: for every enrolled route that the table does not name.
         routes: `"METHOD /path/{name}"` to a policy; None takes a route out.
+        mode: `protect`; or `observe`: whatever policies say, nothing is done to any request, nothing is answered at
+            the paths below, and what protection would have done is counted. `Policy` has the same for one route.
         namespace: of this deployment; environments that share a store differ in it (R20).
         secret: that keys are digested with; without one the store keeps its own (R21).
         encryption_keys: encrypts stored responses at rest: 32 random bytes each, or these in hexadecimal or
@@ -84,6 +95,7 @@ class IdempotencyMiddleware:
         scope: str | Resolver,
         policy: Policy | None = None,
         routes: Mapping[str, Policy | None] | None = None,
+        mode: str = "protect",
         namespace: str = "default",
         secret: str | bytes | None = None,
         encryption_keys: str | bytes | Sequence[str | bytes] | None = None,
@@ -108,8 +120,12 @@ class IdempotencyMiddleware:
         self._contract_path: str | None = faults.collect(
             lambda: check_path("contract_path", contract_path, "/.well-known/idempotency-contract")
         )
+        self._only_observes: bool = faults.collect(lambda: only_observes(mode))
         faults.raise_any()
         check_completes_within(self._routes, self._store)
+        if self._only_observes:
+            self._status = self._contract_path = None
+            _OPEN.add(self)  # no request opens it, and at the end it is to be closed
         self._scope = scope if isinstance(scope, str) else "function"
         self._anonymous = scope == ANONYMOUS
         self._namespace = namespace
@@ -117,7 +133,11 @@ class IdempotencyMiddleware:
         self._secret: bytes | None = None
         self._opening = threading.Lock()
         self._authorizer = authorize
-        self._observer = BlockingTally(observer or LogObserver(), self._store)
+        observer = observer or LogObserver()
+        self._watcher = Watcher(
+            self._store, self._given_secret, namespace, self._encryption, observer, anonymous=self._anonymous
+        )
+        self._observer = BlockingTally(observer, self._store)
         self._driver = Driver(self._store, self._observer)
         self._begin = partial(
             begin,
@@ -137,6 +157,9 @@ class IdempotencyMiddleware:
             if PROTECTED not in environ:  # a server's thread comes from the request before
                 begin_without()
             return self.app(environ, start_response)
+        if self._observes(route):
+            begin_without()
+            return observe(self.app, environ, start_response, route, self._watcher, self._resolver)
         if route is self._status and environ["REQUEST_METHOD"] not in OWN_METHODS:
             return respond(start_response, METHOD_NOT_ALLOWED)
         ready = self._secret is not None or self._open_late()
@@ -159,15 +182,19 @@ class IdempotencyMiddleware:
         )
         return exchange.drive(self._driver, self._flow(route, exchange.head, terms, ready=ready))
 
+    def _observes(self, route: Route) -> bool:
+        return self._only_observes or route.policy.mode == "observe"
+
     def _flow(self, route: Route, head: Head, terms: Terms, *, ready: bool) -> Flow[Answer]:
         if not ready:
             return refuse_unready(head, terms)
         return inquire(head, terms, self._routes.policy_of) if route is self._status else protect(head, terms)
 
     def published(self) -> Published:
-        """What the door promises to clients."""
+        """What the door promises to clients; of routes that are only observed nothing."""
         status_path = None if self._status is None else self._status.entry
-        return Published(self._scope, self._routes.entries(), status_path)
+        entries = protected_entries(self._routes.entries(), only_observes=self._only_observes)
+        return Published(self._scope, entries, status_path)
 
     def route_of(self, environ: Environ) -> Route | None:
         """What a request falls under; None lets it pass. Glue of frameworks asks their routers first."""
@@ -179,9 +206,13 @@ class IdempotencyMiddleware:
     def open(self) -> None:
         """Make the store ready; the first protected request does it. Call it in each process after a fork, not before.
 
+        A door that only observes starts without its store.
+
         Raises:
             StoreError: it cannot be reached, or must not be used.
         """
+        if self._only_observes:
+            return
         with self._opening:
             if self._secret is None:
                 self._secret = self._store.open(self._given_secret)
@@ -206,6 +237,7 @@ class IdempotencyMiddleware:
             self._recovering.end()
         self._driver.waiting.end()
         self._observer.flush()
+        self._watcher.close()
         if self._owns_store:
             self._secret = None
             self._store.close()
@@ -214,7 +246,9 @@ class IdempotencyMiddleware:
 
     @property
     def recovers(self) -> bool:
-        """It was told what to do about operations that nobody drives any more."""
+        """It was told what to do about operations that nobody drives any more, and does not only observe."""
+        if self._only_observes:
+            return False
         return self._reauthenticate is not None or self._reconcile is not None
 
     async def recover(self, told: Callable[[Report], None] = lambda _: None) -> Report:
