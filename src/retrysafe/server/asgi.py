@@ -24,6 +24,7 @@ from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.published import Published
 from retrysafe.protocol.snapshot import Encryption
 from retrysafe.protocol.status import inquire
+from retrysafe.server.endpoint import Endpoint
 from retrysafe.server.exchange import PROTECTED, Authorizer, Exchange
 from retrysafe.server.handling import Application, Receive, Send, messages_of
 from retrysafe.server.inquiry import METHOD_NOT_ALLOWED, OWN_METHODS, check_path, contract_answer, status_route
@@ -182,6 +183,20 @@ class IdempotencyMiddleware:
             return contract_answer(self.published(), method)
         is_status = self._status is not None and path == self._status.entry
         return METHOD_NOT_ALLOWED if is_status and method not in OWN_METHODS else None
+
+    @property
+    def routes_table(self) -> Routes:
+        """The routes table."""
+        return self._routes
+
+    @property
+    def store(self) -> Store:
+        """Where the records are."""
+        return self._store
+
+    def route_for(self, method: str, endpoint: Endpoint) -> Route | None:
+        """What requests to a handler fall under; None if it is not enrolled."""
+        return self._routes.find(method, endpoint.path)
 
     def published(self) -> Published:
         """What the door promises to clients."""

@@ -1,0 +1,227 @@
+"""An application object as a surface: of any framework that we know, or only the door around it."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import MethodType
+from typing import Any, Protocol
+
+from retrysafe.asgi import IdempotencyMiddleware as AsgiDoor
+from retrysafe.audit.code import evidence_of, shown_file
+from retrysafe.audit.documents import documented_in, words_in
+from retrysafe.audit.overlap import in_braces
+from retrysafe.audit.surface import UNSAFE, Door, Evidence, Kind, Operation, Place, Surface
+from retrysafe.errors import ConfigurationError
+from retrysafe.operate.published import door_in
+from retrysafe.protocol.policy import METHODS_NEVER
+from retrysafe.server.endpoint import Endpoint
+from retrysafe.server.marker import Marker, marker_of
+from retrysafe.server.routed import RoutedMiddleware
+from retrysafe.server.routes import ANY, Route
+from retrysafe.wsgi import IdempotencyMiddleware as WsgiDoor
+
+_DEPTH_MAX = 32  # of layers of middleware
+
+
+class Router(Protocol):
+    """The router of a framework."""
+
+    def endpoints(self) -> Iterable[Endpoint]:
+        """All handlers that it knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Framework:
+    """An application of a framework.
+
+    Attributes:
+        kind: which.
+        router: its routes.
+        reaches: whether a request by this method to this path would come to a handler.
+        document: makes its OpenAPI document; None if it has none.
+    """
+
+    kind: Kind
+    router: Router
+    reaches: Callable[[str, str], bool]
+    document: Callable[[], Mapping[str, Any]] | None = None
+
+
+def surface_of(application: Any, target: str) -> Surface:
+    """What an application has, read from it without serving it or opening its store.
+
+    Args:
+        application: what a server runs: of Starlette, FastAPI, Litestar or Flask, or a door around any other.
+        target: `MODULE:APP`.
+
+    Raises:
+        ConfigurationError: it is neither an application whose routes can be read nor one with a door.
+    """
+    door, framework = door_in(application), _framework_of(application)
+    place = file_of(target.partition(":")[0])
+    shown = None if door is None else _door(door, place)
+    if framework is not None:
+        document = framework.document() if framework.document else None
+        operations = tuple(_operations(framework.router, door, document))
+        return Surface(target, framework.kind, operations, shown, framework.reaches, document=document, file=place)
+    if door is None or shown is None:
+        fault = (
+            f"{target} is of no framework whose routes can be read (Starlette, FastAPI, Litestar, Flask, Django), and "
+            "has no door that can be found; name what a server runs, or an OpenAPI document of it"
+        )
+        raise ConfigurationError([fault])
+    kind = Kind.WSGI if isinstance(door, WsgiDoor) else Kind.ASGI
+    return Surface(target, kind, tuple(_of_table(door)), shown, file=place)
+
+
+def file_of(module: str) -> Place | None:
+    """The file of a module that was imported; None if it has none."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return Place(shown_file(file)) if file else None
+
+
+def _door(door: AsgiDoor | WsgiDoor, place: Place | None) -> Door:
+    routes = door.routes_table
+    is_routed = isinstance(door, RoutedMiddleware) or type(door).__name__ == "FlaskMiddleware"
+    return Door(door.published().scope, door.store.name, routes.policy_of(ANY), routes.table, place, is_routed)
+
+
+# --- operations -----------------------------------------------------------------------------------
+
+
+def _operations(
+    router: Router, door: AsgiDoor | WsgiDoor | None, document: Mapping[str, Any] | None
+) -> Iterator[Operation]:
+    for endpoint in router.endpoints():
+        for method in methods_of(endpoint.methods):
+            operation = operation_at(method, endpoint, door.route_for(method, endpoint) if door else None)
+            named = door.routes_table.entry_for(method, endpoint.path) if door else ()
+            is_declined = operation.declined or named is None
+            words = operation.evidence.words | words_in(document, method, endpoint.path)
+            yield replace(
+                operation,
+                declined=is_declined,
+                documented=documented_in(document, method, endpoint.path, operation.policy),
+                evidence=replace(operation.evidence, words=words),
+            )
+
+
+def methods_of(methods: frozenset[str] | None) -> list[str]:
+    """Of the methods of a handler those that could do something; of one that takes every method, POST."""
+    if methods is None:
+        return ["POST"]
+    return [method for method in UNSAFE if method in methods] + sorted(methods - set(UNSAFE) - METHODS_NEVER)
+
+
+def operation_at(method: str, endpoint: Endpoint, route: Route | None) -> Operation:
+    """A method of a handler.
+
+    Args:
+        method: upper case.
+        endpoint: the handler.
+        route: that requests to it fall under; None if it is not enrolled.
+    """
+    marker = marker_of(endpoint.handler, method)
+    handler = endpoint.handler if endpoint.function is None else endpoint.function
+    is_marked = (
+        route is not None and marker is not None and in_braces(route.entry) == f"{method} {in_braces(endpoint.path)}"
+    )
+    return Operation(
+        method,
+        endpoint.path,
+        policy=None if route is None else route.policy,
+        declined=marker is not None and _is_out(marker, method),
+        entry="" if route is None or route.entry == ANY or is_marked else route.entry,
+        options=None if marker is None else dict(marker),
+        evidence=Evidence() if handler is None else evidence_of(handler, method),
+        handler=handler,
+    )
+
+
+def _is_out(marker: Marker, method: str) -> bool:
+    return not marker.enrolled or method not in marker.get("methods", (method,))
+
+
+def _of_table(door: AsgiDoor | WsgiDoor) -> Iterator[Operation]:
+    """Of an application whose routes nobody can read, what the table names."""
+    for entry, policy in door.routes_table.table.items():
+        method, _, path = entry.partition(" ")
+        yield Operation(method, path, policy, declined=policy is None, entry=entry)
+
+
+# --- frameworks -----------------------------------------------------------------------------------
+
+
+def _framework_of(application: Any) -> _Framework | None:
+    for layer in _layers(application):
+        for name, make in _FRAMEWORKS.items():
+            if any(made.__module__.partition(".")[0] == name for made in inspect.getmro(type(layer))):
+                framework = make(layer)
+                if framework is not None:
+                    return framework
+    return None
+
+
+def _layers(application: Any) -> Iterator[Any]:
+    """The application, and what its layers of middleware are around."""
+    for _ in range(_DEPTH_MAX):
+        if application is None:
+            return
+        if isinstance(application, MethodType):  # a router hands itself to its own middleware as one of its methods
+            application = application.__self__
+        yield application
+        application = getattr(application, "app", None)
+
+
+def _starlette(application: Any) -> _Framework | None:
+    from retrysafe.starlette import StarletteRouter  # noqa: PLC0415 - the framework is there, as this is one of it
+
+    routes = getattr(application, "routes", None)
+    if not isinstance(routes, list):
+        return None
+    router = StarletteRouter(routes)
+
+    def reaches(method: str, path: str) -> bool:
+        connection = {"type": "http", "method": method, "path": path, "root_path": "", "headers": []}
+        return router.match(connection) is not None
+
+    is_fastapi = any(made.__module__.partition(".")[0] == "fastapi" for made in inspect.getmro(type(application)))
+    document = application.openapi if is_fastapi and application.openapi_url else None
+    return _Framework(Kind.FASTAPI if is_fastapi else Kind.STARLETTE, router, reaches, document)
+
+
+def _litestar(application: Any) -> _Framework | None:
+    from retrysafe.litestar import LitestarRouter  # noqa: PLC0415 - as above
+
+    if not hasattr(application, "asgi_router"):
+        return None
+    door = door_in(application)
+    router = LitestarRouter(application, getattr(door, "excluded", lambda *_: False))
+
+    def reaches(method: str, path: str) -> bool:
+        return router.match({"type": "http", "method": method, "path": path}) is not None
+
+    def document() -> Mapping[str, Any]:
+        made: Mapping[str, Any] = application.openapi_schema.to_schema()
+        return made
+
+    return _Framework(Kind.LITESTAR, router, reaches, document if application.openapi_config else None)
+
+
+def _flask(application: Any) -> _Framework | None:
+    from retrysafe.flask import FlaskRouter  # noqa: PLC0415 - as above
+
+    if not hasattr(application, "url_map"):
+        return None
+    router = FlaskRouter(application)
+    return _Framework(Kind.FLASK, router, router.reaches)
+
+
+_FRAMEWORKS: Mapping[str, Callable[[Any], _Framework | None]] = {
+    "litestar": _litestar,
+    "starlette": _starlette,
+    "flask": _flask,
+}
