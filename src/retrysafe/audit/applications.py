@@ -12,7 +12,6 @@ from typing import Any, Protocol
 from retrysafe.asgi import IdempotencyMiddleware as AsgiDoor
 from retrysafe.audit.code import evidence_of, shown_file
 from retrysafe.audit.documents import documented_in, words_in
-from retrysafe.audit.overlap import in_braces
 from retrysafe.audit.surface import UNSAFE, Door, Evidence, Kind, Operation, Place, Surface
 from retrysafe.errors import ConfigurationError
 from retrysafe.operate.published import door_in
@@ -20,7 +19,7 @@ from retrysafe.protocol.policy import METHODS_NEVER
 from retrysafe.server.endpoint import Endpoint
 from retrysafe.server.marker import Marker, marker_of
 from retrysafe.server.routed import RoutedMiddleware
-from retrysafe.server.routes import ANY, Route
+from retrysafe.server.routes import ANY, UNNAMED, Route
 from retrysafe.wsgi import IdempotencyMiddleware as WsgiDoor
 
 _DEPTH_MAX = 32  # of layers of middleware
@@ -42,12 +41,14 @@ class _Framework:
         router: its routes.
         reaches: whether a request by this method to this path would come to a handler.
         document: makes its OpenAPI document; None if it has none.
+        unseen: paths of mounted applications whose routes cannot be read.
     """
 
     kind: Kind
     router: Router
     reaches: Callable[[str, str], bool]
     document: Callable[[], Mapping[str, Any]] | None = None
+    unseen: tuple[str, ...] = ()
 
 
 def surface_of(application: Any, target: str) -> Surface:
@@ -66,7 +67,8 @@ def surface_of(application: Any, target: str) -> Surface:
     if framework is not None:
         document = framework.document() if framework.document else None
         operations = tuple(_operations(framework.router, door, document))
-        return Surface(target, framework.kind, operations, shown, framework.reaches, document=document, file=place)
+        made = Surface(target, framework.kind, operations, shown, framework.reaches, document=document, file=place)
+        return replace(made, unseen=framework.unseen)
     if door is None or shown is None:
         fault = (
             f"{target} is of no framework whose routes can be read (Starlette, FastAPI, Litestar, Flask, Django), and "
@@ -85,8 +87,12 @@ def file_of(module: str) -> Place | None:
 
 def _door(door: AsgiDoor | WsgiDoor, place: Place | None) -> Door:
     routes = door.routes_table
-    is_routed = isinstance(door, RoutedMiddleware) or type(door).__name__ == "FlaskMiddleware"
+    is_routed = isinstance(door, RoutedMiddleware) or _is_flask(door)
     return Door(door.published().scope, door.store.name, routes.policy_of(ANY), routes.table, place, is_routed)
+
+
+def _is_flask(door: AsgiDoor | WsgiDoor | None) -> bool:
+    return isinstance(door, WsgiDoor) and type(door) is not WsgiDoor
 
 
 # --- operations -----------------------------------------------------------------------------------
@@ -97,13 +103,10 @@ def _operations(
 ) -> Iterator[Operation]:
     for endpoint in router.endpoints():
         for method in methods_of(endpoint.methods):
-            operation = operation_at(method, endpoint, door.route_for(method, endpoint) if door else None)
-            named = door.routes_table.entry_for(method, endpoint.path) if door else ()
-            is_declined = operation.declined or named is None
+            operation = _operation(method, endpoint, door)
             words = operation.evidence.words | words_in(document, method, endpoint.path)
             yield replace(
                 operation,
-                declined=is_declined,
                 documented=documented_in(document, method, endpoint.path, operation.policy),
                 evidence=replace(operation.evidence, words=words),
             )
@@ -116,25 +119,19 @@ def methods_of(methods: frozenset[str] | None) -> list[str]:
     return [method for method in UNSAFE if method in methods] + sorted(methods - set(UNSAFE) - METHODS_NEVER)
 
 
-def operation_at(method: str, endpoint: Endpoint, route: Route | None) -> Operation:
-    """A method of a handler.
-
-    Args:
-        method: upper case.
-        endpoint: the handler.
-        route: that requests to it fall under; None if it is not enrolled.
-    """
+def _operation(method: str, endpoint: Endpoint, door: AsgiDoor | WsgiDoor | None) -> Operation:
+    """A method of a handler. The table goes before a mark at every door but that of Flask."""
     marker = marker_of(endpoint.handler, method)
     handler = endpoint.handler if endpoint.function is None else endpoint.function
-    is_marked = (
-        route is not None and marker is not None and in_braces(route.entry) == f"{method} {in_braces(endpoint.path)}"
-    )
+    route = door.route_for(method, endpoint) if door else None
+    named = door.routes_table.entry_for(method, endpoint.path) if door else UNNAMED
+    is_named = named is not UNNAMED and not (marker is not None and _is_flask(door))
     return Operation(
         method,
         endpoint.path,
         policy=None if route is None else route.policy,
-        declined=marker is not None and _is_out(marker, method),
-        entry="" if route is None or route.entry == ANY or is_marked else route.entry,
+        declined=named is None if is_named else marker is not None and _is_out(marker, method),
+        entry=named.entry if is_named and isinstance(named, Route) else "",
         options=None if marker is None else dict(marker),
         evidence=Evidence() if handler is None else evidence_of(handler, method),
         handler=handler,
@@ -190,7 +187,19 @@ def _starlette(application: Any) -> _Framework | None:
 
     is_fastapi = any(made.__module__.partition(".")[0] == "fastapi" for made in inspect.getmro(type(application)))
     document = application.openapi if is_fastapi and application.openapi_url else None
-    return _Framework(Kind.FASTAPI if is_fastapi else Kind.STARLETTE, router, reaches, document)
+    kind = Kind.FASTAPI if is_fastapi else Kind.STARLETTE
+    return _Framework(kind, router, reaches, document, tuple(_unseen(routes, "")))
+
+
+def _unseen(routes: Iterable[Any], prefix: str) -> Iterator[str]:
+    """Where applications are mounted that are of something else; files that are served do nothing twice."""
+    for route in routes:
+        path = prefix + getattr(route, "path", "")
+        mounted = getattr(route, "app", None)
+        if inner := getattr(route, "routes", None):
+            yield from _unseen(inner, path)
+        elif not hasattr(route, "endpoint") and mounted is not None and type(mounted).__name__ != "StaticFiles":
+            yield path
 
 
 def _litestar(application: Any) -> _Framework | None:

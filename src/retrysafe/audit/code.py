@@ -76,13 +76,15 @@ def shown_file(path: str) -> str:
 
 
 def line_with(path: str, text: str) -> int:
-    """The first line of a file that has a text in quotation marks; 0 if none has."""
+    """The first line of a file that has a text; in quotation marks, if there is such a line; 0 if none has it."""
     try:
         lines = Path(path).read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return 0
-    quoted = (f'"{text}"', f"'{text}'")
-    return next((number for number, line in enumerate(lines, 1) if any(it in line for it in quoted)), 0)
+    for wanted in (f'"{text}"', f"'{text}'", text):
+        if found := next((number for number, line in enumerate(lines, 1) if text and wanted in line), 0):
+            return found
+    return 0
 
 
 # --- what a function says itself ------------------------------------------------------------------

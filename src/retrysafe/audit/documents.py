@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from retrysafe.audit.code import shown_file
+from retrysafe.audit.overlap import overlap
 from retrysafe.audit.surface import UNSAFE, Documented, Door, Evidence, Kind, Operation, Place, Surface
 from retrysafe.errors import ConfigurationError
 from retrysafe.formats.openapi import lines_of, operations, parse, read, resolve
@@ -42,12 +44,19 @@ def surface_of_document(source: str, gateway: Published | None = None) -> Surfac
     lines = lines_of(text) if file else {}
     made = tuple(_operations(document, file, lines, gateway))
     door = None if gateway is None else _gateway(gateway)
-    paths = {(method, path) for method, path, _ in operations(document)}
+    base = _base(document)
+    paths = [(method, base + path) for method, path, _ in operations(document)]
 
     def reaches(method: str, path: str) -> bool:
-        return (method, path) in paths
+        return any(method == its_method and overlap(path, its_path) for its_method, its_path in paths)
 
-    return Surface(source, Kind.OPENAPI, made, door, reaches, document=document)
+    return Surface(source, Kind.OPENAPI, made, door, reaches, document=document, base=base)
+
+
+def _base(document: Document) -> str:
+    """The path of the first server, under which the paths of the document are."""
+    servers = document.get("servers") or [{}]
+    return urlsplit(str(servers[0].get("url", ""))).path.rstrip("/")
 
 
 def _gateway(published: Published) -> Door:
@@ -65,9 +74,9 @@ def _operations(
         policy, is_known = _promised(described, document)
         is_declined = _is_declined(described)
         if routes is not None:
-            route = routes.find(method, path)
+            route = routes.find(method, _base(document) + path)
             policy, is_known = (None if route is None else route.policy), True
-            is_declined = routes.entry_for(method, path) is None
+            is_declined = routes.entry_for(method, _base(document) + path) is None
         yield Operation(
             method,
             path,

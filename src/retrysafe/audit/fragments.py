@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
-from retrysafe.audit.code import function_of, marker_lines
+from retrysafe.audit.code import function_of, line_with, marker_lines
 from retrysafe.audit.fragment import Fragment, Put, arguments, dictionary, said_of, table, without_implied
 from retrysafe.audit.fragments_openapi import document_fragments
 from retrysafe.audit.overlap import in_braces
-from retrysafe.audit.rule import Behind, Describe, Drop, Finding, Reset, SetOptions
-from retrysafe.audit.surface import Door, Kind, Operation, Place, Surface
+from retrysafe.audit.rule import Behind, Describe, Drop, Finding, Glue, Reset, SetOptions
+from retrysafe.audit.surface import Kind, Operation, Place, Surface
 
 STORE, SCOPE = "sqlite:///retrysafe.db", "header:X-Account-Id"
 _OURS = "retrysafe.django.IdempotencyMiddleware"
@@ -72,7 +72,7 @@ def _plan(findings: Sequence[Finding]) -> Plan:
                 change.of.append(_name(finding))
             case Describe(operation):
                 plan.described.setdefault(operation.route, Change(operation)).of.append(_name(finding))
-            case Reset() | Drop() | Behind():
+            case Reset() | Drop() | Behind() | Glue():
                 plan.others.append(finding)
             case _ as unreachable:
                 assert_never(unreachable)
@@ -89,23 +89,22 @@ def _name(finding: Finding) -> str:
 
 
 def _of_application(surface: Surface, plan: Plan) -> Iterator[Fragment]:
-    changes = list(plan.changes.values())
+    dropped = {it.found.where for it in plan.others if isinstance(it.found.remedy, Drop)}
+    changes = [it for it in plan.changes.values() if it.operation.entry not in dropped]
     needing = [it for it in changes if it.options or surface.door is not None]
-    marked = [it for it in needing if _is_marked(surface, it.operation)]
+    marked = [it for it in needing if _is_marked(surface, it.operation, plan)]
     in_table = [it for it in needing if it not in marked]
     if surface.door is None and changes:
-        of = tuple(name for it in changes if it not in marked for name in it.of) or tuple(changes[0].of)
-        yield _new_door(surface, in_table, of)
+        yield _new_door(surface, in_table, tuple(name for it in changes for name in it.of))
     elif in_table:
         yield _table(surface, in_table)
     for change in marked:
         yield _marker(surface.kind, change)
-    if plan.described and surface.door is not None:
-        yield _describe(surface, surface.door, plan)
     yield from _others(surface, plan)
+    yield from _glue(surface, plan)
 
 
-def _is_marked(surface: Surface, operation: Operation) -> bool:
+def _is_marked(surface: Surface, operation: Operation, plan: Plan) -> bool:
     """Whether a mark on the handler is what says what holds: the framework reads it, and no table goes before it."""
     function = function_of(operation.handler, operation.method)
     if surface.kind not in _MARKED or function is None or marker_lines(function) is None:
@@ -115,7 +114,7 @@ def _is_marked(surface: Surface, operation: Operation) -> bool:
     if surface.door is None:
         return True
     is_named = operation.entry or (operation.declined and operation.options is None)
-    return surface.door.is_routed and not is_named
+    return (surface.door.is_routed or bool(_of_glue(plan))) and not is_named
 
 
 def _marker(kind: Kind, change: Change) -> Fragment:
@@ -138,7 +137,14 @@ def _table(surface: Surface, changes: list[Change]) -> Fragment:
     if surface.kind is Kind.DJANGO:
         return Fragment(Put.END, place, _django_routes(entries), of)
     imports = ("from retrysafe import Policy",)
+    if surface.door is not None and not surface.door.table:
+        return Fragment(Put.ARGUMENT, place, f"{_routes(entries)},", of, imports)
     return Fragment(Put.TABLE, place, table(entries), of, imports)
+
+
+def _routes(entries: dict[str, dict[str, Any]]) -> str:
+    lines = "\n".join(f"    {line}" for line in table(entries).splitlines())
+    return f"routes={{\n{lines}\n}}"
 
 
 def _entries(changes: list[Change]) -> dict[str, dict[str, Any]]:
@@ -158,12 +164,11 @@ def _django_routes(entries: dict[str, dict[str, Any]]) -> str:
 
 def _new_door(surface: Surface, changes: list[Change], of: tuple[str, ...]) -> Fragment:
     """The door that the application has not got, with what is not marked in its table."""
-    name = surface.target.partition(":")[2].partition(".")[0] or "app"
+    name = _variable(surface)
     settings = f'store="{STORE}", scope="{SCOPE}"'
     imports = ["from retrysafe import Policy"] if changes else []
     if changes:
-        entries = "\n".join(f"    {line}" for line in table(_entries(changes)).splitlines())
-        settings += f", routes={{\n{entries}\n}}"
+        settings += f", {_routes(_entries(changes))}"
     place = surface.file
     match surface.kind:
         case Kind.FASTAPI:
@@ -196,14 +201,33 @@ def _django_door(changes: list[Change]) -> str:
     return "\n".join([*lines, *([_django_routes(_entries(changes))] if changes else [])])
 
 
-def _describe(surface: Surface, door: Door, plan: Plan) -> Fragment:
-    of = tuple(name for it in plan.described.values() for name in it.of)
-    name = surface.target.partition(":")[2].partition(".")[0] or "app"
-    if surface.kind is Kind.FASTAPI and door.is_routed:
-        return Fragment(Put.END, door.place, f"describe({name})", of, ("from retrysafe.fastapi import describe",))
-    imports = "from retrysafe.fastapi import IdempotencyMiddleware, describe"
-    text = f"{imports}  # its middleware in place of that of retrysafe.asgi\ndescribe({name})"
-    return Fragment(Put.END, door.place, text, of)
+def _glue(surface: Surface, plan: Plan) -> Iterator[Fragment]:
+    """The framework's own door in place of one that reads no marks and describes nothing; and FastAPI told to do so."""
+    door = surface.door
+    described = tuple(name for it in plan.described.values() for name in it.of)
+    if door is not None and not door.is_routed and (of := _of_glue(plan)):
+        yield _framework_door(surface, of)
+    if door is not None and described and surface.kind is Kind.FASTAPI:
+        text = f"describe({_variable(surface)})"
+        yield Fragment(Put.END, surface.file, text, described, ("from retrysafe.fastapi import describe",))
+
+
+def _of_glue(plan: Plan) -> tuple[str, ...]:
+    """What only the door of the framework mends."""
+    unread = tuple(_name(it) for it in plan.others if isinstance(it.found.remedy, Glue))
+    return unread + tuple(name for it in plan.described.values() for name in it.of)
+
+
+def _framework_door(surface: Surface, of: tuple[str, ...]) -> Fragment:
+    if surface.kind in (Kind.LITESTAR, Kind.FLASK):
+        return _new_door(surface, [], of)
+    place = surface.file and Place(surface.file.file, line_with(surface.file.file, "import IdempotencyMiddleware"))
+    return Fragment(Put.INSTEAD, place, f"from retrysafe.{surface.kind.value} import IdempotencyMiddleware", of)
+
+
+def _variable(surface: Surface) -> str:
+    """What the application is called in its module."""
+    return surface.target.partition(":")[2].partition(".")[0] or "app"
 
 
 # --- the door -------------------------------------------------------------------------------------
@@ -220,8 +244,8 @@ def _others(surface: Surface, plan: Plan) -> Iterator[Fragment]:
             case Behind():
                 text = f'MIDDLEWARE = [*(it for it in MIDDLEWARE if not it.startswith("retrysafe.")), "{_OURS}"]'
                 yield Fragment(Put.END, place, text, of)
-            case SetOptions() | Describe():
-                raise AssertionError("these are planned by operation")
+            case SetOptions() | Describe() | Glue():
+                pass  # of all operations together
             case _ as unreachable:
                 assert_never(unreachable)
 

@@ -9,11 +9,17 @@ from typing import Any
 
 from retrysafe.audit.fragment import Fragment, Put, said_of, without_implied
 from retrysafe.audit.surface import Operation, Place, Surface
+from retrysafe.formats.openapi import resolve
 from retrysafe.protocol.openapi import enriched
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.published import Published
 
 _SCOPE = "header:X-Account-Id"
+_REFUSALS = {
+    "400": "The key is missing, or it is none.",
+    "409": "A request with this key is still running.",
+    "422": "This key was used for another request.",
+}
 Change = tuple[Operation, Mapping[str, Any], tuple[str, ...]]
 
 
@@ -27,39 +33,61 @@ def document_fragments(surface: Surface, changes: Sequence[Change]) -> Iterator[
     if not changes:
         return
     of = tuple(name for _, _, names in changes for name in names)
-    told = [change for change in changes if change[1] or change[0].policy is None]
+    told = [it for it in changes if it[0].policy is None or (surface.door and it[1])]
     if told:
         names = tuple(name for _, _, each in told for name in each)
-        yield Fragment(Put.FILE, None, "\n".join(map(_entry, told)), names)
+        yield Fragment(Put.FILE, None, "\n".join(_entry(it, surface.base) for it in told), names)
     place = None if "://" in surface.target else Place(surface.target)
     yield Fragment(Put.MERGE, place, _dumped(_part(surface, changes), surface.target), of)
 
 
-def _entry(change: Change) -> str:
+def _entry(change: Change, base: str) -> str:
     operation, options, _ = change
     said = without_implied({**said_of(operation.policy), **options})
     lines = [f"{name} = {json.dumps(value)}" for name, value in said.items()]
-    return "\n".join([f'[routes."{operation.route}"]', *lines, ""])
+    return "\n".join([f'[routes."{operation.method} {base}{operation.path}"]', *lines, ""])
 
 
 def _part(surface: Surface, changes: Sequence[Change]) -> dict[str, Any]:
     """The operations as they have to be, and what they refer to."""
     document: dict[str, Any] = json.loads(json.dumps(surface.document, default=str))
-    policies = {operation.route: _policy(operation, options) for operation, options, _ in changes}
+    told = {it.route: _policy(it, options) for it, options, _ in changes if it.is_policy_known}
     scope = surface.door.scope if surface.door else _SCOPE
-    made = enriched(
-        document, Published(scope, {"*": Policy()}, gateway=True), lambda method, path: policies.get(f"{method} {path}")
-    )
+    published = Published(scope, {"*": Policy()}, gateway=True)
+    made = enriched(document, published, lambda method, path: told.get(f"{method} {path}"))
     paths: dict[str, Any] = {}
-    for operation, _, _ in changes:
-        method = operation.method.lower()
-        paths.setdefault(operation.path, {})[method] = made["paths"][operation.path][method]
-    before = document.get("components", {})
-    components = {
-        kind: {name: value for name, value in made["components"][kind].items() if name not in before.get(kind, {})}
+    for operation, options, _ in changes:
+        before = document["paths"][operation.path][operation.method.lower()]
+        after = made["paths"][operation.path][operation.method.lower()]
+        if not operation.is_policy_known:
+            after = _completed(before, {**said_of(operation.policy), **options}, surface)
+        elif scope_before := (before.get("x-idempotency") or {}).get("scope"):
+            after["x-idempotency"]["scope"] = scope_before
+        paths.setdefault(operation.path, {})[operation.method.lower()] = after
+    return {"paths": paths, "components": _new(made.get("components", {}), document.get("components", {}))}
+
+
+def _new(after: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """The components that the document has not got."""
+    new = {
+        kind: {name: value for name, value in after.get(kind, {}).items() if name not in before.get(kind, {})}
         for kind in ("parameters", "schemas")
     }
-    return {"paths": paths, "components": {kind: items for kind, items in components.items() if items}}
+    return {kind: items for kind, items in new.items() if items}
+
+
+def _completed(before: Mapping[str, Any], options: Mapping[str, Any], surface: Surface) -> dict[str, Any]:
+    """An operation of an API of which is only known that it takes keys: nothing else is claimed of it."""
+    header = options.get("header", Policy().header)
+    required = bool(options.get("required", False))
+    parameter = {"name": header, "in": "header", "required": required, "schema": {"type": "string"}}
+    others = [it for it in before.get("parameters", ()) if _name_of(surface, it) != header.lower()]
+    responses = {status: {"description": text} for status, text in _REFUSALS.items()}
+    return {**before, "parameters": [*others, parameter], "responses": {**responses, **before.get("responses", {})}}
+
+
+def _name_of(surface: Surface, parameter: Any) -> str:
+    return str(resolve(surface.document or {}, parameter).get("name", "")).lower()
 
 
 def _policy(operation: Operation, options: Mapping[str, Any]) -> Policy:

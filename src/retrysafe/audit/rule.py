@@ -68,7 +68,12 @@ class Behind:
     """The door has to stand behind what authenticates."""
 
 
-Remedy = SetOptions | Describe | Reset | Drop | Behind
+@dataclass(frozen=True, slots=True)
+class Glue:
+    """The door has to be the one of the framework."""
+
+
+Remedy = SetOptions | Describe | Reset | Drop | Behind | Glue
 
 
 @dataclass(frozen=True, slots=True)

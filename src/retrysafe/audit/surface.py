@@ -148,6 +148,8 @@ class Surface:
         reaches: whether a request by this method to this path would come to a handler; None if nobody can tell.
         before_authentication: the door stands before what finds the user that its scope asks for.
         document: the OpenAPI document; None if there is none.
+        base: the path that the document says that its paths are under.
+        unseen: what cannot be read: paths of mounted applications of something else.
         file: that the application, or its settings, are in; None if that is not known.
     """
 
@@ -158,4 +160,6 @@ class Surface:
     reaches: Callable[[str, str], bool] | None = None
     before_authentication: bool = False
     document: Mapping[str, Any] | None = None
+    base: str = ""
+    unseen: tuple[str, ...] = ()
     file: Place | None = None

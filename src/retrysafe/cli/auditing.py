@@ -7,16 +7,8 @@ from typing import Any
 
 import click
 
-from retrysafe.audit import command, targets
-from retrysafe.audit.applications import surface_of
-from retrysafe.audit.documents import is_document, surface_of_document
-from retrysafe.audit.surface import Surface
 from retrysafe.cli.base import AS_JSON, main, option
 from retrysafe.cli.proving import FILE, MANY
-from retrysafe.errors import ConfigurationError
-from retrysafe.gateway import config as gateway_config
-from retrysafe.gateway.published import build_published
-from retrysafe.gateway.settings_file import SettingsFile
 from retrysafe.gateway.settings_file import find as find_settings
 
 _COLOURS = {"error": "red", "warning": "yellow", "": None}
@@ -48,12 +40,15 @@ def audit(ctx: click.Context, /, **options: Any) -> None:
     TARGET is MODULE:APP, an ASGI or WSGI application, or an OpenAPI document, a file or a URL. Without one it is the
     Django project of DJANGO_SETTINGS_MODULE, or of manage.py in this folder. It is read, and sent no request.
     """
+    from retrysafe.audit import command  # noqa: PLC0415 - for this command alone
+    from retrysafe.cli.audited import audited  # noqa: PLC0415 - as above
+
     if options["only_list"]:
         for line in command.catalogue():
             click.echo(line)
         return
     file = find_settings(options["config"], Path.cwd())
-    ctx.exit(command.run(options, file, lambda: _surface(options), _say, _warn))
+    ctx.exit(command.run(options, file, lambda: audited(options), _say, _warn))
 
 
 def _say(line: str, severity: str) -> None:
@@ -62,29 +57,3 @@ def _say(line: str, severity: str) -> None:
 
 def _warn(line: str) -> None:
     click.echo(f"retrysafe: {line}", err=True)
-
-
-def _surface(options: dict[str, Any]) -> Surface:
-    """What the user names."""
-    target = options["target"]
-    settings = options["django"] if target else targets.django_settings(options["django"])
-    if settings:
-        if target:
-            raise ConfigurationError([f"name either {target} or --django, not both"])
-        return _of_django(settings)
-    if not target:
-        fault = "there is nothing to audit: give MODULE:APP, --django SETTINGS, or an OpenAPI document"
-        raise ConfigurationError([f"{fault}; here is no manage.py, and DJANGO_SETTINGS_MODULE is not set"])
-    if is_document(target):
-        gateway = gateway_config.read({}, {}, SettingsFile(options["gateway"])) if options["gateway"] else None
-        return surface_of_document(target, build_published(gateway) if gateway else None)
-    application = targets.application_of(target, is_factory=options["factory"])
-    return _of_django(None, target) if targets.is_django(application) else surface_of(application, target)
-
-
-def _of_django(settings: str | None, target: str = "") -> Surface:
-    try:
-        from retrysafe.django.surface import surface_of_project  # noqa: PLC0415 - needs an extra
-    except ModuleNotFoundError as missing:
-        raise ConfigurationError([f'this needs {missing.name}: pip install "retrysafe[django]"']) from missing
-    return surface_of_project(settings, target)

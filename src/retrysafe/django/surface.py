@@ -27,7 +27,7 @@ from retrysafe.server.routes import ANY
 
 _METHODS = ("POST", "PATCH", "PUT", "DELETE")
 _AUTHENTICATION = "django.contrib.auth.middleware.AuthenticationMiddleware"
-_OF_LIBRARIES = ("django.contrib.", "rest_framework.")
+_OF_LIBRARIES = ("django.contrib.", "django.views.generic.base", "rest_framework.", "retrysafe.")
 
 
 def surface_of_project(settings_module: str | None, target: str = "") -> Surface:
@@ -128,7 +128,8 @@ def _is_out(options: Mapping[str, Any] | None, method: str) -> bool:
 
 def _methods(view: Any) -> list[str]:
     """What a view takes. Of a function nobody can tell, unless a decorator of Django's says so; then it is POST."""
-    if (getattr(view, "__module__", "") or "").startswith(_OF_LIBRARIES):
+    is_of_admin = hasattr(view, "model_admin") or hasattr(view, "admin_site")
+    if is_of_admin or (getattr(view, "__module__", "") or "").startswith(_OF_LIBRARIES):
         return []
     if class_of(view) is None:
         return methods_of(_declared(view))

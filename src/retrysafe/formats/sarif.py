@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
@@ -77,7 +78,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
 def _result(result: Result) -> dict[str, Any]:
     location: dict[str, Any] = {"logicalLocations": [{"name": result.operation, "kind": "resource"}]}
     if result.file:
-        location["physicalLocation"] = {"artifactLocation": {"uri": result.file}}
+        location["physicalLocation"] = {"artifactLocation": {"uri": quote(result.file)}}
         if result.line:
             location["physicalLocation"]["region"] = {"startLine": result.line}
     return {

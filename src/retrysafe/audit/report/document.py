@@ -28,6 +28,7 @@ def document(surface: Surface, asked: Asked, heard: Heard, fragments: Sequence[F
         "summary": {severity.value: counts[severity] for severity in Severity} | {"silenced": heard.silenced},
         "exit_code": exit_code(heard, len(operations)),
         "findings": [_finding(it) for it in heard.findings],
+        "unseen": list(surface.unseen),
         "idle": heard.idle,
         "fragments": [_fragment(it) for it in fragments],
     }

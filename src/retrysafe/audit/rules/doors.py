@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from retrysafe.audit.code import line_with
 from retrysafe.audit.money import money_in
 from retrysafe.audit.overlap import overlap, sample
-from retrysafe.audit.rule import Asked, Behind, Drop, Found, Reset, Rules, Severity
+from retrysafe.audit.rule import Asked, Behind, Drop, Found, Glue, Reset, Rules, Severity, of_operation
 from retrysafe.audit.surface import Door, Place, Surface
 from retrysafe.protocol.policy import Policy
 from retrysafe.server.routes import Routes
@@ -46,7 +46,7 @@ def _why_stray(entry: str, surface: Surface) -> str:
     method, _, path = entry.partition(" ")
     if surface.reaches is None:
         return ""
-    meeting = {operation.method for operation in surface.operations if overlap(path, operation.path)}
+    meeting = {it.method for it in surface.operations if overlap(path, surface.base + it.path)}
     if method in meeting or surface.reaches(method, sample(path)):
         return ""
     others = f"; there it takes {', '.join(sorted(meeting))}" if meeting else ""
@@ -90,6 +90,22 @@ def before_authentication(surface: Surface, _: Asked) -> Iterator[Found]:
     if surface.before_authentication:
         seen = 'AuthenticationMiddleware stands behind retrysafe\'s in MIDDLEWARE, and SCOPE is "user"'
         yield Found("scope", seen, "put it before", Behind(), surface.file)
+
+
+@rules.rule("AUD-15", Severity.ERROR, "contract R11, R44", "What the mark says does not hold: no key is required, say.")
+def marks_not_read(surface: Surface, _: Asked) -> Iterator[Found]:
+    """What handlers are marked with is read by the door in front of them."""
+    door = surface.door
+    if door is None or door.is_routed:
+        return
+    for operation in surface.operations:
+        if operation.options is not None:
+            yield of_operation(
+                operation,
+                "its handler is marked with @idempotent, and the door in front of it reads no marks",
+                f"use the middleware of retrysafe.{surface.kind.value}, which asks the router",
+                Glue(),
+            )
 
 
 def _place(door: Door | None, said: str) -> Place | None:

@@ -11,6 +11,7 @@ from retrysafe.audit.surface import Documented, Kind, Operation, Surface
 from retrysafe.client.profile import PROFILES
 from retrysafe.protocol.duration import in_words
 from retrysafe.protocol.policy import Policy
+from retrysafe.server.marker import Marker
 
 rules = Rules()
 
@@ -49,13 +50,14 @@ def _retried(operation: Operation) -> str:
 def needed(operation: Operation, surface: Surface, asked: Asked) -> dict[str, Any]:
     """The options with which an operation that becomes protected has no other finding."""
     default = surface.door.default if surface.door else _DEFAULT
+    policy = Marker(operation.options or {}).policy(default) or default  # as it will be, once its mark is read
     options: dict[str, Any] = {}
-    if money_in(operation) and not default.required:
+    if money_in(operation) and not policy.required:
         options["required"] = True
-    window_ms, _ = longest(operation, default, asked)
-    if window_ms > default.lifetime_ms:
+    window_ms, _ = longest(operation, policy, asked)
+    if window_ms > policy.lifetime_ms:
         options["lifetime"] = duration(window_ms)
-    if operation.evidence.streams and _cuts_off(default):
+    if operation.evidence.streams and _cuts_off(policy):
         options["on_receipt"] = "receipt"
     return options
 
