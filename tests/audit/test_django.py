@@ -133,7 +133,7 @@ def test_by_what_a_server_runs(project):
 
 
 def test_order(project):
-    """Middleware in front of what authenticates is found, and moved by what is printed; settings that are faulty or gone."""
+    """Middleware in front of what authenticates is found, and moved; settings that are faulty or gone."""
     door = f'\nINSTALLED_APPS += ["retrysafe.django"]\nMIDDLEWARE = ["{OURS}", "{AUTHENTICATION}"]\n'
     (project / "settings.py").write_text(SETTINGS + door + 'IDEMPOTENCY = {"POLICY": {"required": True}}\n', "utf-8")
     before = audit(project, "--ignore", "AUD-03", "--ignore", "AUD-05")

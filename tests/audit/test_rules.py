@@ -188,3 +188,76 @@ def test_each_rule_is_tried():
     """Here, or where documents and Django are."""
     tried = {text.partition(" ")[0] for *_, expected in [*CASES, *DOORS] for text in expected}
     assert tried | {"AUD-04", "AUD-14", "AUD-15"} == {rule.id for rule in RULES}
+
+
+MOUNTED = """
+from fastapi import Depends, FastAPI
+
+from retrysafe.fastapi import IdempotencyKey, IdempotencyMiddleware, describe
+
+inner = FastAPI()
+
+
+@inner.post("/charges")
+def charge({parameters}) -> None:
+    pass
+
+
+inner.add_middleware(IdempotencyMiddleware, {door})
+describe(inner)
+app = FastAPI()
+app.mount("/v1", inner)
+
+
+@app.post("/notes")
+def note() -> None:
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ("", ["AUD-02 POST /v1/charges"]),
+        ("operation=Depends(IdempotencyKey())", []),
+        ("operation=Depends(IdempotencyKey(required=False))", ["AUD-02 POST /v1/charges"]),
+    ],
+)
+def test_mounted(parameters, expected, tmp_path, monkeypatch):
+    """A mounted application's own door counts for it, and for nothing else; a dependency may require the key."""
+    monkeypatch.chdir(tmp_path)
+    made = Module(tmp_path, MOUNTED.format(parameters=parameters, door=DOOR)).audit()
+    assert sorted(ids(made)) == sorted(["AUD-01 POST /notes", *expected])
+
+
+LITESTAR = """
+from litestar import Litestar, post
+
+from retrysafe.litestar import IdempotencyPlugin
+
+
+@post("/notes/{at}", opt={opt})
+async def note() -> None:
+    pass
+
+
+app = Litestar([note], plugins=[IdempotencyPlugin({door}, exclude="internal", exclude_opt_key="plain")])
+"""
+
+
+@pytest.mark.parametrize(
+    ("at", "opt", "protected"),
+    [
+        ("open", "{}", True),
+        ("internal", "{}", False),
+        ("open", '{"plain": True}', False),
+        ("open", '{"idempotency": False}', False),
+        ("open", '{"idempotency": {"lifetime": "7d"}}', True),
+    ],
+)
+def test_litestar_exclusions(at, opt, protected, *, tmp_path, monkeypatch):
+    """What the plugin is told to leave alone is taken out, and not protected; the document does not say that it is."""
+    monkeypatch.chdir(tmp_path)
+    source = LITESTAR.replace("{at}", at).replace("{opt}", opt).replace("{door}", DOOR)
+    made = Module(tmp_path, source).audit()
+    assert (ids(made), [it["protected"] for it in made["operations"]]) == ([], [protected])

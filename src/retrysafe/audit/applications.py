@@ -42,6 +42,7 @@ class _Framework:
         reaches: whether a request by this method to this path would come to a handler.
         document: makes its OpenAPI document; None if it has none.
         unseen: paths of mounted applications whose routes cannot be read.
+        doors: of mounted applications that have their own, and where these are.
     """
 
     kind: Kind
@@ -49,6 +50,7 @@ class _Framework:
     reaches: Callable[[str, str], bool]
     document: Callable[[], Mapping[str, Any]] | None = None
     unseen: tuple[str, ...] = ()
+    doors: tuple[tuple[str, AsgiDoor | WsgiDoor], ...] = ()
 
 
 def surface_of(application: Any, target: str) -> Surface:
@@ -65,10 +67,11 @@ def surface_of(application: Any, target: str) -> Surface:
     place = file_of(target.partition(":")[0])
     shown = None if door is None else _door(door, place)
     if framework is not None:
-        document = framework.document() if framework.document else None
-        operations = tuple(_operations(framework.router, door, document))
-        made = Surface(target, framework.kind, operations, shown, framework.reaches, document=document, file=place)
-        return replace(made, unseen=framework.unseen)
+        document, unseen = _document(framework)
+        operations = tuple(_operations(framework, door, document))
+        return Surface(
+            target, framework.kind, operations, shown, framework.reaches, document=document, unseen=unseen, file=place
+        )
     if door is None or shown is None:
         fault = (
             f"{target} is of no framework whose routes can be read (Starlette, FastAPI, Litestar, Flask, Django), and "
@@ -85,6 +88,16 @@ def file_of(module: str) -> Place | None:
     return Place(shown_file(file)) if file else None
 
 
+def _document(framework: _Framework) -> tuple[Mapping[str, Any] | None, tuple[str, ...]]:
+    """The document of an application, and what cannot be seen."""
+    if framework.document is None:
+        return None, framework.unseen
+    try:
+        return framework.document(), framework.unseen
+    except Exception as error:  # noqa: BLE001 - whatever somebody's models raise; the routes are there all the same
+        return None, (*framework.unseen, f"its OpenAPI document, which cannot be made ({type(error).__name__})")
+
+
 def _door(door: AsgiDoor | WsgiDoor, place: Place | None) -> Door:
     routes = door.routes_table
     is_routed = isinstance(door, RoutedMiddleware) or _is_flask(door)
@@ -99,17 +112,25 @@ def _is_flask(door: AsgiDoor | WsgiDoor | None) -> bool:
 
 
 def _operations(
-    router: Router, door: AsgiDoor | WsgiDoor | None, document: Mapping[str, Any] | None
+    framework: _Framework, door: AsgiDoor | WsgiDoor | None, document: Mapping[str, Any] | None
 ) -> Iterator[Operation]:
-    for endpoint in router.endpoints():
+    for endpoint in framework.router.endpoints():
+        prefix, its_door = ("", door) if door else _door_inside(framework, endpoint.path)
+        inside = replace(endpoint, path=endpoint.path.removeprefix(prefix))  # as a mounted application knows it
         for method in methods_of(endpoint.methods):
-            operation = _operation(method, endpoint, door)
+            operation = replace(_operation(method, inside, its_door), path=endpoint.path)
             words = operation.evidence.words | words_in(document, method, endpoint.path)
             yield replace(
                 operation,
                 documented=documented_in(document, method, endpoint.path, operation.policy),
                 evidence=replace(operation.evidence, words=words),
             )
+
+
+def _door_inside(framework: _Framework, path: str) -> tuple[str, AsgiDoor | WsgiDoor | None]:
+    """The door of the application that is mounted at a path, and where that is."""
+    found = ((prefix, door) for prefix, door in framework.doors if path.startswith(f"{prefix}/"))
+    return next(found, ("", None))
 
 
 def methods_of(methods: frozenset[str] | None) -> list[str]:
@@ -188,18 +209,20 @@ def _starlette(application: Any) -> _Framework | None:
     is_fastapi = any(made.__module__.partition(".")[0] == "fastapi" for made in inspect.getmro(type(application)))
     document = application.openapi if is_fastapi and application.openapi_url else None
     kind = Kind.FASTAPI if is_fastapi else Kind.STARLETTE
-    return _Framework(kind, router, reaches, document, tuple(_unseen(routes, "")))
+    mounted = list(_mounted(routes, ""))
+    unseen = [path for path, app in mounted if not getattr(app, "routes", None) and type(app).__name__ != "StaticFiles"]
+    doors = [(path, inner) for path, app in mounted if (inner := door_in(app)) is not None]
+    return _Framework(kind, router, reaches, document, tuple(unseen), tuple(doors))
 
 
-def _unseen(routes: Iterable[Any], prefix: str) -> Iterator[str]:
-    """Where applications are mounted that are of something else; files that are served do nothing twice."""
+def _mounted(routes: Iterable[Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """What is mounted, and where; the innermost first."""
     for route in routes:
-        path = prefix + getattr(route, "path", "")
-        mounted = getattr(route, "app", None)
-        if inner := getattr(route, "routes", None):
-            yield from _unseen(inner, path)
-        elif not hasattr(route, "endpoint") and mounted is not None and type(mounted).__name__ != "StaticFiles":
-            yield path
+        app = getattr(route, "app", None)
+        if app is not None and not hasattr(route, "endpoint"):
+            path = prefix + getattr(route, "path", "")
+            yield from _mounted(getattr(route, "routes", None) or (), path)
+            yield path, app
 
 
 def _litestar(application: Any) -> _Framework | None:

@@ -48,6 +48,7 @@ def evidence_of(handler: Any, method: str) -> Evidence:
         streams=_stream_in(function),
         mentions=functools.partial(mentioned, function),
         silenced=_silenced(function),
+        requires_key=_requires_key(function),
     )
 
 
@@ -125,6 +126,17 @@ def _is_stream(thing: Any) -> str:
     return names[0] if any(name in _STREAMS for name in names) else ""
 
 
+def _requires_key(function: FunctionType) -> bool:
+    """Whether a dependency of FastAPI refuses requests that no key governs."""
+    try:
+        parameters = inspect.signature(function, eval_str=True).parameters.values()
+    except Exception:  # noqa: BLE001 - whatever evaluating somebody's annotations raises
+        return False
+    said = [thing for it in parameters for thing in (it.default, *getattr(it.annotation, "__metadata__", ()))]
+    dependencies = [getattr(thing, "dependency", None) for thing in said]
+    return any(getattr(it, "requires_key", False) is True for it in dependencies)
+
+
 def _silenced(function: FunctionType) -> frozenset[str]:
     """The ids in comments like `# retrysafe: ignore AUD-01`, on the lines of its decorators and of its head."""
     try:
@@ -187,10 +199,11 @@ def mentioned(function: FunctionType, name: str) -> bool | None:
 def _reached(first: ModuleType | None) -> list[ModuleType]:
     """A module and those that its names lead to, as far as they are the application's own."""
     found = [first] if first is not None else []
+    package = first.__name__.partition(".")[0] if first is not None else ""
     for module in found:
         for thing in [*vars(module).values()]:
             named = thing if isinstance(thing, ModuleType) else _module_of(thing)
-            if named is not None and named not in found and len(found) < _MODULES_MAX and _is_own(named):
+            if named is not None and named not in found and len(found) < _MODULES_MAX and _is_own(named, package):
                 found.append(named)
     return found
 
@@ -200,10 +213,13 @@ def _module_of(thing: Any) -> ModuleType | None:
     return sys.modules.get(name) if isinstance(name, str) else None
 
 
-def _is_own(module: ModuleType) -> bool:
+def _is_own(module: ModuleType, package: str) -> bool:
+    """Whether a module is of this package, or anywhere but among the libraries."""
     file = getattr(module, "__file__", None)
     if file is None:
         return False
+    if module.__name__.partition(".")[0] == package:
+        return True
     path = Path(file).resolve()
     return not any(path.is_relative_to(place) for place in (*_LIBRARIES, _OURS))
 

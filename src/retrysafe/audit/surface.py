@@ -68,6 +68,7 @@ class Evidence:
         mentions: whether its code, or a module of the application that this reaches, has a name; None if that cannot
             be known.
         silenced: ids of rules that are silenced beside it.
+        requires_key: the code itself refuses requests without one.
         retried_ms: how long clients that are made from the document go on trying.
     """
 
@@ -78,6 +79,7 @@ class Evidence:
     streams: str = ""
     mentions: Callable[[str], bool | None] = lambda _: None
     silenced: frozenset[str] = frozenset()
+    requires_key: bool = False
     retried_ms: int | None = None
 
 

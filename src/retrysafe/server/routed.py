@@ -87,11 +87,8 @@ class RoutedMiddleware(IdempotencyMiddleware):
         for method in methods:
             if marker_of(endpoint.handler, method) is not None:
                 self._route_of(method, endpoint)
-        if (
-            endpoint.methods
-            and not methods
-            and any(marker_of(endpoint.handler, it) is not None for it in endpoint.methods)
-        ):
+        markers = [] if methods else [marker_of(endpoint.handler, method) for method in endpoint.methods or ()]
+        if endpoint.methods and any(marker is not None and marker.enrolled for marker in markers):
             served = ", ".join(sorted(endpoint.methods))
             fault = (
                 f"{endpoint.path}: its handler is marked with @idempotent and serves {served}, which never have keys"

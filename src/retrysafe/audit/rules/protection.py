@@ -52,7 +52,7 @@ def needed(operation: Operation, surface: Surface, asked: Asked) -> dict[str, An
     default = surface.door.default if surface.door else _DEFAULT
     policy = Marker(operation.options or {}).policy(default) or default  # as it will be, once its mark is read
     options: dict[str, Any] = {}
-    if money_in(operation) and not policy.required:
+    if money_in(operation) and not policy.required and not operation.evidence.requires_key:
         options["required"] = True
     window_ms, _ = longest(operation, policy, asked)
     if window_ms > policy.lifetime_ms:
@@ -66,7 +66,10 @@ def needed(operation: Operation, surface: Surface, asked: Asked) -> dict[str, An
 def key_not_required(surface: Surface, _: Asked) -> Iterator[Found]:
     """What moves money requires a key."""
     for operation in surface.operations:
-        if operation.policy is not None and not operation.policy.required and (money := money_in(operation)):
+        policy = operation.policy
+        if policy is None or policy.required or operation.evidence.requires_key:
+            continue
+        if money := money_in(operation):
             yield of_operation(
                 operation,
                 f"requires no key, and {money}",
