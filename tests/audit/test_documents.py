@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 import threading
 from functools import partial
 from http.server import HTTPServer, SimpleHTTPRequestHandler
@@ -177,6 +178,19 @@ def test_behind_an_address(tmp_path):
     assert (ids(made), made["findings"][0]["file"]) == (["AUD-01 POST /charges"], None)
     assert missing.exit_code == 3
     assert command(f"{address}/api.json").exit_code == 3
+
+
+@pytest.mark.parametrize(("target", "library"), [("api.yaml", "yaml"), ("http://127.0.0.1:1/api.json", "httpx2")])
+def test_a_missing_extra_is_named(target, library, tmp_path, monkeypatch):
+    """Without its library, YAML cannot be read, nor an address; a file of JSON can."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, library, None)
+    write(tmp_path, {"responses": RESPONSES})
+    write(tmp_path, {"responses": RESPONSES}, name="api.json")
+    done = command(target)
+    assert (done.exit_code, "retrysafe[audit]" in done.stderr) == (2, True)
+    (found,) = report("api.json")["findings"]
+    assert (found["file"], found["line"]) == ("api.json", None if library == "yaml" else 1)
 
 
 @pytest.mark.parametrize(

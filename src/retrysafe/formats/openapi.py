@@ -105,12 +105,15 @@ def operations(document: Document) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def lines_of(text: str) -> dict[tuple[str, str], int]:
-    """The line of each operation, by its method in upper case and its path.
+    """The line of each operation, by its method in upper case and its path; none if nothing here can find lines.
 
     Args:
         text: of a document that was read already.
     """
-    import yaml  # noqa: PLC0415 - needs an extra
+    try:
+        import yaml  # noqa: PLC0415 - needs an extra
+    except ModuleNotFoundError:
+        return {}
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
     try:

@@ -38,7 +38,12 @@ def unprotected(surface: Surface, asked: Asked) -> Iterator[Found]:
 
 
 def _protect(surface: Surface) -> str:
-    how = "enrol it" if surface.door or surface.kind is Kind.OPENAPI else "put retrysafe in front of the application"
+    if surface.door is not None:
+        how = "enrol it"
+    elif surface.kind is Kind.OPENAPI:
+        how = "protect it, and say so in the document"
+    else:
+        how = "put retrysafe in front of the application"
     return f"{how}; where a repetition does no harm, take it out in so many words"
 
 
