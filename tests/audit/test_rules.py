@@ -261,3 +261,43 @@ def test_litestar_exclusions(at, opt, protected, *, tmp_path, monkeypatch):
     source = LITESTAR.replace("{at}", at).replace("{opt}", opt).replace("{door}", DOOR)
     made = Module(tmp_path, source).audit()
     assert (ids(made), [it["protected"] for it in made["operations"]]) == ([], [protected])
+
+
+FLASK = """
+from flask import Flask
+from flask.views import MethodView
+
+from retrysafe import Policy
+from retrysafe.flask import Idempotency, idempotent
+
+app = Flask(__name__)
+
+
+class Notes(MethodView):
+    @idempotent(required=True, lifetime="1h")
+    def post(self):
+        pass
+
+    @idempotent(enrolled=False)
+    def patch(self):
+        pass
+
+    def delete(self):
+        pass
+
+
+app.add_url_rule("/notes/<int:number>", view_func=Notes.as_view("notes"))
+Idempotency(app, {door}, routes={{"PATCH /notes/{{n}}": Policy(), "POST /notes/{{n}}": None, "POST /x/y": Policy()}})
+"""
+
+
+def test_views_of_methods(tmp_path, monkeypatch):
+    """In Flask marks go before the table, and stand at the methods of a class."""
+    monkeypatch.chdir(tmp_path)
+    made = Module(tmp_path, FLASK.format(door=DOOR)).audit()
+    assert ids(made) == ["AUD-03 POST /notes/<int:number>", "AUD-07 POST /x/y"]
+    fragments = {(it["put"], it["line"], it["text"]) for it in made["fragments"]}
+    assert fragments == {("instead", 12, '@idempotent(required=True, lifetime="1d")'), ("remove", 25, '"POST /x/y"')}
+    assert ids(Module(tmp_path, FLASK.format(door=DOOR)).audit("--method", "DELETE"))[0] == (
+        "AUD-01 DELETE /notes/<int:number>"
+    )

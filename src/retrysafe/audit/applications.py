@@ -142,8 +142,9 @@ def methods_of(methods: frozenset[str] | None) -> list[str]:
 
 def _operation(method: str, endpoint: Endpoint, door: AsgiDoor | WsgiDoor | None) -> Operation:
     """A method of a handler. The table goes before a mark at every door but that of Flask."""
-    marker = marker_of(endpoint.handler, method)
     handler = endpoint.handler if endpoint.function is None else endpoint.function
+    marker = marker_of(endpoint.handler, method)
+    marker = marker_of(handler, method) if marker is None else marker  # on a method of the class behind a view
     route = door.route_for(method, endpoint) if door else None
     named = door.routes_table.entry_for(method, endpoint.path) if door else UNNAMED
     is_named = named is not UNNAMED and not (marker is not None and _is_flask(door))

@@ -139,12 +139,17 @@ def _requires_key(function: FunctionType) -> bool:
 
 def _silenced(function: FunctionType) -> frozenset[str]:
     """The ids in comments like `# retrysafe: ignore AUD-01`, on the lines of its decorators and of its head."""
-    try:
-        lines, _ = inspect.getsourcelines(function)
-    except (OSError, TypeError):
-        return frozenset()
+    lines, _ = _source(function)
     head = "".join(lines[: _head_lines(lines)])
     return frozenset(found for match in _SILENCED.finditer(head) for found in _ID.findall(match[1]))
+
+
+def _source(function: FunctionType) -> tuple[list[str], int]:
+    """The lines of a function, and the number of the first; none if it has no source, or another by now."""
+    try:
+        return inspect.getsourcelines(function)
+    except (OSError, TypeError, IndexError, SyntaxError):
+        return [], 0
 
 
 def _head_lines(lines: list[str]) -> int:
@@ -164,10 +169,7 @@ def _definition(lines: list[str]) -> ast.FunctionDef | ast.AsyncFunctionDef | No
 
 def marker_lines(function: FunctionType) -> tuple[Place, Place | None] | None:
     """The line of its `def`, and the first line of its `@idempotent` if it has one; None without source."""
-    try:
-        lines, first = inspect.getsourcelines(function)
-    except (OSError, TypeError):
-        return None
+    lines, first = _source(function)
     node = _definition(lines)
     if node is None:
         return None
