@@ -10,7 +10,9 @@ import sys
 import pytest
 
 from tests.audit.auditing import ids, paste
-from tests.doors.test_django_checks import AUTHENTICATION, OURS
+
+OURS = "retrysafe.django.IdempotencyMiddleware"
+AUTHENTICATION = "django.contrib.auth.middleware.AuthenticationMiddleware"
 
 SETTINGS = """
 SECRET_KEY = "of a test"
