@@ -24,10 +24,13 @@ class IdempotencyKey:
     Args:
         required: answer 400 where no key governs the request; else the dependency gives None there.
         header: the field that carries the key, as the policy names it.
+
+    Attributes:
+        requires_key: as it was told.
     """
 
     def __init__(self, *, required: bool = True, header: str = "Idempotency-Key") -> None:
-        self._required = required
+        self.requires_key = required
         self._header = header
         field = Header(alias=header, description="The same for all attempts of one operation, and new for each.")
         parameter = inspect.Parameter(
@@ -38,7 +41,7 @@ class IdempotencyKey:
     async def __call__(self, **_: str | None) -> Operation | None:
         """The operation of the request."""
         operation = current_operation()
-        if operation is None and self._required:
+        if operation is None and self.requires_key:
             raise HTTPException(400, f"This operation needs the header {self._header}, and a route that is protected.")
         return operation
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import fields
 from typing import Any, cast
@@ -22,8 +23,9 @@ from litestar.utils import normalize_path
 
 from retrysafe.errors import ConfigurationError
 from retrysafe.protocol.policy import Policy
+from retrysafe.server.endpoint import Endpoint
 from retrysafe.server.marker import Marker, check_marker, idempotent
-from retrysafe.server.routed import Endpoint, RoutedMiddleware, Router
+from retrysafe.server.routed import RoutedMiddleware, Router
 from retrysafe.server.scope import Connection
 
 __all__ = ["IdempotencyPlugin", "idempotent"]
@@ -56,6 +58,7 @@ class IdempotencyPlugin(InitPlugin):
     ) -> None:
         self.door = _Door(**settings)
         self._middleware = _Middleware(self.door, exclude, exclude_opt_key)
+        self.door.excluded = self._middleware.excluded
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Take its place in an application."""
@@ -87,6 +90,12 @@ class _Middleware(ASGIMiddleware):
         self.exclude_path_pattern = exclude
         self.exclude_opt_key = exclude_opt_key
 
+    def excluded(self, handler: Any, path: str) -> bool:
+        """Whether requests to a handler pass by this layer."""
+        patterns = self.exclude_path_pattern or ()
+        by_path = any(re.search(it, path) for it in ((patterns,) if isinstance(patterns, str) else patterns))
+        return by_path or bool(self.exclude_opt_key and handler.opt.get(self.exclude_opt_key))
+
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """One request."""
         connection = cast("Connection", scope)
@@ -100,9 +109,10 @@ class _Door(RoutedMiddleware):
     def __init__(self, **settings: Any) -> None:
         super().__init__(self._go_on, **settings)
         self.application: Litestar | None = None
+        self.excluded: Excluded = _nothing
 
     def _find_router(self, connection: Connection) -> Router:
-        return _Router(connection.get("litestar_app") or connection["app"])
+        return LitestarRouter(connection.get("litestar_app") or connection["app"], self.excluded)
 
     async def _go_on(self, connection: Connection, receive: Any, send: Any) -> None:
         """What comes after the door."""
@@ -115,21 +125,31 @@ async def _never_reached(scope: Scope, receive: Receive, send: Send) -> None:  #
     raise AssertionError("the door answers at its own paths")
 
 
-class _Router:
-    """What a Litestar application has routed to."""
+Excluded = Callable[[Any, str], bool]
 
-    def __init__(self, app: Litestar) -> None:
+
+def _nothing(_handler: Any, _path: str) -> bool:
+    return False
+
+
+class LitestarRouter:
+    """The routes of a Litestar application.
+
+    Args:
+        app: it.
+        excluded: whether a handler at a path is kept from the door; it is as one that is marked as not enrolled.
+    """
+
+    def __init__(self, app: Litestar, excluded: Excluded = _nothing) -> None:
         self._app = app
+        self._excluded = excluded
         self._known: dict[int, tuple[Any, Any]] = {}
 
     def endpoints(self) -> Iterator[Endpoint]:
         """All handlers that it knows."""
         for route in self._app.routes:
             if isinstance(route, HTTPRoute):
-                for handler in route.route_handlers:
-                    yield Endpoint(
-                        route.path_format or "/", frozenset(map(str, handler.http_methods)), self._marked(handler)
-                    )
+                yield from (self._endpoint(handler, route.path_format) for handler in route.route_handlers)
 
     def match(self, connection: Connection) -> Endpoint | None:
         """The handler that the request was routed to, or would be."""
@@ -146,7 +166,8 @@ class _Router:
 
     def _endpoint(self, handler: Any, path: str) -> Endpoint:
         methods = frozenset(map(str, handler.http_methods)) if isinstance(handler, HTTPRouteHandler) else None
-        return Endpoint(path or "/", methods, self._marked(handler))
+        marked = _OUT if self._excluded(handler, path) else self._marked(handler)
+        return Endpoint(path or "/", methods, marked, handler.fn)
 
     def _marked(self, handler: Any) -> Any:
         """What is marked: by `opt`, or else the function itself."""
@@ -154,6 +175,9 @@ class _Router:
             said = handler.opt.get(OPT)
             self._known[id(handler)] = handler, handler.fn if said is None else _marker(said, str(handler))
         return self._known[id(handler)][1]
+
+
+_OUT = Marker({}, enrolled=False)
 
 
 def _marker(said: Any, where: str) -> Marker:

@@ -12,8 +12,9 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.routing import BaseRoute, Match
 
 from retrysafe.errors import ConfigurationError
+from retrysafe.server.endpoint import Endpoint
 from retrysafe.server.marker import idempotent
-from retrysafe.server.routed import Endpoint, RoutedMiddleware, Router
+from retrysafe.server.routed import RoutedMiddleware, Router
 from retrysafe.server.scope import Connection
 
 __all__ = ["IdempotencyMiddleware", "idempotent"]

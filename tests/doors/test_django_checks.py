@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 
 import pytest
@@ -16,6 +17,7 @@ from retrysafe.django.settings import configuration
 from retrysafe.errors import ConfigurationError
 from retrysafe.server.marker import idempotent
 from retrysafe.stores.memory import MemoryStore
+from retrysafe.stores.sqlite import SqliteStore
 from tests.operation.django_setup import set_up
 
 set_up()
@@ -43,10 +45,10 @@ def found(*patterns, middleware=(OURS,), **idempotency):
     """The ids of what is found, and where."""
     urls = types.ModuleType("urls")
     urls.urlpatterns = list(patterns)  # type: ignore[attr-defined]  # as every module of paths has it
-    idempotency = {"STORE": MemoryStore(), "SCOPE": "authorization", **idempotency}
+    idempotency = {"STORE": SqliteStore("never-opened.db"), "SCOPE": "header:X-Account", **idempotency}
     with override_settings(ROOT_URLCONF=urls, MIDDLEWARE=list(middleware), IDEMPOTENCY=idempotency):
         return [
-            (message.id.removeprefix("retrysafe."), message.msg.partition(" is ")[0].partition(" looks")[0])
+            (message.id.removeprefix("retrysafe."), re.split(r" is | requires | no route ", message.msg)[0])
             for message in check()
         ]
 
@@ -62,7 +64,9 @@ def test_nothing_is_wrong():
     ([path("refunds", Refunds.as_view())], {}, [("W002", "POST /refunds")]),
     ([path("charges", plain)], {"POLICY": {"required": True}}, []),
     ([path("charges", plain)], {"ROUTES": {"POST /charges": {"required": True}}}, []),
-    ([path("notes/<int:pk>", plain)], {"ROUTES": {"POST /notes/{pk}": None}}, [("W001", "POST /notes/<int:pk>")]),
+    ([path("notes/<int:pk>", plain)], {"ROUTES": {"POST /notes/{pk}": None}}, []),
+    ([path("charges/<int:pk>", plain)], {"ROUTES": {"POST /charges/{pk}": None}}, [("W001", "POST /charges/<int:pk>")]),
+    ([path("notes", plain)], {"ROUTES": {"PUT /notse": {}}}, [("W007", "PUT /notse")]),
     ([path("notes", plain)], {"POLICY": {"methods": ["PUT"]}}, [("W001", "POST /notes")]),
 ])  # fmt: skip
 def test_views(patterns, idempotency, expected):
@@ -73,7 +77,8 @@ def test_views(patterns, idempotency, expected):
 @pytest.mark.parametrize(("middleware", "scope", "expected"), [
     ((), "user", ["E002"]),
     ((OURS, AUTHENTICATION), "user", ["E003"]),
-    ((OURS, AUTHENTICATION), "authorization", []),
+    ((OURS, AUTHENTICATION), "header:X-Account", []),
+    ((OURS,), "authorization", ["W006"]),
     ((AUTHENTICATION, OURS), "user", []),
 ])  # fmt: skip
 def test_middleware(middleware, scope, expected):

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrysafe.errors import ConfigurationError
+from retrysafe.formats.openapi import load
 from retrysafe.verify import content, openapi, profile, reference
 from retrysafe.verify.case import GROUPS
 from retrysafe.verify.cases import CATALOGUE
@@ -268,10 +269,10 @@ def test_a_document_in_yaml(tmp_path):
     """OpenAPI documents are often YAML; what is none is the operator's error."""
     path = tmp_path / "api.yaml"
     path.write_text("paths:\n  /a:\n    post: {operationId: a}\n")
-    assert "/a" in openapi.load(str(path))["paths"]
+    assert "/a" in load(str(path))["paths"]
     for text in ("[1", "just text", "{}"):
         path.write_text(text)
         with pytest.raises(ConfigurationError):
-            openapi.load(str(path))
+            load(str(path))
     with pytest.raises(ConfigurationError):
-        openapi.load(str(tmp_path / "nothing.yaml"))
+        load(str(tmp_path / "nothing.yaml"))

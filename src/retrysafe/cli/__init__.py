@@ -7,6 +7,6 @@ Exit codes, for all of it: 0 clean, 1 findings, 2 usage or configuration, 3 targ
 from retrysafe.cli.base import main
 
 # Each adds its commands to main.
-from retrysafe.cli import lab, proving, records, serving, upkeep  # isort: skip
+from retrysafe.cli import auditing, lab, proving, records, serving, upkeep  # isort: skip
 
-__all__ = ["lab", "main", "proving", "records", "serving", "upkeep"]
+__all__ = ["auditing", "lab", "main", "proving", "records", "serving", "upkeep"]

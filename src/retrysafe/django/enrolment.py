@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,9 @@ _GENERIC = {
     "partial_update": ("perform_update",),
     "destroy": ("perform_destroy",),
 }
+
+
+_VARIABLE = re.compile(r"<[^>]*>")
 
 
 class Enrolment:
@@ -52,6 +56,18 @@ class Enrolment:
             return self._table.find(method, request.path_info)
         return self.marked.find(method, f"/{match.route}", options)
 
+    def route_at(self, method: str, pattern: str, options: Mapping[str, Any] | None) -> Route | None:
+        """The route of requests to a view, before there are any; None if it is not enrolled.
+
+        Args:
+            method: upper case.
+            pattern: that leads to it.
+            options: that it is marked with; None if it is not.
+        """
+        if options is None:
+            return self._table.find(method, _VARIABLE.sub("1", pattern))
+        return self.marked.find(method, pattern, options)
+
 
 def answers(view: Any, method: str) -> bool:
     """Whether a view answers a method: a class has a method for it, a function may always."""
@@ -67,6 +83,15 @@ def mark_of(view: Any, method: str) -> Mapping[str, Any] | None:
         if (options := options_of(handler)) is not None:
             return options
     return options_of(view)
+
+
+def handler_of(view: Any, method: str) -> Any:
+    """What answers a method: the function, or that of the class, or what a generic view of the REST framework goes on
+    to and the project has written.
+    """
+    candidates = [it for it in _handlers(view, method) if it is not None]
+    own = [it for it in candidates if not (getattr(it, "__module__", "") or "").startswith("rest_framework.")]
+    return next(iter([*own, *candidates]), view)
 
 
 def _handlers(view: Any, method: str) -> Iterator[Any]:

@@ -54,6 +54,7 @@ class Configuration:
         authorize: asked with the request before a replay; None allows every replay.
         observer: told of what happens.
         drain_s: how long the end of an ASGI process waits for running handlers.
+        scope: whose key it is, as it was said; `function` for one of the project's.
     """
 
     store: Store
@@ -69,6 +70,7 @@ class Configuration:
     authorize: Any
     observer: Observer
     drain_s: float
+    scope: str
 
 
 def configuration() -> Configuration:
@@ -99,6 +101,7 @@ def configuration() -> Configuration:
         authorize=faults.collect(lambda: _imported(said.get("AUTHORIZE"))),
         observer=faults.collect(lambda: _imported(said.get("OBSERVER"))) or LogObserver(),
         drain_s=faults.collect(lambda: seconds("DRAIN", said.get("DRAIN", "30s"))),
+        scope=scope if isinstance(scope, str) else "function",
     )
     faults.raise_any()
     check_completes_within(found.routes, found.store)

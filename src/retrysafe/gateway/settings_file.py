@@ -15,6 +15,7 @@ from retrysafe.errors import ConfigurationError
 
 OWN_NAME = "retrysafe.toml"
 SHARED_NAME = "pyproject.toml"
+_OTHERS = ("audit",)
 
 Place = tuple[str, ...]
 
@@ -29,6 +30,7 @@ class SettingsFile:
 
     Attributes:
         table: the settings as they stand.
+        others: tables of commands that have settings of their own, by name.
 
     Raises:
         ConfigurationError: it cannot be read, is not TOML, or has something else where the table should be.
@@ -52,6 +54,7 @@ class SettingsFile:
             if not isinstance(inner, dict):
                 raise ConfigurationError([f"{self.where()}: {name} must be a table; write [{'.'.join(self._root)}]"])
             self.table = inner
+        self.others = {name: self.table.pop(name) for name in _OTHERS if name in self.table}
 
     def where(self, *place: str) -> str:
         """File and line of a setting, or of the innermost table around it that has a line."""
@@ -75,7 +78,7 @@ def find(named: Path | None, folder: Path) -> SettingsFile | None:
         return SettingsFile(folder / OWN_NAME)
     if (folder / SHARED_NAME).exists():
         shared = SettingsFile(folder / SHARED_NAME)
-        return shared if shared.table else None
+        return shared if shared.table or shared.others else None
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from retrysafe.asgi import IdempotencyMiddleware as AsgiDoor
 from retrysafe.errors import ConfigurationError
 from retrysafe.protocol.published import Published
 from retrysafe.server.routed import door_of
@@ -22,11 +23,20 @@ def published_by(application: Any, name: str) -> Published:
     Raises:
         ConfigurationError: it has no door that can be found.
     """
-    door = door_of(application) or _wsgi_door_of(application)
+    door = door_in(application)
     if door is None:
         fault = f"{name} has no door that can be found; name the application with its middleware, as a server runs it"
         raise ConfigurationError([fault])
     return door.published()
+
+
+def door_in(application: Any) -> AsgiDoor | IdempotencyMiddleware | None:
+    """The door of an application, whatever protocol it speaks; None if it has none that can be found.
+
+    Raises:
+        ConfigurationError: something is wrong with a marker.
+    """
+    return door_of(application) or _wsgi_door_of(application)
 
 
 def _wsgi_door_of(application: Any) -> IdempotencyMiddleware | None:

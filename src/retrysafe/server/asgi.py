@@ -24,6 +24,7 @@ from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.published import Published
 from retrysafe.protocol.snapshot import Encryption
 from retrysafe.protocol.status import inquire
+from retrysafe.server.endpoint import Endpoint
 from retrysafe.server.exchange import PROTECTED, Authorizer, Exchange
 from retrysafe.server.handling import Application, Receive, Send, messages_of
 from retrysafe.server.inquiry import METHOD_NOT_ALLOWED, OWN_METHODS, check_path, contract_answer, status_route
@@ -174,7 +175,7 @@ class IdempotencyMiddleware:
         if route is None:
             await self.app(scope, receive, send)
             return
-        if self._only_observes or route.policy.mode == "observe":
+        if self._observes(route):
             await observe(self.app, scope, receive, send, route, self._watcher, self._resolver)
             return
         ready = self._secret is not None or await self._open_late()
@@ -200,6 +201,9 @@ class IdempotencyMiddleware:
             flow = protect(exchange.head, terms)
         await self._driver.run(flow, exchange)
 
+    def _observes(self, route: Route) -> bool:
+        return self._only_observes or route.policy.mode == "observe"
+
     def _own_answer(self, scope: Connection) -> Response | None:
         """The answer at a path of the door itself that needs no look at a record; None for every other request."""
         path, method = _path_of(scope), scope["method"]
@@ -213,6 +217,20 @@ class IdempotencyMiddleware:
         """The paths at which it answers by itself, under where the application is mounted."""
         status_path = None if self._status is None else self._status.entry
         return [path for path in (status_path, self._contract_path) if path is not None]
+
+    @property
+    def routes_table(self) -> Routes:
+        """The routes table."""
+        return self._routes
+
+    @property
+    def store(self) -> Store:
+        """Where the records are."""
+        return self._store
+
+    def route_for(self, method: str, endpoint: Endpoint) -> Route | None:
+        """What requests to a handler fall under; None if it is not enrolled."""
+        return self._routes.find(method, endpoint.path)
 
     def published(self) -> Published:
         """What the door promises to clients; of routes that are only observed nothing."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 from retrysafe.errors import ConfigurationError
 from retrysafe.protocol.policy import METHODS_NEVER, OPTIONS, Policy
 from retrysafe.protocol.published import Published
+from retrysafe.server.endpoint import Endpoint
 from retrysafe.server.environ import Environ
 from retrysafe.server.marker import MarkedRoutes, options_of
 from retrysafe.server.routes import Route
@@ -60,17 +61,50 @@ class FlaskMiddleware(IdempotencyMiddleware):
             return super().route_of(environ)
         return self._marked.find(method, rule.rule, options)
 
+    def route_for(self, method: str, endpoint: Endpoint) -> Route | None:
+        """What requests to a view fall under; None if it is not enrolled."""
+        options = _options(endpoint.handler, method)
+        if options is None:
+            return super().route_for(method, endpoint)
+        return self._marked.find(method, endpoint.path, options)
+
     def published(self) -> Published:
         """What the door promises to clients, of marked views too."""
         marked: dict[str, Policy | None] = {}
-        for rule in self._flask.url_map.iter_rules():
-            view = self._flask.view_functions.get(rule.endpoint)
-            for method in sorted((rule.methods or set()) - METHODS_NEVER):
-                if (options := _options(view, method)) is not None:
-                    route = self._marked.find(method, rule.rule, options)
-                    marked[f"{method} {rule.rule}"] = None if route is None or self._observes(route) else route.policy
+        for endpoint in FlaskRouter(self._flask).endpoints():
+            for method in sorted((endpoint.methods or set()) - METHODS_NEVER):
+                if _options(endpoint.handler, method) is not None:
+                    route = self.route_for(method, endpoint)
+                    marked[f"{method} {endpoint.path}"] = (
+                        None if route is None or self._observes(route) else route.policy
+                    )
         plain = super().published()
         return replace(plain, routes={**plain.routes, **marked})
+
+
+class FlaskRouter:
+    """The routes of a Flask application.
+
+    Args:
+        flask: it.
+    """
+
+    def __init__(self, flask: Flask) -> None:
+        self._flask = flask
+
+    def endpoints(self) -> Iterator[Endpoint]:
+        """All views that it knows, with their paths as Flask writes them."""
+        for rule in self._flask.url_map.iter_rules():
+            view = self._flask.view_functions.get(rule.endpoint)
+            yield Endpoint(rule.rule, frozenset(rule.methods or ()), view, getattr(view, "view_class", None))
+
+    def reaches(self, method: str, path: str) -> bool:
+        """Whether a request would come to a view."""
+        try:
+            self._flask.url_map.bind("localhost").match(path, method)
+        except HTTPException:
+            return False
+        return True
 
 
 def _options(view: Any, method: str) -> Mapping[str, Any] | None:

@@ -16,30 +16,15 @@ from retrysafe.errors import ConfigurationError
 from retrysafe.protocol.openapi import enriched
 from retrysafe.protocol.policy import METHODS_NEVER, Policy
 from retrysafe.server.asgi import IdempotencyMiddleware
+from retrysafe.server.endpoint import Endpoint
 from retrysafe.server.handling import Receive, Send
 from retrysafe.server.marker import marker_of, tells
 from retrysafe.server.routes import ANY, UNNAMED, Route, Unnamed
 from retrysafe.server.scope import Connection
 from retrysafe.server.settings import Faults, check_completes_within
-from retrysafe.value import value
 
 _DEPTH_MAX = 32  # of layers of middleware
 _METHODS = ("POST", "PATCH", "PUT", "DELETE")
-
-
-@value
-class Endpoint:
-    """A handler, and where it is.
-
-    Attributes:
-        path: with its variables in braces, from the application that the door belongs to.
-        methods: upper case; None for any.
-        handler: what is marked; None where the router does not know what is behind.
-    """
-
-    path: str
-    methods: frozenset[str] | None
-    handler: Any
 
 
 class Router(Protocol):
@@ -102,11 +87,8 @@ class RoutedMiddleware(IdempotencyMiddleware):
         for method in methods:
             if marker_of(endpoint.handler, method) is not None:
                 self._route_of(method, endpoint)
-        if (
-            endpoint.methods
-            and not methods
-            and any(marker_of(endpoint.handler, it) is not None for it in endpoint.methods)
-        ):
+        markers = [] if methods else [marker_of(endpoint.handler, method) for method in endpoint.methods or ()]
+        if endpoint.methods and any(marker is not None and marker.enrolled for marker in markers):
             served = ", ".join(sorted(endpoint.methods))
             fault = (
                 f"{endpoint.path}: its handler is marked with @idempotent and serves {served}, which never have keys"
@@ -123,12 +105,16 @@ class RoutedMiddleware(IdempotencyMiddleware):
 
     def _policy_at(self, method: str, path: str) -> Policy | None:
         """What holds for a handler, by its path as the router has it; None: it is not enrolled, or there is none."""
-        named = self._routes.entry_for(method, path)
-        for endpoint in self._router.endpoints() if self._router and named else ():
+        for endpoint in self._router.endpoints() if self._router else ():
             if endpoint.path == path and (endpoint.methods is None or method in endpoint.methods):
-                route = self._route_of(method, endpoint, named or UNNAMED)
+                route = self.route_for(method, endpoint)
                 return None if route is None or self._observes(route) else route.policy
         return None
+
+    def route_for(self, method: str, endpoint: Endpoint) -> Route | None:
+        """What requests to a handler fall under; None if it is not enrolled. The door has learnt of its application."""
+        named = self._routes.entry_for(method, endpoint.path)
+        return None if named is None else self._route_of(method, endpoint, named)
 
     def _find(self, method: str, path: str, connection: Connection) -> Route | None:
         named = self._routes.entry_for(method, path)

@@ -62,9 +62,11 @@ class Routes:
     Attributes:
         methods: that any route has.
         transactional: the entries whose handlers complete their own records.
+        table: the entries as they were given, in order.
     """
 
     def __init__(self, default: Policy, table: Mapping[str, Policy | None]) -> None:
+        self.table = dict(table)
         self._default: dict[str, Route] = dict.fromkeys(default.methods, _route(ANY, default))
         self._exact: dict[tuple[str, str], Route | None] = {}
         self._patterns: list[tuple[str, re.Pattern[str], Route | None]] = []

@@ -27,6 +27,7 @@ from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.published import Published
 from retrysafe.protocol.snapshot import Encryption
 from retrysafe.protocol.status import inquire
+from retrysafe.server.endpoint import Endpoint
 from retrysafe.server.environ import Environ, Resolver, path_of, resolver
 from retrysafe.server.inquiry import METHOD_NOT_ALLOWED, OWN_METHODS, check_path, contract_answer, status_route
 from retrysafe.server.observed_wsgi import observe
@@ -189,6 +190,20 @@ class IdempotencyMiddleware:
         if not ready:
             return refuse_unready(head, terms)
         return inquire(head, terms, self._routes.policy_of) if route is self._status else protect(head, terms)
+
+    @property
+    def routes_table(self) -> Routes:
+        """The routes table."""
+        return self._routes
+
+    @property
+    def store(self) -> Store:
+        """Where the records are."""
+        return self._store
+
+    def route_for(self, method: str, endpoint: Endpoint) -> Route | None:
+        """What requests to a handler fall under; None if it is not enrolled."""
+        return self._routes.find(method, endpoint.path)
 
     def published(self) -> Published:
         """What the door promises to clients; of routes that are only observed nothing."""

@@ -4,86 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-import httpx2
-import yaml
-
-from retrysafe.errors import ConfigurationError, RetrysafeError
-from retrysafe.verify.target import METHODS, Operation
+from retrysafe.errors import ConfigurationError
+from retrysafe.formats.openapi import Document, operations, resolve
+from retrysafe.verify.target import Operation
 from retrysafe.verify.template import UNIQUE
 
 _DEPTH_MAX = 8
-_REFERENCES_MAX = 10
-Document = Mapping[str, Any]
-
-
-def load(source: str) -> dict[str, Any]:
-    """The document in a file or behind a URL; JSON or YAML.
-
-    Raises:
-        ConfigurationError: it is none.
-        RetrysafeError: the URL does not answer.
-    """
-    text = _fetch(source) if source.startswith(("http://", "https://")) else _read(source)
-    try:
-        document = json.loads(text)
-    except ValueError:
-        document = _yaml(source, text)
-    if not isinstance(document, dict) or "paths" not in document:
-        raise ConfigurationError([f"{source} is no OpenAPI document: it has no paths"])
-    return document
-
-
-def _fetch(url: str) -> str:
-    try:
-        return httpx2.get(url, timeout=30, trust_env=False).raise_for_status().text
-    except httpx2.HTTPError as error:
-        raise RetrysafeError(f"the OpenAPI document cannot be read: {error}") from error
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError([f"the OpenAPI document cannot be read: {error}"]) from None
-
-
-def _yaml(source: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigurationError([f"{source} is neither JSON nor YAML"]) from None
-
-
-def resolve(document: Document, value: Any) -> dict[str, Any]:
-    """What a `$ref` points at; anything else is what it is."""
-    for _ in range(_REFERENCES_MAX):
-        reference = value.get("$ref") if isinstance(value, Mapping) else None
-        if reference is None:
-            break
-        value = document
-        for name in reference.removeprefix("#/").split("/"):
-            value = value.get(name.replace("~1", "/").replace("~0", "~"), {}) if isinstance(value, Mapping) else {}
-    return dict(value) if isinstance(value, Mapping) else {}
-
-
-def _operations(document: Document) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Every operation: method, path, and what is said of it, with the parameters of its path."""
-    for path, item in document.get("paths", {}).items():
-        for method, described in item.items():
-            if method.upper() in METHODS and isinstance(described, Mapping):
-                parameters = [*item.get("parameters", ()), *described.get("parameters", ())]
-                yield method.upper(), path, {**described, "parameters": parameters}
 
 
 def operation_at(document: Document, method: str, url: str) -> dict[str, Any] | None:
     """What the document says of the operation at an address; None if it has none there."""
     target = urlsplit(url).path
-    for its_method, path, described in _operations(document):
+    for its_method, path, described in operations(document):
         pattern = "".join(
             "[^/]+" if part.startswith("{") else re.escape(part) for part in re.split(r"(\{[^}]+\})", path)
         )
@@ -98,7 +33,7 @@ def operation_of(document: Document, operation_id: str, source: str) -> tuple[Op
     Raises:
         ConfigurationError: there is none.
     """
-    for method, path, described in _operations(document):
+    for method, path, described in operations(document):
         if operation_id in {described.get("operationId"), f"{method} {path}"}:
             url = _base(document, source).rstrip("/") + re.sub(r"\{[^}]+\}", UNIQUE, path)
             required = any(
@@ -107,7 +42,7 @@ def operation_of(document: Document, operation_id: str, source: str) -> tuple[Op
             )
             return Operation(method, url, _content(document, described)), bool(required)
     known = ", ".join(
-        described.get("operationId", f"{method} {path}") for method, path, described in _operations(document)
+        described.get("operationId", f"{method} {path}") for method, path, described in operations(document)
     )
     raise ConfigurationError([f"the OpenAPI document has no operation {operation_id!r}; it has {known}"])
 

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from retrysafe.errors import ConfigurationError
+from retrysafe.formats.openapi import load as load_document
 from retrysafe.verify import openapi as api_documents
 from retrysafe.verify.effects import parse_counter
 from retrysafe.verify.message import Fields
@@ -127,7 +128,7 @@ def build(given: Given, settings: Settings) -> Run:
         ConfigurationError: it cannot be; with what to change.
         RetrysafeError: the OpenAPI document cannot be fetched.
     """
-    document = api_documents.load(given.openapi) if given.openapi else None
+    document = load_document(given.openapi) if given.openapi else None
     headers = _fields(given.header)
     operation, required = _operation(given, document, headers)
     base = _base_url(operation)

@@ -9,11 +9,11 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from retrysafe.errors import ConfigurationError
+from retrysafe.formats.openapi import METHODS
 from retrysafe.verify.effects import Counter
 from retrysafe.verify.message import Field, Fields, Sent
 from retrysafe.verify.template import fill, is_unique
 
-METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+from retrysafe.formats.openapi import resolve
 from retrysafe.verify import content
 from retrysafe.verify.case import Group
 from retrysafe.verify.cases.reuse import other
 from retrysafe.verify.message import Answer
-from retrysafe.verify.openapi import operation_at, resolve
+from retrysafe.verify.openapi import operation_at
 from retrysafe.verify.probe import Probe
 from retrysafe.verify.verdict import MAY, SHOULD, Skipped
 

@@ -1,0 +1,1 @@
+"""The ways to show an audit, all made from one document."""
