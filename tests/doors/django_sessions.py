@@ -12,7 +12,7 @@ import sys
 import django
 from django.conf import settings
 
-from tests.doors.apps import _place
+from tests.doors.gates import PLACE
 
 _MODE = os.environ.get("SHOP_MODE")
 _AUTH = "django.contrib.auth.middleware.AuthenticationMiddleware"
@@ -22,7 +22,7 @@ settings.configure(
     SECRET_KEY="of a test",
     USE_TZ=True,
     ROOT_URLCONF=__name__,
-    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(_place / "django.db")}},
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(PLACE / "django.db")}},
     INSTALLED_APPS=[
         "django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions", "rest_framework",
         "retrysafe.django",

@@ -14,7 +14,7 @@ from tests.doors import apps, wsgi_apps
 retrysafe.server.observing.WRITTEN_EVERY_S = 0.05  # so that a test can wait for counts
 _IS_BARE = os.environ.get("SHOP_DOOR") == "none"
 _SETTINGS: dict[str, Any] = {
-    "store": os.environ.get("SHOP_STORE", f"sqlite:///{apps._place / 'records.db'}"),
+    "store": os.environ.get("SHOP_STORE", f"sqlite:///{PLACE / 'records.db'}"),
     "scope": "header:X-Account",
     "routes": {"POST /required/told": Policy(required=True), "POST /small/told": Policy(request_bytes_max=200)},
     "mode": "observe",

@@ -1,8 +1,9 @@
 """For users, and for authors of stores.
 
-`ManualClock` is time in the hand of a test. `store_contract` is the promise of `stores.contract` as a
-suite, for any store; `retrysafe.testing.machine` is the same promise as a property. Needs pytest, and
-the machine needs Hypothesis.
+`retry_check` tries whether an operation of an application is safe to retry, in any test, and `retry_check_async` where
+an event loop runs. `ManualClock` is time in the hand of a test. `store_contract` is the promise of `stores.contract` as
+a suite, for any store; `retrysafe.testing.machine` is the same promise as a property. Needs pytest; the checks need the
+extra `pytest`, and the machine needs Hypothesis.
 """
 
 from __future__ import annotations
@@ -25,6 +26,17 @@ pytest.register_assert_rewrite(
 
 from retrysafe.testing.clock import ManualClock  # noqa: E402 after the line that makes its assertions speak
 from retrysafe.testing.contract import store_contract  # noqa: E402 as above
+from retrysafe.testing.retries import retry_check, retry_check_async  # noqa: E402 as above
+from retrysafe.testing.retry_report import CaseOutcome, NotSafeToRetry, RetryReport  # noqa: E402 as above
 from retrysafe.testing.subject import MakeStore  # noqa: E402 as above
 
-__all__ = ["MakeStore", "ManualClock", "store_contract"]
+__all__ = [
+    "CaseOutcome",
+    "MakeStore",
+    "ManualClock",
+    "NotSafeToRetry",
+    "RetryReport",
+    "retry_check",
+    "retry_check_async",
+    "store_contract",
+]

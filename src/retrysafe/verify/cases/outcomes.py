@@ -166,6 +166,7 @@ async def died_before(t: Probe) -> None:
     intent = await _die(t, "die-before")
     await asyncio.sleep(t.target.lease_s or 0)
     answer = await t.until_final(intent)
+    t.note(f"past the lease a retry is answered {answer}")
     t.must(answer.success or t.is_unknown(answer), "2xx, or a document that says unknown", answer)
     await t.expect_effects(intent, 1 if answer.success else 0)
 
@@ -184,7 +185,7 @@ async def died_after(t: Probe) -> None:
     intent = await _die(t, "die-after")
     await t.send(intent)
     await asyncio.sleep(t.target.lease_s or 0)
-    await t.until_final(intent)
+    t.note(f"past the lease a retry is answered {await t.until_final(intent)}")
     await t.expect_at_most_one(intent)
 
 
