@@ -10,6 +10,7 @@ from retrysafe import Policy
 from retrysafe.asgi import IdempotencyMiddleware
 from retrysafe.wsgi import IdempotencyMiddleware as BlockingMiddleware
 from tests.doors import apps, wsgi_apps
+from tests.doors.gates import PLACE
 
 retrysafe.server.observing.WRITTEN_EVERY_S = 0.05  # so that a test can wait for counts
 _IS_BARE = os.environ.get("SHOP_DOOR") == "none"
