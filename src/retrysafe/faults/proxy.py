@@ -1,7 +1,8 @@
 """A proxy that stands between a client and a server and makes faults happen.
 
 It knows so much of HTTP/1.1 as to tell where a request ends, which is what a fault is about: before that
-byte nothing can have happened, behind it everything can. Each connection carries one request.
+byte nothing can have happened, behind it everything can. Each connection carries one request; one that brings none, as
+browsers open them in advance, meets no fault.
 """
 
 from __future__ import annotations
@@ -41,11 +42,12 @@ class ChaosProxy:
 
     Args:
         upstream: the URL of the server; with https the proxy speaks TLS to it, and the client none to the proxy.
-        faults: one fault for every connection, a plan, or a function of the number of the connection.
+        faults: one fault for every connection, a plan, or a function of the number of the connection, counted from 0 as
+            their requests come.
 
     Attributes:
         port: where it listens.
-        met: the fault of each connection so far, in the order they came.
+        met: the fault of each connection so far, in the order in which their requests came.
     """
 
     def __init__(self, upstream: str, faults: Fault | Plan | Callable[[int], Fault]) -> None:
@@ -74,22 +76,22 @@ class ChaosProxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        fault = self._fault(len(self.met))
-        self.met.append(fault)
-        task = asyncio.get_running_loop().create_task(self._serve((reader, writer), fault))
+        task = asyncio.get_running_loop().create_task(self._serve((reader, writer)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, client: Streams, fault: Fault) -> None:
+    async def _serve(self, client: Streams) -> None:
         try:
             with suppress(OSError, EOFError, ValueError, asyncio.LimitOverrunError):
                 async with asyncio.timeout(_SILENCE_S_MAX):
-                    await self._carry(client, fault)
+                    await self._carry(client)
         finally:
             client[1].close()
 
-    async def _carry(self, client: Streams, fault: Fault) -> None:
+    async def _carry(self, client: Streams) -> None:
         request = await read_request(client[0])
+        fault = self._fault(len(self.met))
+        self.met.append(fault)
         server = await self._connect()
         try:
             server[1].write(request[: fault.at_byte] if isinstance(fault, CutRequest) else request)
