@@ -8,7 +8,7 @@ const RETRY_AFTER_S_MAX = 86400;
 export function answerOf(response, bytes, profile) {
     return {
         status: response.status,
-        replayed: response.headers.get("Idempotent-Replayed") === "true",
+        replayed: Boolean(profile.marker) && response.headers.get(profile.marker) === "true",
         code: response.ok ? "" : code(bytes, profile),
         retryAfterS: retryAfterS(response.headers.get("Retry-After")),
     };

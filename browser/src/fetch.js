@@ -13,7 +13,13 @@ import { CallerError, IntentChanged, NotDone, OutcomeUnknown } from "./errors.js
 import { read, requestOf } from "./request.js";
 import { load, nowS, remove, save, unsettled } from "./store.js";
 
-const SETTINGS = { header: "Idempotency-Key", inProgress: ["in-progress"], lifetimeS: 86400, keepContent: true };
+const SETTINGS = {
+    header: "Idempotency-Key",
+    marker: "Idempotent-Replayed",
+    inProgress: ["in-progress"],
+    lifetimeS: 86400,
+    keepContent: true,
+};
 
 const running = new Map(); // of each intent, the call that was made last
 
@@ -29,7 +35,7 @@ export async function protectedFetch(intent, url, init = {}) {
 /** What became of an intent, after a reload say: asks the server, and has nothing done; see `index.d.ts`. */
 export const settle = (intent, statusUrl, init = {}) => locked(intent, () => inquire(intent, statusUrl, init));
 
-/** The intents of this tab of which nobody knows how they ended. */
+/** The intents of which nobody knows how they ended, of this tab and of others. */
 export const pending = unsettled;
 
 /** Give an intent up: the next call under its name is another operation, under another key. */
@@ -68,19 +74,19 @@ async function perform(intent, asked, init, settings) {
         remove(intent, entry.key); // it was corrected after a definitive answer: another operation (contract R88)
         entry = null;
     }
-    const known = Boolean(entry);
+    const fresh = !entry;
     entry ??= { key: crypto.randomUUID(), since: nowS(), tried: [] };
     const others = entry.tried.filter(({ digest }) => digest !== asked.digest);
-    const alone = !others.length && !entry.foreign && !entry.done;
-    save(intent, { ...entry, tried: [...others, asked] }, settings.keepContent);
-    const ended = await carry(asked, entry, init, settings, known);
-    if (!isReused(ended.reply)) return conclude(intent, entry, asked, ended, alone);
+    save(intent, { ...entry, tried: [...others, asked] }, settings);
+    const ended = await carry(asked, entry, init, settings, !fresh);
+    if (!isReused(ended.reply)) return conclude(intent, entry, asked, ended, settings, fresh);
     // Another request has the key, so this one was not done. How did that one end?
     entry = { ...entry, tried: others };
-    save(intent, entry, settings.keepContent);
+    save(intent, entry, settings);
     const holder = await holderOf(entry, init, settings);
-    const earlier = holder && conclude(intent, entry, holder.asked, holder.ended, true);
+    const earlier = holder && conclude(intent, entry, holder.asked, holder.ended, settings);
     if (!holder || isDone(holder.ended.reply)) throw new IntentChanged(intent, earlier);
+    if (!isFinal(holder.ended, settings)) throw new OutcomeUnknown(intent, holder.ended);
     return perform(intent, asked, init, settings);
 }
 
@@ -96,7 +102,7 @@ async function inquire(intent, statusUrl, init) {
     const told = await ended.response.json();
     if (told.state !== "completed" && told.state !== "in_progress") return told;
     const holder = await holderOf(entry, init, settings); // it is there: sent again, it is answered and not done
-    return holder ? { ...told, response: conclude(intent, found, holder.asked, holder.ended, true) } : told;
+    return holder ? { ...told, response: conclude(intent, found, holder.asked, holder.ended, settings) } : told;
 }
 
 /** Which of the requests that were tried has the key; it is sent again. Undefined if its content is not known here. */
@@ -133,14 +139,17 @@ async function carry(asked, entry, init, settings, doubtful) {
 }
 
 /**
- * What the end of a request means for its intent, and for the caller. Unless it was `alone` under its key, that it was
- * refused does not say that no other can come late: then the key is kept.
+ * Whether a refusal is the last word on its key. If something else was sent under it, that may be on its way still, and
+ * who refuses may be a proxy; not if it is a replay, or where nobody marks those.
  */
-function conclude(intent, entry, asked, ended, alone) {
+const isFinal = ({ reply, attempts }, { marker }, fresh) => reply.replayed || !marker || (fresh && attempts === 1);
+
+/** What the end of a request means for its intent, and for the caller; `fresh` if its key had not been sent before. */
+function conclude(intent, entry, asked, ended, settings, fresh) {
     const { reply, certain, response } = ended;
     if (certain === "unknown") throw new OutcomeUnknown(intent, ended);
-    if (certain === "settled" && isDone(reply)) save(intent, { ...entry, tried: [], done: asked.digest });
-    else if (certain !== "settled" || alone || reply.replayed) remove(intent, entry.key);
+    if (certain === "settled" && isDone(reply)) save(intent, { ...entry, tried: [], done: asked.digest }, settings);
+    else if (certain !== "settled" || isFinal(ended, settings, fresh)) remove(intent, entry.key);
     if (!response) throw new NotDone(intent);
     return response;
 }

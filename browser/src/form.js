@@ -13,7 +13,10 @@ export function protectForm(form, { intent, statusUrl, init, onAnswer = follow, 
     if (form.method !== "post") throw new CallerError(intent, 'a form that is protected says method="post"');
 
     const shown = async (work) => {
-        busy(form, true);
+        const resting = [...form.elements].filter(({ type, disabled }) => type === "submit" && !disabled);
+        const rest = (on) => resting.forEach((button) => (button.disabled = on));
+        rest(true);
+        form.ariaBusy = true;
         try {
             const told = await work();
             if (told instanceof Response) await onAnswer(told);
@@ -21,7 +24,8 @@ export function protectForm(form, { intent, statusUrl, init, onAnswer = follow, 
         } catch (error) {
             await onError(error);
         } finally {
-            busy(form, false);
+            rest(false);
+            form.ariaBusy = false;
         }
     };
     const submit = (event) => {
@@ -35,9 +39,4 @@ export function protectForm(form, { intent, statusUrl, init, onAnswer = follow, 
     form.addEventListener("submit", submit);
     const settled = statusUrl && shown(() => settle(intent, statusUrl, init).then((told) => told?.response ?? told));
     return { settled: Promise.resolve(settled), release: () => form.removeEventListener("submit", submit) };
-}
-
-function busy(form, on) {
-    form.ariaBusy = on;
-    for (const button of form.elements) if (button.type === "submit") button.disabled = on;
 }

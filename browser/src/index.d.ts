@@ -18,6 +18,9 @@ export interface Schedule {
 export interface Settings {
     /** The field that carries the key: `Idempotency-Key`. */
     header?: string;
+    /** The field that is on replays alone: `Idempotent-Replayed`. With `""` there is none, and a refusal is taken for
+     * the last word even if an attempt before it got no answer. */
+    marker?: string;
     /** What an answer's JSON calls a refusal because the request is still running: `["in-progress"]`. With `[]` it is
      * any 409 that says `Retry-After`, or that comes after an attempt without an answer. */
     inProgress?: string[];
@@ -75,7 +78,7 @@ export function protectedFetch(intent: string, url: string | URL, init?: Protect
  */
 export function settle(intent: string, statusUrl: string | URL, init?: ProtectedInit): Promise<Told | null>;
 
-/** The intents of this tab of which nobody knows how they ended. */
+/** The intents that are open: at work in a tab, or given up there without an answer, in tabs that were closed too. */
 export function pending(): string[];
 
 /** Give an intent up: its next call is another operation. Only when a person has decided so, or looked. */

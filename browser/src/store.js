@@ -33,16 +33,16 @@ export const load = (intent, lifetimeS) =>
     });
 
 /** Write an entry down, before the first byte of its request leaves. */
-export const save = (intent, entry, keepContent) =>
+export const save = (intent, entry, { keepContent, lifetimeS }) =>
     guarded(intent, () => {
         const tried = entry.tried.slice(-TRIED_MAX).map(({ content, ...asked }) => ({
             ...asked,
             ...(keepContent && content?.length <= CONTENT_BYTES_MAX && { content }),
         }));
-        put(sessionStorage, intent, { ...entry, tried });
+        put(sessionStorage, intent, { ...entry, tried }, lifetimeS);
         const common = get(localStorage, PREFIX + intent);
         if (common && common.key !== entry.key) return; // another tab is ahead
-        put(localStorage, intent, { key: entry.key, since: entry.since, done: Boolean(entry.done) });
+        put(localStorage, intent, { key: entry.key, since: entry.since, done: Boolean(entry.done) }, lifetimeS);
     });
 
 /** Forget an entry; of another tab's key only if it is the same. */
@@ -53,23 +53,27 @@ export const remove = (intent, key) =>
         }
     });
 
-/** The intents of this tab that are not settled. */
-export const unsettled = () =>
-    names(sessionStorage)
-        .filter((name) => !get(sessionStorage, name).done)
-        .map((name) => name.slice(PREFIX.length));
+/** The intents that are not settled, of this tab and of others. */
+export const unsettled = () => {
+    const open = [sessionStorage, localStorage].flatMap((storage) =>
+        names(storage).filter((name) => !get(storage, name).done),
+    );
+    return [...new Set(open)].map((name) => name.slice(PREFIX.length));
+};
 
 const names = (storage) => Object.keys(storage).filter((name) => name.startsWith(PREFIX));
 const get = (storage, name) => JSON.parse(storage.getItem(name));
 
-function put(storage, intent, entry) {
+/** Room for another intent is made by the oldest that is done, or that is too old to be sent again. */
+function put(storage, intent, entry, lifetimeS) {
     const others = names(storage).filter((name) => name !== PREFIX + intent);
     if (others.length >= INTENTS_MAX) {
         const [oldest] = others
-            .filter((name) => get(storage, name).done)
-            .sort((a, b) => get(storage, a).since - get(storage, b).since);
+            .map((name) => ({ ...get(storage, name), name }))
+            .filter(({ done, since }) => done || since + lifetimeS < nowS())
+            .sort((a, b) => a.since - b.since);
         if (!oldest) throw new StorageRefused(intent, `${INTENTS_MAX} other intents are not settled`);
-        storage.removeItem(oldest);
+        storage.removeItem(oldest.name);
     }
     storage.setItem(PREFIX + intent, JSON.stringify(entry));
 }

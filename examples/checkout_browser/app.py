@@ -11,7 +11,7 @@ from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Cookie, FastAPI, Form
+from fastapi import Cookie, FastAPI, Form, HTTPException
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
@@ -24,6 +24,7 @@ PAGE = HERE / "page"
 MODULE = HERE.parents[1] / "browser" / "src"
 DATABASE = os.environ.get("DATABASE", "orders.db")
 PARTNERS = os.environ.get("PARTNERS", "").split()  # other origins whose pages may order here
+TICKETS_MAX = 9
 TABLE = """
 CREATE TABLE IF NOT EXISTS orders (
     number INTEGER PRIMARY KEY, shopper TEXT NOT NULL, cart TEXT NOT NULL, quantity INTEGER NOT NULL
@@ -66,9 +67,15 @@ async def show(cart: str, shopper: Annotated[str | None, Cookie()] = None) -> Re
 
 @app.post("/carts/{cart}/orders", status_code=201)
 @idempotent(required=True)
-def order(cart: str, quantity: Annotated[int, Form(ge=1, le=9)], shopper: Annotated[str, Cookie()]) -> dict[str, int]:
+def order(
+    cart: str, quantity: Annotated[int, Form(ge=1, le=TICKETS_MAX)], shopper: Annotated[str, Cookie()]
+) -> dict[str, int]:
     """Order tickets. Whoever calls this twice orders twice: it is the key that makes it once."""
     with closing(sqlite3.connect(DATABASE, timeout=30)) as connection, connection:
+        connection.execute("BEGIN IMMEDIATE")
+        before = connection.execute("SELECT coalesce(sum(quantity), 0) FROM orders WHERE cart = ?", (cart,))
+        if before.fetchone()[0] + quantity > TICKETS_MAX:
+            raise HTTPException(409, f"no more than {TICKETS_MAX} for a cart")
         added = connection.execute(
             "INSERT INTO orders (shopper, cart, quantity) VALUES (?, ?, ?) RETURNING number", (shopper, cart, quantity)
         )

@@ -1,29 +1,15 @@
-"""A real Chromium, from the system; root installs it with apt-get where there is none."""
+"""A real Chromium: the system's."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from playwright.sync_api import Browser, expect, sync_playwright
 
+from tests.installed import installed
+
 PATIENCE_MS = 15_000
-
-
-def installed(package: str, *names: str) -> str:
-    """The path of a program, by one of its names; its Debian package is installed if it is not there."""
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        if os.geteuid() != 0 or shutil.which("apt-get") is None:
-            raise RuntimeError(f"these tests need {names[0]}: install it, on Debian by apt-get install {package}")
-        for command in (["update"], ["install", "--yes", "--no-install-recommends", package]):
-            subprocess.run(["apt-get", "-qq", *command], check=True, capture_output=True)
-        found = shutil.which(names[0])
-    assert found, f"{package} is installed, and {names[0]} is not in PATH"
-    return found
 
 
 @contextmanager

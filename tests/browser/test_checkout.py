@@ -97,14 +97,19 @@ def test_the_back_button(shop, context):
 
 
 def test_two_tabs(shop, context):
-    """Both at once, and one that comes later: one order, which all of them show."""
+    """Both at once, of which one waits for the other, and one that comes later: one order, which all of them show."""
     one = shop.open(context)
     other = shop.open(context, cart_of(one))
+    events = []
+    one.on("response", lambda answer: events.append(f"answer {answer.status}"))
+    other.on("request", lambda request: events.append(request.method))
     with shop.held_up():
         order(one)
+        until(lambda: shop.state_of(one) == "in_progress")
         order(other)
     expect_one(shop, one)
     expect_one(shop, other)
+    assert events == ["answer 201", "POST"]
     late = shop.open(context, cart_of(one))
     order(late)
     expect_one(shop, late)
@@ -197,6 +202,19 @@ def test_an_edit_before_it_came_there(shop, context):
     expect_said(page, NOBODY_KNOWS)
     order(page, quantity=4)
     expect_one(shop, page, quantity=4)
+
+
+def test_an_edit_after_it_was_refused(shop, context):
+    """The first was refused, though nobody here knew: the edited one is ordered."""
+    page = shop.open(context)
+    order(page, quantity=5)
+    expect_one(shop, page, quantity=5)
+    shop.faults.extend([LoseResponse()] * ATTEMPTS)
+    order(page, quantity=8)
+    expect_said(page, NOBODY_KNOWS)
+    order(page, quantity=2)
+    expect(page.get_by_role("status")).to_contain_text("for 2.")
+    assert [quantity for _, quantity in shop.orders(page)] == [5, 2]
 
 
 def test_a_correction(shop, context):

@@ -86,21 +86,26 @@ def test_what_is_kept(shop, context):
 
 
 def test_what_cannot_be_written_down_is_not_sent(shop, context):
-    """A full storage, and too many intents that are not settled; of those that are, the oldest makes room."""
+    """A full storage, and too many intents that are open; the oldest that is done, or too old, makes room."""
     page = shop.open(context)
     sent = posts(page)
     page.evaluate("for (let n = 2 ** 22; n >= 1; n /= 2) try { sessionStorage['x' + n] = 'x'.repeat(n) } catch {}")
     full = buy(page)
     assert (full["error"], full["fault"]) == ("StorageRefused", "browser")
     page.evaluate("sessionStorage.clear()")
-    entry = {"key": "k", "since": 1, "tried": []}
-    fill = "([entry]) => { for (let n = 0; n < 50; n += 1) sessionStorage[`retrysafe:${n}`] = entry }"
-    page.evaluate(fill, [json.dumps(entry)])
+    fill = """(changes) => {
+      const entry = { key: "k", since: Date.now() / 1000, tried: [] };
+      for (let n = 0; n < 50; n += 1) localStorage[`retrysafe:${n}`] = JSON.stringify({ ...entry, ...changes[n] });
+    }"""
+    page.evaluate(fill, {})
+    assert len(call(page, "pending")) == 50
     assert buy(page)["error"] == "StorageRefused"
     assert sent == []
-    page.evaluate("([entry]) => (sessionStorage['retrysafe:7'] = entry)", [json.dumps({**entry, "done": "d"})])
-    assert buy(page)["status"] == 201
-    assert page.evaluate("[sessionStorage.length, sessionStorage['retrysafe:7'] ?? null]") == [50, None]
+    for changes in {"7": {"done": True}}, {"7": {"since": 1}, "8": {"done": True}}:
+        page.evaluate(fill, changes)
+        assert buy(page, intent=f"i-{len(changes)}")["status"] == 201
+        assert page.evaluate("[localStorage.length, localStorage['retrysafe:7'] ?? null]") == [50, None]
+        page.evaluate("localStorage.clear()")
 
 
 @pytest.mark.parametrize(
@@ -214,6 +219,34 @@ def test_a_key_that_is_too_old(shop, context):
     page.evaluate(age)
     assert call(page, "settle", "i-1", "/idempotency/requests") == {}  # it is done, and long forgotten
     assert buy(page)["replayed"] is None
+
+
+def test_a_refusal_by_something_in_front(shop, context):
+    """Who refuses after an attempt that got no answer may know nothing of it: the key is kept."""
+    page = shop.open(context)
+    shop.faults.append(LoseResponse())
+    passed = []
+
+    def front(route):
+        passed.append(route)
+        route.continue_() if len(passed) == 1 else route.fulfill(status=404)
+
+    page.route("**/orders", front)
+    assert buy(page)["status"] == 404
+    page.unroute("**/orders")
+    assert buy(page)["replayed"] == "true"
+    assert len(shop.orders(page)) == 1
+
+
+@pytest.mark.parametrize("state", ["retryable", "unknown", "expired"])
+def test_asking_has_nothing_done(shop, context, state):
+    """What the server does not have, or does not know, is not sent again by asking."""
+    page = shop.open(context)
+    shop.faults.extend([LoseResponse()] * 5)
+    buy(page)
+    sent = posts(page)
+    page.route("**/requests", lambda route: route.fulfill(json={"state": state}))
+    assert (call(page, "settle", "i-1", "/idempotency/requests"), sent) == ({"state": state}, [])
 
 
 def test_a_server_that_does_not_say(shop, context):

@@ -11,8 +11,8 @@ import tomllib
 import brotli
 import minify
 
-from tests.browser.chromium import installed
 from tests.docs.blocks import ROOT
+from tests.installed import installed
 
 PACKAGE = ROOT / "browser"
 SOURCES = {path.stem: path.read_text("utf-8") for path in sorted(PACKAGE.glob("src/*.js"))}
