@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,9 +68,13 @@ class Network:
     @contextmanager
     def faulty(self, port: int, faults: Sequence[Fault]) -> Iterator[ChaosProxy]:
         """A proxy in front of a port."""
-        proxy = ChaosProxy(
-            f"http://127.0.0.1:{port}", lambda number: faults[number] if number < len(faults) else Nothing()
-        )
+        with self.running(port, lambda number: faults[number] if number < len(faults) else Nothing()) as proxy:
+            yield proxy
+
+    @contextmanager
+    def running(self, port: int, fault: Callable[[int], Fault]) -> Iterator[ChaosProxy]:
+        """A proxy in front of a port, with a function that says what each connection meets."""
+        proxy = ChaosProxy(f"http://127.0.0.1:{port}", fault)
         asyncio.run_coroutine_threadsafe(proxy.__aenter__(), self.loop).result(PATIENCE_S)
         try:
             yield proxy

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,6 @@ from retrysafe.client.attempt import (
     Afford,
     Answer,
     Certainty,
-    Ended,
     Failure,
     Meaning,
     Now,
@@ -24,7 +25,7 @@ from retrysafe.client.attempt import (
     may_have_effect,
     meaning_of,
 )
-from retrysafe.client.profile import DAY_S, IETF, PROFILES
+from retrysafe.client.profile import PROFILES
 from retrysafe.errors import ConfigurationError
 
 OURS, STRIPE, ADYEN = PROFILES["retrysafe"], PROFILES["stripe-v1"], PROFILES["adyen"]
@@ -76,38 +77,19 @@ def told(*replies, profile=OURS, schedule=None, **options) -> tuple[Any, Driver]
     return driver.run(attempts(profile, schedule or Schedule(), **options)), driver
 
 
+CASES = json.loads(Path(__file__).with_name("attempt_cases.json").read_text("utf-8"))
+"""Those that hold for every client: the module for browsers goes through the same file."""
+
+
+def reply_of(case: dict[str, Any]) -> Answer | Failure:
+    """A reply as the file has it."""
+    return Answer(**case) if "status" in case else Failure(**case)
+
+
+# What only some profiles have.
 MEANINGS = [
-    # R91: what is tried again
-    *((OURS, Answer(status), LATER) for status in (408, 425, 429, 500, 502, 503, 504)),
-    (OURS, LOST, LATER),
-    (OURS, UNSENT, LATER),
-    (OURS, Answer(409, code="in-progress"), LATER),
     (STRIPE, Answer(409, code="idempotency_key_in_use"), LATER),
     (ADYEN, Answer(422, code="704"), LATER),
-    (IETF, Answer(409, retry_after_s=1.0), LATER),
-    # R91: what is not
-    *((OURS, Answer(status), SETTLED) for status in (200, 201, 202, 204, 303, 400, 402, 404, 410, 422)),
-    *((OURS, Answer(status), REFUSED) for status in (401, 403, 405, 407, 412, 413, 415, 421, 501)),
-    *((OURS, Answer(status), REFUSED) for status in (307, 308)),
-    (OURS, Answer(409), SETTLED),
-    (OURS, Answer(409, code="out-of-stock", retry_after_s=1.0), SETTLED),
-    (IETF, Answer(409), SETTLED),
-    *((OURS, Answer(status, replayed=True), SETTLED) for status in (201, 401, 409, 429, 500, 503)),
-    # what the problem documents of this project say
-    (OURS, Answer(409, code="outcome-unknown"), UNKNOWN),
-    (OURS, Answer(412, code="key-expired"), UNKNOWN),
-    (OURS, Answer(409, code="replay-unavailable"), SETTLED),
-    (OURS, Answer(422, code="key-reused"), REFUSED),
-    (OURS, Answer(400, code="key-missing"), REFUSED),
-    (OURS, Answer(400, code="key-invalid"), REFUSED),
-    (OURS, Answer(403, code="replay-forbidden"), REFUSED),
-    (OURS, Answer(401, code="scope-missing"), REFUSED),
-    (OURS, Answer(500, code="handler-failed"), LATER),
-    (OURS, Answer(500, code="rolled-back"), LATER),
-    (OURS, Answer(500, code="commit-pending"), LATER),
-    (OURS, Answer(503, code="store-unavailable"), LATER),
-    # and what they do not say, because another status stands there
-    (IETF, Answer(401, code="key-expired"), REFUSED),
     # hints win, and say nothing of what was done
     (STRIPE, Answer(400, hint=True), LATER),
     (STRIPE, Answer(409, code="lock_timeout", hint=True), LATER),
@@ -121,81 +103,36 @@ MEANINGS = [
 ]
 
 
+@pytest.mark.parametrize("case", CASES["meanings"], ids=json.dumps)
+def test_what_a_reply_means(case):
+    """What is tried again and what is not (R91), and what the problem documents of this project say."""
+    profile, reply = PROFILES[case["profile"]], reply_of(case["reply"])
+    assert meaning_of(reply, profile, doubtful=case.get("doubtful", False)) is Meaning[case["meaning"].upper()]
+
+
 @pytest.mark.parametrize(("profile", "reply", "meaning"), MEANINGS, ids=str)
 def test_meaning(profile, reply, meaning):
     """What a reply to the first attempt means."""
     assert meaning_of(reply, profile, doubtful=False) is meaning
 
 
-def test_a_conflict_after_doubt_may_be_our_own_attempt():
-    """Where nobody said how to tell them apart, a 409 after an attempt without an answer is asked about again."""
-    assert meaning_of(Answer(409), IETF, doubtful=True) is LATER
-    assert meaning_of(Answer(409), OURS, doubtful=True) is SETTLED
-
-
-@pytest.mark.parametrize(
-    ("reply", "possible"),
-    [
-        (LOST, True),
-        (UNSENT, False),
-        (Answer(500), True),
-        (Answer(504), True),
-        (Answer(408), True),
-        (Answer(409, code="in-progress"), True),
-        (Answer(429), False),
-        (Answer(425), False),
-        (Answer(503), True),
-        (Answer(503, code="store-unavailable"), False),
-        (Answer(502, code="upstream-unreachable"), False),
-        (Answer(500, code="rolled-back"), False),
-        (Answer(500, code="store-unavailable"), True),
-    ],
-    ids=str,
-)
-def test_effect(reply, possible):
+@pytest.mark.parametrize("case", CASES["effects"], ids=json.dumps)
+def test_effect(case):
     """A reply leaves doubt unless it is known that nothing was done."""
-    assert may_have_effect(reply) is possible
+    assert may_have_effect(reply_of(case["reply"])) is case["possible"]
 
 
-ENDINGS = [
-    ([Answer(201)], Certainty.SETTLED, 1),
-    ([LOST, Answer(201, replayed=True)], Certainty.SETTLED, 2),
-    ([UNSENT], Certainty.NOT_DONE, 5),
-    ([Answer(429)], Certainty.NOT_DONE, 5),
-    ([LOST], Certainty.UNKNOWN, 5),
-    ([Answer(503)], Certainty.UNKNOWN, 5),
-    ([LOST, UNSENT], Certainty.UNKNOWN, 5),
-    ([Answer(401)], Certainty.NOT_DONE, 1),
-    ([LOST, Answer(401)], Certainty.UNKNOWN, 2),
-    ([LOST, Answer(412)], Certainty.UNKNOWN, 2),
-    ([LOST, Answer(307)], Certainty.UNKNOWN, 2),
-    ([LOST, Answer(422, code="key-reused")], Certainty.UNKNOWN, 2),
-    ([LOST, Answer(422)], Certainty.SETTLED, 2),
-    ([Answer(409, code="outcome-unknown")], Certainty.UNKNOWN, 1),
-    ([Answer(503), Answer(503, replayed=True)], Certainty.SETTLED, 2),
-    ([Answer(409, code="in-progress"), Answer(201, replayed=True)], Certainty.SETTLED, 2),
-]
-
-
-@pytest.mark.parametrize(("replies", "certainty", "count"), ENDINGS, ids=str)
-def test_ending(replies, certainty, count):
-    """What is known when no further attempt is made, and how many there were (R89, R91)."""
-    ended, _ = told(*replies)
-    assert (ended.certainty, ended.attempts) == (certainty, count)
-
-
-@pytest.mark.parametrize("reply", [UNSENT, Answer(401), Answer(429)], ids=str)
-def test_a_key_that_may_have_been_sent_before_leaves_doubt(reply):
-    """Of a key that another process may have used, an attempt that did nothing says nothing."""
-    assert told(reply)[0].certainty is Certainty.NOT_DONE
-    assert told(reply, doubtful=True)[0].certainty is Certainty.UNKNOWN
-
-
-def test_nothing_is_sent_when_the_lifetime_is_over():
-    """An old key is not sent again: its record may be forgotten, and it would be done a second time (R94)."""
-    ended, driver = told(Answer(201), created_at_s=1_000_000.0 - DAY_S, doubtful=True)
-    assert ended == Ended(None, Certainty.UNKNOWN, 0)
-    assert not driver.sent_s
+@pytest.mark.parametrize("case", CASES["endings"], ids=json.dumps)
+def test_ending(case):
+    """What is known when no further attempt is made, and how many there were: of a key that may have been sent before
+    too, and of one that is too old to be sent (R89, R91, R94).
+    """
+    driver = Driver([(reply_of(reply), 0.0) for reply in case["replies"]])
+    created_at_s = driver.now_s - case["age_s"] if "age_s" in case else None
+    doubtful = case.get("doubtful", False)
+    ended = driver.run(attempts(OURS, Schedule(), created_at_s=created_at_s, doubtful=doubtful))
+    assert (ended.certainty, ended.attempts) == (Certainty(case["certainty"]), case["attempts"])
+    assert len(driver.sent_s) == case["attempts"]
 
 
 def test_a_short_lifetime_leaves_time_for_attempts():
@@ -204,28 +141,13 @@ def test_a_short_lifetime_leaves_time_for_attempts():
     assert ended.attempts == 1
 
 
-def test_the_schedule_of_the_contract():
-    """Half a second, doubled each time, full jitter, five attempts (R90)."""
-    _, driver = told(LOST)
-    assert [(sleep.least_s, sleep.most_s) for sleep in driver.sleeps] == [(0, 0.5), (0, 1), (0, 2), (0, 4)]
-
-
-def test_the_cap():
-    """Our own choice never exceeds 30 seconds (R90)."""
-    _, driver = told(LOST, schedule=Schedule(attempts_max=40, deadline_s=10_000.0))
-    assert max(sleep.most_s for sleep in driver.sleeps) == 30.0
-
-
-def test_retry_after_is_a_minimum():
-    """The server's wish is the least; jitter comes on top, so that not all come back at once (R90)."""
-    _, driver = told(Answer(503, retry_after_s=7.0), Answer(201))
-    assert driver.sleeps == [Sleep(7.0, 7.5)]
-
-
-def test_a_retry_after_beyond_the_deadline_ends_it():
-    """What could only be sent too late is not waited for."""
-    ended, driver = told(Answer(503, retry_after_s=3_600.0))
-    assert (ended.attempts, driver.sleeps) == (1, [])
+@pytest.mark.parametrize("case", CASES["pauses"], ids=json.dumps)
+def test_pauses(case):
+    """Half a second, doubled each time up to a cap, full jitter, five attempts; `Retry-After` is a minimum, with jitter
+    on top so that not all come back at once; what could only be sent too late is not waited for (R90).
+    """
+    _, driver = told(*map(reply_of, case["replies"]), schedule=Schedule(**case["schedule"]))
+    assert [[sleep.least_s, sleep.most_s] for sleep in driver.sleeps] == case["pauses_s"]
 
 
 def test_a_budget_that_is_spent_ends_it():

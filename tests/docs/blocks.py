@@ -34,6 +34,7 @@ from retrysafe.protocol import states
 from retrysafe.verify import profile
 from retrysafe.verify.options import Given, build, read_suite
 from retrysafe.verify.probe import Settings
+from tests.docs.module import run_module
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -234,6 +235,7 @@ class Session:
         self._namespace = namespace
         self._ports: dict[str, str] = {}
         self._scripts: list[subprocess.Popen[bytes]] = []
+        self._document = ""
         self._aside = folder / ".aside"  # comes last on the path: its curl stands in where there is none
         self._aside.mkdir()
         (self._aside / "curl").write_text(f'#!/bin/sh\nexec "{sys.executable}" "{CURL}" "$@"\n', "ascii")
@@ -245,6 +247,8 @@ class Session:
             "bash": self._bash,
             "console": self._console,
             "python": self._python,
+            "html": self._html,
+            "js": self._js,
             "toml": self._toml,
             "json": check_json,
             "http": check_http,
@@ -283,6 +287,16 @@ class Session:
     def _toml(self, block: Block) -> None:
         check_toml(block, self._aside)
         self._save(block)
+
+    def _html(self, block: Block) -> None:
+        self._document = block.text
+
+    def _js(self, block: Block) -> None:
+        if not self._ports:
+            raise block.fault("there is no server on this page that it could run against")
+        port = next(iter(self._ports.values()))
+        if faults := run_module(self._localised(block.text), self._document, f"http://127.0.0.1:{port}"):
+            raise block.fault("\n".join(faults))
 
     def _bash(self, block: Block) -> None:
         if is_set_up(block):

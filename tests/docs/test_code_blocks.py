@@ -15,6 +15,11 @@ folder, in which everything on it happens in order.
     Each line after `$ ` runs and must succeed; a line that ends in a backslash goes on in the next.
     The output shown must be what is printed on both streams: `...` stands for anything, white space
     is not compared, and where no output is shown none is compared.
+`js`
+    Runs as a module in Chromium, in a page of the server whose port the page names first, where the module for browsers
+    is called `retrysafe`. `console.assert` is welcome.
+`html`
+    What the document has in it in which the next `js` blocks run.
 `toml`
     Parses, and the gateway accepts it as its configuration: the whole table, or `[tool.retrysafe]`.
     A block with other `[tool]` tables only is parsed. `# verify.toml` is a suite of `retrysafe verify`, and
@@ -49,7 +54,9 @@ import pytest
 from tests.docs.blocks import CURL, ROOT, Block, BlockError, Session, blocks_of, session
 from tests.gateway.processes import until
 
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md"), ROOT / "browser" / "README.md"]
+)
 
 
 @pytest.fixture
@@ -107,6 +114,7 @@ BAD = {
         "# verify.toml\nno-such-setting = 1",
         "# our-profile.toml\nno-such-setting = 1",
     ],
+    "js": ["true;"],
     "json": ["{"],
     "http": ["hello", "HTTP/1.1 200 OK\nno colon", "HTTP/1.1 200 OK\nContent-Type: application/json\n\n{"],
     "mermaid": ["pie", "stateDiagram-v2\n    [*] --> done\n"],
@@ -167,6 +175,27 @@ def test_page_is_one_session(reader):
         ("python", CLIENT),
     ]:
         reader.run(Block("page.md", 1, kind, text))
+
+
+MODULE = """import { pending } from "retrysafe";
+
+console.assert(pending().length === 0);
+console.assert(document.querySelector("p").textContent === "some text");
+console.assert((await fetch("/serve.py")).ok);
+"""
+
+
+def test_modules_run_in_a_page(reader):
+    """They find the package, the server and the document; what fails or throws is told."""
+    for kind, text in [
+        ("python", SERVER),
+        ("bash", "python serve.py &\ncurl -s -o /dev/null http://127.0.0.1:8080/"),
+        ("html", "<p>some text</p>"),
+        ("js", MODULE),
+    ]:
+        reader.run(Block("page.md", 1, kind, text))
+    with pytest.raises(BlockError, match=r"at line 1 of the block\n.*nowhere"):
+        reader.run(Block("page.md", 1, "js", "console.assert(false); await import('nowhere');"))
 
 
 def test_nothing_outlives_its_page(tmp_path):

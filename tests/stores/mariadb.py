@@ -21,25 +21,10 @@ import pymysql
 
 from retrysafe.stores.mysql import MysqlStore
 from retrysafe.stores.mysql_server import Address
+from tests.installed import installed
 
 PATIENCE_S = 60
 USER, PASSWORD = "tester", "not to be seen"
-INSTALL = ["apt-get", "install", "--yes", "--no-install-recommends", "mariadb-server"]
-
-
-def program(name):
-    """The path of one of MariaDB's programs, which is installed if it is not there."""
-    path = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/usr/local/sbin"])
-    found = shutil.which(name, path=path)
-    if found is None:
-        if os.geteuid() != 0 or shutil.which("apt-get") is None:
-            raise RuntimeError(f"these tests need MariaDB's server, and {name} is not here: install mariadb-server")
-        quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-        subprocess.run(["apt-get", "update"], env=quiet, check=True, stdout=subprocess.DEVNULL)
-        subprocess.run(INSTALL, env=quiet, check=True, stdout=subprocess.DEVNULL)
-        found = shutil.which(name, path=path)
-    assert found, f"mariadb-server is installed, and {name} is not in {path}"
-    return found
 
 
 def _account():
@@ -64,7 +49,7 @@ class Mariadb:
             self.port = free.getsockname()[1]
         self.address = Address("127.0.0.1", self.port, USER, PASSWORD, "")
         self._common = ["--no-defaults", f"--user={account.pw_name}", f"--datadir={self.folder / 'data'}"]
-        install = [program("mariadb-install-db"), *self._common, "--skip-test-db"]
+        install = [installed("mariadb-server", "mariadb-install-db"), *self._common, "--skip-test-db"]
         done = subprocess.run(install, capture_output=True, text=True, check=False, cwd="/")
         assert done.returncode == 0, done.stdout + done.stderr
         self._first = self.folder / "first.sql"
@@ -76,7 +61,7 @@ class Mariadb:
 
     def start(self, *options, plain=True):
         """Start it, and wait until it answers; without TLS, unless it is not to be `plain`."""
-        command = [program("mariadbd"), *self._common, *self._options, *options]
+        command = [installed("mariadb-server", "mariadbd"), *self._common, *self._options, *options]
         command += [f"--socket={self.folder / 'socket'}", f"--port={self.port}", "--bind-address=127.0.0.1"]
         command += ["--skip-name-resolve", f"--log-error={self.folder / 'log'}", f"--pid-file={self.folder / 'pid'}"]
         command += ["--innodb-buffer-pool-size=64M", "--innodb-log-file-size=32M", "--max-connections=400"]

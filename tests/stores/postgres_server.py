@@ -25,6 +25,7 @@ from pathlib import Path
 import psycopg
 
 from retrysafe.stores.postgres import PostgresStore
+from tests.installed import installed
 
 PATIENCE_S = 30
 CONFIGURATION = """
@@ -213,7 +214,7 @@ class Bouncer:
     """PgBouncer in transaction mode before a server: each transaction gets whichever connection is free."""
 
     def __init__(self, behind: PostgresServer) -> None:
-        program = shutil.which("pgbouncer") or self._install()
+        program = installed("pgbouncer", "pgbouncer")
         self.folder = Folder()
         self.port = free_port()
         configuration = self.folder.path / "pgbouncer.ini"
@@ -225,14 +226,6 @@ class Bouncer:
         self.process.terminate()
         self.process.wait(PATIENCE_S)
         self.folder.remove()
-
-    def _install(self) -> str:
-        """There is no wheel of it."""
-        if os.getuid() or not shutil.which("apt-get"):
-            raise RuntimeError("the tests need PgBouncer: install it, on Debian by apt-get install pgbouncer")
-        for command in (["update"], ["install", "--yes", "--no-install-recommends", "pgbouncer"]):
-            subprocess.run(["apt-get", "-qq", *command], check=True, capture_output=True)
-        return shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
 
 
 @functools.cache

