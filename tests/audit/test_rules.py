@@ -168,7 +168,7 @@ def test_where_it_is(tmp_path, monkeypatch):
     (found,) = made["findings"]
     assert (found["where"], found["line"]) == ("POST /v1/charges", 10)
     assert found["file"].startswith("shop_")
-    assert made["unseen"] == ["/old"]
+    assert made["unseen"] == ["/old: an application is mounted there whose routes cannot be read"]
 
 
 def test_silenced_beside_the_handler(tmp_path, monkeypatch):
@@ -301,3 +301,12 @@ def test_views_of_methods(tmp_path, monkeypatch):
     assert ids(Module(tmp_path, FLASK.format(door=DOOR)).audit("--method", "DELETE"))[0] == (
         "AUD-01 DELETE /notes/<int:number>"
     )
+
+
+def test_a_document_that_cannot_be_made(tmp_path, monkeypatch):
+    """What is wrong with somebody's models hides no route."""
+    monkeypatch.chdir(tmp_path)
+    broken = "\n\ndef fail():\n    raise ZeroDivisionError\n\n\napp.openapi = fail\n"
+    made = Module(tmp_path, MOUNTED.format(parameters="", door=DOOR) + broken).audit()
+    assert made["unseen"] == ["its OpenAPI document, which cannot be made: ZeroDivisionError"]
+    assert ids(made) == ["AUD-02 POST /v1/charges", "AUD-01 POST /notes"]

@@ -41,7 +41,7 @@ class _Framework:
         router: its routes.
         reaches: whether a request by this method to this path would come to a handler.
         document: makes its OpenAPI document; None if it has none.
-        unseen: paths of mounted applications whose routes cannot be read.
+        unseen: mounted applications whose routes cannot be read.
         doors: of mounted applications that have their own, and where these are.
     """
 
@@ -95,7 +95,7 @@ def _document(framework: _Framework) -> tuple[Mapping[str, Any] | None, tuple[st
     try:
         return framework.document(), framework.unseen
     except Exception as error:  # noqa: BLE001 - whatever somebody's models raise; the routes are there all the same
-        return None, (*framework.unseen, f"its OpenAPI document, which cannot be made ({type(error).__name__})")
+        return None, (*framework.unseen, f"its OpenAPI document, which cannot be made: {type(error).__name__}")
 
 
 def _door(door: AsgiDoor | WsgiDoor, place: Place | None) -> Door:
@@ -211,7 +211,8 @@ def _starlette(application: Any) -> _Framework | None:
     document = application.openapi if is_fastapi and application.openapi_url else None
     kind = Kind.FASTAPI if is_fastapi else Kind.STARLETTE
     mounted = list(_mounted(routes, ""))
-    unseen = [path for path, app in mounted if not getattr(app, "routes", None) and type(app).__name__ != "StaticFiles"]
+    closed = [path for path, app in mounted if not getattr(app, "routes", None) and type(app).__name__ != "StaticFiles"]
+    unseen = [f"{path}: an application is mounted there whose routes cannot be read" for path in closed]
     doors = [(path, inner) for path, app in mounted if (inner := door_in(app)) is not None]
     return _Framework(kind, router, reaches, document, tuple(unseen), tuple(doors))
 

@@ -151,7 +151,7 @@ class Surface:
         before_authentication: the door stands before what finds the user that its scope asks for.
         document: the OpenAPI document; None if there is none.
         base: the path that the document says that its paths are under.
-        unseen: what cannot be read: paths of mounted applications of something else.
+        unseen: what cannot be read, and why: an application of something else that is mounted.
         file: that the application, or its settings, are in; None if that is not known.
     """
 

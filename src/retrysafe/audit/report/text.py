@@ -27,8 +27,8 @@ def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         f"checked  {count} operation{'' if count == 1 else 's'} that could do something twice; {protected} protected",
         "",
     )
-    for path in report["unseen"]:
-        yield f"unseen   {path}: an application is mounted there whose routes cannot be read", "warning"
+    for unseen in report["unseen"]:
+        yield f"unseen   {unseen}", "warning"
     for (severity, id_), group in groupby(report["findings"], key=lambda it: (it["severity"], it["id"])):
         found = list(group)
         yield "", ""
