@@ -249,6 +249,17 @@ def test_asking_has_nothing_done(shop, context, state):
     assert (call(page, "settle", "i-1", "/idempotency/requests"), sent) == ({"state": state}, [])
 
 
+def test_another_tab_is_ahead(shop, context):
+    """It settled the key that this tab has, and began anew: this tab learns how its own ended, and touches no other."""
+    page = shop.open(context)
+    shop.faults.extend([LoseResponse()] * 5)
+    buy(page)
+    ahead = {"key": "of another tab", "since": 1, "done": False}
+    page.evaluate("(entry) => (localStorage['retrysafe:i-1'] = entry)", json.dumps(ahead))
+    assert buy(page)["replayed"] == "true"
+    assert [json.loads(text) for text in keys(page, ["localStorage"])] == [ahead]
+
+
 def test_a_server_that_does_not_say(shop, context):
     """An answer to the question that is none leaves it open."""
     page = shop.open(context)
