@@ -119,6 +119,39 @@ async def test_messages_go_through_as_they_are():
     await door.close()
 
 
+class _Eager(Connection):
+    """A client that asks again as soon as it has the last byte, while the handler is still at it."""
+
+    door: Any = None
+
+    async def send(self, message):
+        await super().send(message)
+        if message.get("body") == b"last":
+            assert (await ask(self.door)).status == 200
+
+
+@pytest.mark.parametrize("sized", [True, False])
+@in_loop
+async def test_an_attempt_has_ended_when_its_client_has_the_answer(sized):
+    """Not when the handler is through: by the length of its content it is complete before."""
+    length = [(b"content-length", b"4")] if sized else []
+    rest = [piece(b"last", more=True), piece()] if sized else [piece(b"last")]
+    first = True
+
+    async def application(scope, receive, send):
+        nonlocal first
+        await content_of(receive)
+        says, first = (rest if first else [piece(b"4444")]), False
+        for message in [start(200, length), *says]:
+            await send(message)
+
+    door = observing(application)
+    eager = _Eager()
+    eager.door = door
+    await eager.run(door)
+    assert await counted(door) == {"*": {Sight.FIRST: 1, Sight.REPLAYED: 1}}
+
+
 @in_loop
 async def test_a_client_that_leaves_and_a_handler_that_never_ends():
     """Cancelling the request cancels the handler, as without a door; a retry finds an attempt that did not end."""
@@ -340,6 +373,36 @@ async def test_a_store_that_hangs_holds_up_nobody(monkeypatch):
 
 
 @in_loop
+async def test_nothing_of_a_key_overtakes_anything():
+    """What came first is the first attempt, however long the store takes to answer about it."""
+    hanging, asked = threading.Event(), list[Any]()
+
+    def hang(transition):
+        if isinstance(transition, ClaimIfAbsent) and transition.route != COUNTS_ROUTE and not asked:
+            asked.append(transition)
+            hanging.wait(10)
+
+    inner = MemoryStore()
+    door = observing(Shop(), TamperedStore(inner, before=hang))
+    for body in (b"1", b"1", *(b"%d" % number for number in range(2, 9))):
+        await ask(door, body=body)
+    hanging.set()
+    assert await counted(door, inner) == {"*": {Sight.FIRST: 1, Sight.REPLAYED: 1, Sight.MISMATCH: 7}}
+
+
+@in_loop
+async def test_there_are_no_threads_to_be_had(monkeypatch):
+    """No request fails by that."""
+
+    def start(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    door = observing(Shop())
+    assert [(await ask(door, key=key)).status for key in ("k-1", None)] == [201, 201]
+
+
+@in_loop
 async def test_a_door_that_closes_waits_no_longer_than_it_may(monkeypatch):
     """What waits for the store even then is said to be lost."""
     monkeypatch.setattr(retrysafe.server.observing, "PATIENCE_S", 0.05)
@@ -389,6 +452,7 @@ async def test_a_write_whose_reply_was_lost_counts_nothing_twice(monkeypatch):
     door = observing(Shop(), TamperedStore(inner, after=lose))
     await ask(door)
     door._watcher.close()
+    assert door._watcher._counts.unwritten == 1
     await ask(door)
     assert await counted(door, inner) == {"*": {Sight.FIRST: 1, Sight.REPLAYED: 1}}
 
@@ -517,7 +581,7 @@ def test_flask():
     @idempotent(required=True)
     def charge():
         effects.append(request.get_json())
-        return {"number": len(effects)}, 201
+        return {"number": len(effects)}, request.get_json().get("status", 201)
 
     app.config["IDEMPOTENCY_MODE"] = "observe"
     Idempotency(app, store=store, scope="header:X-Account")
@@ -526,16 +590,18 @@ def test_flask():
     refused = client.post("/charges", json={"cents": 5}, headers={**headers, "X-Refuse": "422"})
     answers = [client.post("/charges", json={"cents": cents}, headers=headers) for cents in (5, 5, 6)]
     answers.append(client.post("/charges", json={"cents": 5}))
+    headers["Idempotency-Key"] = "k-2"
+    answers += [client.post("/charges", json={"status": 402}, headers=headers) for _ in range(2)]
     assert [refused.status_code, *(answer.json for answer in answers)] == [
         422,
-        *({"number": it} for it in (1, 2, 3, 4)),
+        *({"number": it} for it in range(1, 7)),
     ]
     door = app.extensions["retrysafe"]
     assert door.published().routes["POST /charges"] is None
     door.close()
     assert counts_of(store) == {
         "POST /charges": {
-            Sight.NOT_COMPARED: 1, Sight.FIRST: 1, Sight.REPLAYED: 1, Sight.MISMATCH: 1, Sight.MISSING: 1,
+            Sight.NOT_COMPARED: 1, Sight.FIRST: 2, Sight.REPLAYED: 2, Sight.MISMATCH: 1, Sight.MISSING: 1,
         }
     }  # fmt: skip
 

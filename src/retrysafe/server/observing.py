@@ -140,27 +140,31 @@ class Watcher:
     def begin(self, sighting: Sighting, seen: Seen) -> None:
         """Ask, soon, what the request is."""
         lane = self._lane_of(sighting)
-        if lane.is_full():
+        if lane is None or lane.is_full():
             sighting.let_go()
-            self.count(sighting.route, Sight.LOST)
+            self._count(sighting.route, Sight.LOST)
         else:
             lane.put(partial(self._see, sighting, seen))
 
     def end(self, sighting: Sighting, ended: Ended) -> None:
         """Note, soon, how it ended."""
-        self._lane_of(sighting).put(partial(self._note_end, sighting, ended))
+        if (lane := self._lane_of(sighting)) is not None:
+            lane.put(partial(self._note_end, sighting, ended))
 
-    def _lane_of(self, sighting: Sighting) -> _Lane:
-        """One for each key, so that nothing of it overtakes anything."""
-        if not self._lanes:
-            self._start()
-        return self._lanes[hash(sighting.key.text) % LANES]
+    def _lane_of(self, sighting: Sighting) -> _Lane | None:
+        """One for each key, so that nothing of it overtakes anything; None if there is no thread to be had."""
+        lanes = self._lanes or self._start()
+        return lanes[hash(sighting.key.text) % len(lanes)] if lanes else None
 
-    def _start(self) -> None:
+    def _start(self) -> list[_Lane]:
         with self._lock:
             if self._writer is None:
-                self._lanes = [_Lane() for _ in range(LANES)]
-                self._writer = _Writer(self._write)
+                try:
+                    self._writer = _Writer(self._write)
+                    self._lanes = [_Lane() for _ in range(LANES)]
+                except RuntimeError as error:  # no request fails because the system has no more threads
+                    _log.warning("requests are not observed: %s", error)
+            return self._lanes
 
     @property
     def has_begun(self) -> bool:
@@ -170,13 +174,14 @@ class Watcher:
     # --- on threads of its own --------------------------------------------------------------------
 
     def _see(self, sighting: Sighting, seen: Seen) -> None:
-        place = self._open()
+        sight, claim = Sight.LOST, None
         try:
-            answer = None if place is None else self._ask(see(seen, place))
+            if (place := self._open()) is not None:
+                sight, claim = self._ask(see(seen, place)) or (sight, claim)
         finally:
+            sighting.claim = claim
             sighting.let_go()
-        sight, sighting.claim = answer or (Sight.LOST, None)
-        self._count(sighting.route, sight)
+            self._count(sighting.route, sight)
 
     def _note_end(self, sighting: Sighting, ended: Ended) -> None:
         if sighting.claim is not None and (place := self._open()) is not None:
