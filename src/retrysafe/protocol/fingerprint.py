@@ -128,7 +128,8 @@ def _content(request: Request, policy: Policy) -> tuple[bytes, ...]:
 
 def _described(content: bytes | None, source: _Source, media: MediaType, policy: Policy) -> tuple[bytes, ...]:
     """A content without codings: whole if it is small, and as a stream that can be read again."""
-    kind, canonical = b"", None  # type: bytes, bytes | None
+    kind = b""
+    canonical: bytes | None = None
     if media.boundary:
         kind, canonical = b"multipart", digest_of_parts(source(), media.boundary)
     elif content == b"":

@@ -363,8 +363,8 @@ def _conclude(claim: Claim, outcome: effects.Outcome, request: Request, terms: T
     stored: bytes | None = None
     if verdict is Verdict.RECORD:
         # A problem document of ours has nothing in it that a policy could want to be left out.
-        snapshot = take_snapshot(answered, request.head, *(() if substitute else (policy,)))
-        stored = seal(snapshot, claim.record_id, terms.secret, terms.encryption)
+        options = () if substitute else (policy,)
+        stored = seal(take_snapshot(answered, request.head, *options), claim.record_id, terms.secret, terms.encryption)
     settlement, event, ending = _settlement(claim, verdict, stored or b"", policy)
     if misjudged:
         ending = Ending.MISJUDGED

@@ -242,7 +242,7 @@ class IdempotencyMiddleware:
         method = scope["method"].upper()
         if self._status is None and method not in self._routes.methods:
             return None
-        path = _path_of(scope)
+        path: str = _path_of(scope) if scope.get("root_path") else scope["path"]
         if self._status is not None and path == self._status.entry:
             return self._status
         return self._find(method, path, scope)

@@ -11,8 +11,9 @@ from __future__ import annotations
 import binascii
 import struct
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeVar, cast
 
 from retrysafe.errors import StoreError, StoreUnavailable
 from retrysafe.model import Found, Record, State
@@ -27,6 +28,7 @@ from retrysafe.protocol.transitions import (
     ClaimIfRetryable,
     CountAnswers,
     Details,
+    ForgetIfSeen,
     ListAbandoned,
     Listed,
     ListRecords,
@@ -113,7 +115,7 @@ class ToldBySlot:
 
     def of(self, record_id: bytes) -> Told:
         """What was told about the slot of a record."""
-        slot = _slot(record_id) % self._slots
+        slot = 0 if self._slots == 1 else _slot(record_id) % self._slots
         return self._told.get(slot) or self._told.setdefault(slot, Told())
 
 
@@ -254,7 +256,7 @@ def _plan_of_many(transition: Transition[Any], layout: Layout) -> Plan[Any]:
 def _claim(claim: ClaimIfAbsent, layout: Layout) -> Plan[Found]:
     """A server whose memory is full takes no claim, and replays all the same."""
     record_id, values = _values(claim, layout)
-    keys = layout.every_key(record_id)[: 2 if claim.request is None else 3]
+    keys = layout.keys(record_id) if claim.request is None else layout.every_key(record_id)[:3]
     try:
         answer = yield Call(layout.scripts.claim, keys, values)
     except StoreFull as full:
@@ -498,22 +500,24 @@ def _parted(kept: bytes | None) -> tuple[bytes | None, bytes | None]:
 
 def _values(transition: Transition[Any], layout: Layout) -> tuple[bytes, tuple[Any, ...]]:
     """The id of the record, and what its script is given."""
-    claim: Any = getattr(transition, "claim", transition)
-    record_id: bytes = claim.record_id
-    names = _ARGUMENTS[type(transition)]
-    given = [claim.token if name == "token" else _given(getattr(transition, name)) for name in names]
+    record_id, *given = _GETTERS[type(transition)](transition)
+    if isinstance(transition, ForgetIfSeen):  # a state is its letter
+        given = [LETTERS[value] if isinstance(value, State) else value for value in given]
+    elif None in given:  # and nothing is nothing
+        given = [b"" if value is None else value for value in given]
     return record_id, (*layout.about(record_id), *given)
 
 
-def _given(value: Any) -> Any:
-    """A value as a script is given it: a state is its letter, and nothing is nothing."""
-    if isinstance(value, State):
-        return LETTERS[value]
-    return b"" if value is None else value
-
-
 _KINDS_OF_ONE: tuple[type[Transition[Any]], ...] = (ClaimIfAbsent, *Scripts().changes)
-_ARGUMENTS = {kind: arguments(kind) for kind in _KINDS_OF_ONE}
+
+
+def _getter(kind: type[Transition[Any]]) -> Callable[[Transition[Any]], tuple[Any, ...]]:
+    """What reads the id of the record and what its script is given, in one go."""
+    own = {part.name for part in fields(cast(Any, kind))}
+    return attrgetter(*(name if name in own else f"claim.{name}" for name in ("record_id", *arguments(kind))))
+
+
+_GETTERS = {kind: _getter(kind) for kind in _KINDS_OF_ONE}
 
 
 def _own(answer: Any, record_id: bytes) -> list[Any]:

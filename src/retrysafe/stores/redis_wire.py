@@ -165,7 +165,8 @@ class Lane:
     def ask(self, asked: Asked) -> None:
         """Send a command, together with whatever else this turn of the loop has to send."""
         self._queue.append(asked)
-        self.flush_soon()
+        if not self._flushing:
+            self.flush_soon()
 
     def ask_replicas(self, job: Job, wait: Wait) -> None:
         """Find out how many replicas have what was written so far."""
@@ -294,7 +295,8 @@ class Job:
         """The command of the step."""
         step = self._step
         if isinstance(step, Call):
-            return _packed("EVALSHA", step.script.sha, len(step.keys), *step.keys, *step.arguments)
+            script, keys, arguments = step
+            return _pack(("EVALSHA", script.sha, len(keys), *keys, *arguments))
         assert isinstance(step, Page), "replicas are waited for in common, and reads are many"
         _, position = step.cursor or (0, 0)
         return _packed("SCAN", position, "MATCH", step.pattern, "COUNT", RECORDS_A_PAGE)
@@ -303,11 +305,11 @@ class Job:
         """Go on with the plan."""
         if isinstance(answer, hiredis.ReplyError):
             self.refused(str(answer))
-        elif isinstance(self._step, Page):
+            return
+        if isinstance(self._step, Page):
             position, keys = answer
-            self.advance(Keys(keys, (0, int(position)) if int(position) else None))
-        else:
-            self.advance(answer)
+            answer = Keys(keys, (0, int(position)) if int(position) else None)
+        self._go_on(self._plan.send, answer)
 
     def failed(self, error: StoreError) -> None:
         """Let the plan know; it may know another way."""
@@ -489,9 +491,11 @@ class _Greeting:
             self.accepted.set_exception(unreachable(self._name, error))
 
 
+_pack = cast(Callable[[tuple[str | bytes | int, ...]], bytes], hiredis.pack_command)  # its stub knows one part
+
+
 def _packed(*parts: str | bytes | int) -> bytes:
-    packed: bytes = hiredis.pack_command(parts)  # type: ignore[arg-type]  # its stub knows one part
-    return packed
+    return _pack(parts)
 
 
 def _greeting(place: RedisPlace) -> Sequence[tuple[str | int, ...]]:
