@@ -13,7 +13,7 @@ from retrysafe.lab.mutants.correct import ORIGINS
 from retrysafe.lab.mutants.serving import HOOKS, OPERATIONS, ORDER
 from retrysafe.verify.options import Given, build
 from retrysafe.verify.probe import Run, Settings
-from tests.stores import mariadb, postgres_server, redis_servers
+from tests.stores import dynamodb_service, mariadb, postgres_server, redis_servers
 from tests.verify.shop_app import LEASE_S, LIFETIME_S, STORE
 
 SETTINGS = Settings(width=8, flood=100, samples=30, timeout_s=60, patience_s=60, head_start_s=0.2)
@@ -62,6 +62,16 @@ def asgi_redis(place: Path) -> Iterator[Run]:
     with redis_servers.server(place) as server:
         variables = {"SHOP_STORE": f"redis://{server.address}/0?timeout=1s", "SHOP_STORE_PID": str(server.process.pid)}
         with _asgi(place, variables) as run:
+            yield run
+
+
+@contextmanager
+def asgi_dynamodb(place: Path) -> Iterator[Run]:
+    """The ASGI door over DynamoDB, as moto has it."""
+    credentials = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
+    with dynamodb_service.running() as service:
+        url = f"dynamodb://shop-keys?region=eu-central-1&endpoint_url={service.url}"
+        with _asgi(place, {"SHOP_STORE": url, **credentials}) as run:
             yield run
 
 

@@ -6,10 +6,12 @@ import os
 import signal
 import sqlite3
 from collections.abc import Callable
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import psycopg
 import pymysql
+
+from tests.stores.dynamodb_service import Service
 
 BringBack = Callable[[], None]
 
@@ -26,6 +28,7 @@ def take_away(url: str, server: int) -> BringBack:
         "postgresql": lambda: _postgres(url),
         "mysql": lambda: _mysql(url),
         "redis": lambda: _redis(server),
+        "dynamodb": lambda: _dynamodb(url),
     }
     return kinds[urlsplit(url).scheme]()
 
@@ -63,3 +66,11 @@ def _redis(server: int) -> BringBack:
     """The server stands still."""
     os.kill(server, signal.SIGSTOP)
     return lambda: os.kill(server, signal.SIGCONT)
+
+
+def _dynamodb(url: str) -> BringBack:
+    """The service fails whatever is asked of the table."""
+    parts = urlsplit(url)
+    service, table = Service(parse_qs(parts.query)["endpoint_url"][0]), parts.hostname or ""
+    service.trouble("failed", table)
+    return lambda: service.trouble("failed", table, times=0)

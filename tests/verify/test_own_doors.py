@@ -15,7 +15,7 @@ from tests.verify import own_doors
 # The core cases in `make test`; all of them, and every store, where everything is proved.
 PROVED = bool(os.environ.get("RETRYSAFE_PROVE"))
 CASES = [case for case in CATALOGUE if case.core or PROVED]
-DOORS = ["asgi", "gateway", *(["asgi_postgres", "asgi_mysql", "asgi_redis"] if PROVED else [])]
+DOORS = ["asgi", "gateway", *(["asgi_postgres", "asgi_mysql", "asgi_redis", "asgi_dynamodb"] if PROVED else [])]
 
 _PAPERS = "what an application publishes is its own; no door writes it"
 _NEVER_TRIED = {

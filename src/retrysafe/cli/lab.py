@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from functools import partial
 from typing import Any
 
 import click
@@ -14,7 +15,8 @@ from retrysafe.cli.upkeep import seconds
 from retrysafe.errors import ConfigurationError
 from retrysafe.faults import parse
 
-SEED = option("--seed", type=int, metavar="NUMBER", help="Of all chance; without it one is drawn, and printed.")
+_own = partial(option, of="LAB_")  # what means something else to other commands, or nothing
+SEED = _own("--seed", type=int, metavar="NUMBER", help="Of all chance; without it one is drawn, and printed.")
 
 
 def _seed(given: int | None) -> int:
@@ -27,9 +29,9 @@ def lab() -> None:
 
 
 @lab.command()
-@option("--to", required=True, metavar="HOST:PORT", help="The server; postgresql://HOST:PORT, redis://... for these.")
-@option("--fault", **MANY, required=True, metavar="NAME[:ARGUMENT][@SHARE%]", help="Like lose-response@5%; repeatable.")
-@option("--listen", default="127.0.0.1:0", show_default=True, metavar="HOST:PORT", help="Where; port 0 is any.")
+@_own("--to", required=True, metavar="HOST:PORT", help="The server; postgresql://HOST:PORT, redis://... for these.")
+@_own("--fault", **MANY, required=True, metavar="NAME[:ARGUMENT][@SHARE%]", help="Like lose-response@5%; repeatable.")
+@_own("--listen", default="127.0.0.1:0", show_default=True, metavar="HOST:PORT", help="Where; port 0 is any.")
 @SEED
 @AS_JSON
 def proxy(*, to: str, fault: tuple[str, ...], listen: str, seed: int | None, as_json: bool) -> None:
@@ -50,11 +52,11 @@ def proxy(*, to: str, fault: tuple[str, ...], listen: str, seed: int | None, as_
 @option("--effects", metavar="TEXT", help="Counts effects, with {{unique}}: GET URL PATH, sql URL QUERY, or cmd ...")
 @option("--profile", metavar="NAME|FILE", help="How the API takes keys: ietf, stripe-v1, ...  [default: ietf]")
 @option("--i-own-this-api", is_flag=True, default=None, help="Allow hosts that are not this machine.")
-@option("--operations", type=click.IntRange(1, 1_000_000), default=300, show_default=True, help="How many.")
-@option("--clients", type=click.IntRange(1, 500), default=16, show_default=True, help="How many are at work at once.")
-@option("--attempts", type=click.IntRange(2, 100), default=10, show_default=True, help="Of an operation, at most.")
-@option("--timeout", default="2s", show_default=True, metavar="TEXT", help="How long a client waits for an answer.")
-@option("--fault", **MANY, metavar="NAME[:ARGUMENT][@SHARE%]", help="Like lose-response@5%; repeatable.")
+@_own("--operations", type=click.IntRange(1, 1_000_000), default=300, show_default=True, help="How many.")
+@_own("--clients", type=click.IntRange(1, 500), default=16, show_default=True, help="How many are at work at once.")
+@_own("--attempts", type=click.IntRange(2, 100), default=10, show_default=True, help="Of an operation, at most.")
+@_own("--timeout", default="2s", show_default=True, metavar="TEXT", help="How long a client waits for an answer.")
+@_own("--fault", **MANY, metavar="NAME[:ARGUMENT][@SHARE%]", help="Like lose-response@5%; repeatable.")
 @option("--effects-max", type=click.IntRange(1), default=20_000, show_default=True, help="The most requests.")
 @option("--json-report", metavar="FILE", help="For programs.")
 @SEED
@@ -72,14 +74,14 @@ def storm(ctx: click.Context, /, *, seed: int | None, timeout: str, **options: A
 
 
 @lab.command()
-@option("--orders", type=click.IntRange(100, 10_000_000), default=2_000, show_default=True, help="Of each strategy.")
-@option("--clients", type=click.IntRange(1, 500), default=64, show_default=True, help="How many are at work at once.")
-@option("--timeout", default="500ms", show_default=True, metavar="TEXT", help="How long a client waits for an answer.")
-@option("--calm-orders", type=click.IntRange(20, 100_000), default=500, show_default=True, help="For the latency.")
-@option("--only", **MANY, metavar="NAME", help="A strategy, with what it is held against; may be repeated.")
-@option("--postgres", metavar="URL", help="A server to use, by a user who may create databases; else one is started.")
-@option("--redis", metavar="URL", help="An empty database to use, and to be emptied; else a server is started.")
-@option("--write-docs", metavar="FILE", help="Write table and charts into this page too, between its markers.")
+@_own("--orders", type=click.IntRange(100, 10_000_000), default=2_000, show_default=True, help="Of each strategy.")
+@_own("--clients", type=click.IntRange(1, 500), default=64, show_default=True, help="How many are at work at once.")
+@_own("--timeout", default="500ms", show_default=True, metavar="TEXT", help="How long a client waits for an answer.")
+@_own("--calm-orders", type=click.IntRange(20, 100_000), default=500, show_default=True, help="For the latency.")
+@_own("--only", **MANY, metavar="NAME", help="A strategy, with what it is held against; may be repeated.")
+@_own("--postgres", metavar="URL", help="A server to use, by a user who may create databases; else one is started.")
+@_own("--redis", metavar="URL", help="An empty database to use, and to be emptied; else a server is started.")
+@_own("--write-docs", metavar="FILE", help="Write table and charts into this page too, between its markers.")
 @click.option("--list", "only_list", is_flag=True, help="List the strategies, and measure nothing.")
 @SEED
 @AS_JSON

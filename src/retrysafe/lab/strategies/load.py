@@ -13,7 +13,6 @@ import time
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from retrysafe.faults import Chance, ChaosProxy, Fault, Nothing, Plan, parse
@@ -125,10 +124,6 @@ class Orders:
             f"{self.name}-{number:06}", f"{self.name}-customer-{like:06}", dice.choice(_ITEMS), dice.randrange(1, 5)
         )
 
-    def is_repeat(self, number: int) -> bool:
-        """Whether it says the same as an earlier one."""
-        return not self.order(number).customer.endswith(f"-{number:06}")
-
 
 def request_of(order: Order) -> bytes:
     """An attempt, byte by byte the same each time."""
@@ -231,14 +226,25 @@ def _pause_s(answer: Answer | None, dice: random.Random) -> float:
     return asked_s + dice.uniform(*_PAUSE_S)
 
 
-async def calm(port: int, orders: Sequence[Order], timeout_s: float) -> list[float]:
-    """One client, no faults: how long each order took, in microseconds; orders that were not taken are left out."""
-    caller, took_us = Caller(port), []
-    with suppress(*_ENDS):
-        for order in orders:
+async def calm(ports: Sequence[int], orders: Sequence[Order], timeout_s: float) -> list[list[float]]:
+    """One client, no faults: how long each order took at each server, in microseconds.
+
+    The servers take turns, so that whatever else the machine does falls upon all of them alike. Orders that were not
+    taken are left out.
+
+    Args:
+        ports: of the servers.
+        orders: that each of them gets.
+        timeout_s: how long the client waits for an answer.
+    """
+    callers = [Caller(port) for port in ports]
+    took_us: list[list[float]] = [[] for _ in ports]
+    for order in orders:
+        for place, caller in enumerate(callers):
             began_s = time.perf_counter()
             answer = await caller.ask(request_of(order), timeout_s)
             if answer is not None and answer.status == 201:
-                took_us.append((time.perf_counter() - began_s) * 1e6)
-    caller.close()
+                took_us[place].append((time.perf_counter() - began_s) * 1e6)
+    for caller in callers:
+        caller.close()
     return took_us

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from retrysafe.faults import Chance, ChaosProxy, Nothing, Plan
 from retrysafe.lab.judged import Judged, judge
-from retrysafe.lab.strategies.catalogue import Strategy
+from retrysafe.lab.strategies.catalogue import STRATEGIES, Strategy
 from retrysafe.lab.strategies.charges import count_postgres, count_sqlite
 from retrysafe.lab.strategies.load import FAULTS, Client, Orders, calm
 from retrysafe.lab.strategies.places import Postgres, Redis, size_of_postgres, size_of_redis
@@ -25,6 +25,7 @@ _PROCESSES = 2
 _WARM_ORDERS = 30
 _TRIP_ORDERS = 100
 _ORDERS_A_KILL = 2_500
+_CALM_S = 10.0
 _QUIET_S = 0.3
 _LOOKS_MAX = 20
 
@@ -73,6 +74,7 @@ class Figures:
         met: how many attempts met which kind of fault.
         kills: how many of its processes were killed.
         p50_us, p99_us: of one client without faults.
+        bare_p50_us, bare_p99_us: the same of the shop without a guard, to which the same client went in turn.
         loaded_p50_us, loaded_p99_us: of first attempts that met no fault, under load.
         bytes_per_order: by which its databases grew, the shop's own table with them.
         trips_per_order: to its database servers, of one client without faults.
@@ -85,6 +87,8 @@ class Figures:
     kills: int
     p50_us: float
     p99_us: float
+    bare_p50_us: float
+    bare_p99_us: float
     loaded_p50_us: float
     loaded_p99_us: float
     bytes_per_order: float
@@ -108,7 +112,7 @@ async def measure(
         RetrysafeError: one of its processes did not start.
     """
     async with _where(strategy, databases, folder) as where:
-        took_us = await _calm(strategy, wanted, where)
+        took_us, bare_took_us = await _calm(strategy, wanted, databases, where)
         trips = await _trips(strategy, wanted, where)
         before_bytes = await _size_bytes(where)
         storm = await _storm(strategy, wanted, where, advance)
@@ -120,6 +124,8 @@ async def measure(
         storm.kills,
         percentile(took_us, 50),
         percentile(took_us, 99),
+        percentile(bare_took_us, 50),
+        percentile(bare_took_us, 99),
         percentile(storm.took_us, 50),
         percentile(storm.took_us, 99),
         grown_bytes / wanted.orders,
@@ -139,10 +145,21 @@ async def _where(strategy: Strategy, databases: Databases, folder: Path) -> Asyn
         yield Where(urls["postgres"], urls["redis"], folder)
 
 
-async def _calm(strategy: Strategy, wanted: Wanted, where: Where) -> list[float]:
-    async with serving(strategy.name, where, 1) as (server,):
-        await _ask(server, wanted, "warm", _WARM_ORDERS)
-        return await _ask(server, wanted, "calm", wanted.calm_orders)
+async def _calm(
+    strategy: Strategy, wanted: Wanted, databases: Databases, where: Where
+) -> tuple[list[float], list[float]]:
+    """How long orders take one client, here and without a guard."""
+    bare = STRATEGIES[strategy.baseline]
+    place = where.folder / "bare"
+    await asyncio.to_thread(place.mkdir)
+    async with (
+        _where(bare, databases, place) as bare_where,
+        serving(strategy.name, where, 1) as (server,),
+        serving(bare.name, bare_where, 1) as (bare_server,),
+    ):
+        await _ask([server, bare_server], wanted, "warm", _WARM_ORDERS)
+        took_us, bare_took_us = await _ask([server, bare_server], wanted, "calm", wanted.calm_orders)
+        return took_us, bare_took_us
 
 
 async def _trips(strategy: Strategy, wanted: Wanted, where: Where) -> float:
@@ -155,9 +172,9 @@ async def _trips(strategy: Strategy, wanted: Wanted, where: Where) -> float:
             urls[name] = _at_port(urls[name], proxies[-1].port)
         through = Where(urls["postgres"], urls["redis"], where.folder)
         (server,) = await stack.enter_async_context(serving(strategy.name, through, 1))
-        await _ask(server, wanted, "first", _WARM_ORDERS)
+        await _ask([server], wanted, "first", _WARM_ORDERS)
         before = sum(proxy.met.total() for proxy in proxies)
-        await _ask(server, wanted, "trip", _TRIP_ORDERS)
+        await _ask([server], wanted, "trip", _TRIP_ORDERS)
         return (sum(proxy.met.total() for proxy in proxies) - before) / _TRIP_ORDERS
 
 
@@ -167,9 +184,9 @@ def _at_port(url: str, port: int) -> str:
     return urlunsplit(parts._replace(netloc=f"{login}{'@' if login else ''}127.0.0.1:{port}"))
 
 
-async def _ask(server: Server, wanted: Wanted, name: str, count: int) -> list[float]:
+async def _ask(servers: Sequence[Server], wanted: Wanted, name: str, count: int) -> list[list[float]]:
     orders = Orders(wanted.seed, name)
-    return await calm(server.port, [orders.order(number) for number in range(count)], 10.0)
+    return await calm([server.port for server in servers], [orders.order(number) for number in range(count)], _CALM_S)
 
 
 async def _size_bytes(where: Where) -> int:

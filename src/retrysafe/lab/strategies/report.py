@@ -27,12 +27,12 @@ class Row:
     @property
     def p50_ms(self) -> float:
         """Added at the median, of one client without faults."""
-        return (self.figures.p50_us - self.baseline.p50_us) / 1_000
+        return (self.figures.p50_us - self.figures.bare_p50_us) / 1_000
 
     @property
     def p99_ms(self) -> float:
         """Added at the 99th percentile."""
-        return (self.figures.p99_us - self.baseline.p99_us) / 1_000
+        return (self.figures.p99_us - self.figures.bare_p99_us) / 1_000
 
     @property
     def bytes(self) -> float:
