@@ -155,6 +155,8 @@ def test_gateway(tmp_path, monkeypatch):
     routes, scope = sorted(pasted)
     (tmp_path / "gateway.toml").write_text(f'{scope}\n\n[policy]\nmethods = ["PUT"]\n\n{routes}', "utf-8")
     assert not ids(report("api.yaml", "--gateway", "gateway.toml"))
+    (tmp_path / "gateway.toml").write_text(f'mode = "observe"\n{scope}\n\n{routes}', "utf-8")
+    assert ids(report("api.yaml", "--gateway", "gateway.toml")) == ["AUD-01 POST /charges"]
 
 
 class Quiet(SimpleHTTPRequestHandler):

@@ -12,6 +12,7 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SHOWN = {
     "bookings_flask": ("app:app",),
+    "checkout_browser": ("app:app",),
     "payments_fastapi": ("app:app",),
     "provisioning_starlette": ("app:app",),
     "shop_django": ("--django", "examples.shop_django.settings"),

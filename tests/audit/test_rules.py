@@ -41,6 +41,8 @@ TRANSACTIONS = 'store="sqlite:///never-opened.db", scope="header:X-Account"'
 CASES = [
     (PLAIN, "/notes", "", []),
     (PLAIN, "/notes", 'policy=Policy(methods=("PUT",))', ["AUD-01 POST /notes"]),
+    (PLAIN, "/notes", 'mode="observe"', ["AUD-01 POST /notes"]),
+    (REQUIRED, "/notes", 'routes={"POST /notes": Policy(mode="observe")}', ["AUD-01 POST /notes"]),
     (PLAIN, "/notes", 'routes={"POST /notes": None}', []),
     (marked("enrolled=False"), "/notes", "", []),
     (PLAIN, "/charges", 'routes={"POST /charges": None}', ["AUD-01 POST /charges"]),

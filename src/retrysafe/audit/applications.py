@@ -151,7 +151,7 @@ def _operation(method: str, endpoint: Endpoint, door: AsgiDoor | WsgiDoor | None
     return Operation(
         method,
         endpoint.path,
-        policy=None if route is None else route.policy,
+        policy=None if door is None or route is None or door.observes(route) else route.policy,
         declined=named is None if is_named else marker is not None and _is_out(marker, method),
         entry=named.entry if is_named and isinstance(named, Route) else "",
         options=None if marker is None else dict(marker),

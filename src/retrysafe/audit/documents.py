@@ -75,7 +75,7 @@ def _operations(
         is_declined = _is_declined(described)
         if routes is not None:
             route = routes.find(method, _base(document) + path)
-            policy, is_known = (None if route is None else route.policy), True
+            policy, is_known = (None if route is None or route.policy.mode == "observe" else route.policy), True
             is_declined = routes.entry_for(method, _base(document) + path) is None
         yield Operation(
             method,

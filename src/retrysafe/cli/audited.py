@@ -11,7 +11,7 @@ from retrysafe.audit.documents import is_document, surface_of_document
 from retrysafe.audit.surface import Surface
 from retrysafe.errors import ConfigurationError
 from retrysafe.gateway import config as gateway_config
-from retrysafe.gateway.published import build_published
+from retrysafe.gateway.published import build_declared
 from retrysafe.gateway.settings_file import SettingsFile
 
 
@@ -36,7 +36,7 @@ def audited(options: Mapping[str, Any]) -> Surface:
         raise ConfigurationError([f"{fault}; here is no manage.py, and DJANGO_SETTINGS_MODULE is not set"])
     if is_document(target):
         gateway = gateway_config.read({}, {}, SettingsFile(options["gateway"])) if options["gateway"] else None
-        return surface_of_document(target, build_published(gateway) if gateway else None)
+        return surface_of_document(target, build_declared(gateway) if gateway else None)
     application = targets.application_of(target, is_factory=options["factory"])
     return _of_django(None, target) if targets.is_django(application) else surface_of(application, target)
 

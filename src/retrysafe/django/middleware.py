@@ -108,7 +108,7 @@ class _Opened:
         return route
 
     def _observes(self, route: Route) -> bool:
-        return self._settings.only_observes or route.policy.mode == "observe"
+        return self._settings.observes(route.policy)
 
     def _terms(self, route: Route) -> Terms:
         settings = self._settings

@@ -72,6 +72,10 @@ class Configuration:
     drain_s: float
     scope: str
 
+    def observes(self, policy: Policy) -> bool:
+        """Whether a route with this policy is only observed."""
+        return self.only_observes or policy.mode == "observe"
+
 
 def configuration() -> Configuration:
     """What `settings.IDEMPOTENCY` says.

@@ -111,7 +111,7 @@ def _operations(found: Configuration | None) -> Iterator[Operation]:
             yield Operation(
                 method,
                 f"/{pattern}",
-                None if route is None else route.policy,
+                None if route is None or found is None or found.observes(route.policy) else route.policy,
                 declined=_is_out(options, method) or (options is None and named is None),
                 entry=route.entry if options is None and route is not None and route.entry != ANY else "",
                 options=None if options is None else dict(options),

@@ -175,7 +175,7 @@ class IdempotencyMiddleware:
         if route is None:
             await self.app(scope, receive, send)
             return
-        if self._observes(route):
+        if self.observes(route):
             await observe(self.app, scope, receive, send, route, self._watcher, self._resolver)
             return
         ready = self._secret is not None or await self._open_late()
@@ -201,7 +201,8 @@ class IdempotencyMiddleware:
             flow = protect(exchange.head, terms)
         await self._driver.run(flow, exchange)
 
-    def _observes(self, route: Route) -> bool:
+    def observes(self, route: Route) -> bool:
+        """Whether a route is only observed."""
         return self._only_observes or route.policy.mode == "observe"
 
     def _own_answer(self, scope: Connection) -> Response | None:

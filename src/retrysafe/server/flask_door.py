@@ -76,7 +76,7 @@ class FlaskMiddleware(IdempotencyMiddleware):
                 if _options(endpoint.handler, method) is not None:
                     route = self.route_for(method, endpoint)
                     marked[f"{method} {endpoint.path}"] = (
-                        None if route is None or self._observes(route) else route.policy
+                        None if route is None or self.observes(route) else route.policy
                     )
         plain = super().published()
         return replace(plain, routes={**plain.routes, **marked})

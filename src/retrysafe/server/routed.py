@@ -108,7 +108,7 @@ class RoutedMiddleware(IdempotencyMiddleware):
         for endpoint in self._router.endpoints() if self._router else ():
             if endpoint.path == path and (endpoint.methods is None or method in endpoint.methods):
                 route = self.route_for(method, endpoint)
-                return None if route is None or self._observes(route) else route.policy
+                return None if route is None or self.observes(route) else route.policy
         return None
 
     def route_for(self, method: str, endpoint: Endpoint) -> Route | None:

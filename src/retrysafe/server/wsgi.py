@@ -158,7 +158,7 @@ class IdempotencyMiddleware:
             if PROTECTED not in environ:  # a server's thread comes from the request before
                 begin_without()
             return self.app(environ, start_response)
-        if self._observes(route):
+        if self.observes(route):
             begin_without()
             return observe(self.app, environ, start_response, route, self._watcher, self._resolver)
         if route is self._status and environ["REQUEST_METHOD"] not in OWN_METHODS:
@@ -183,7 +183,8 @@ class IdempotencyMiddleware:
         )
         return exchange.drive(self._driver, self._flow(route, exchange.head, terms, ready=ready))
 
-    def _observes(self, route: Route) -> bool:
+    def observes(self, route: Route) -> bool:
+        """Whether a route is only observed."""
         return self._only_observes or route.policy.mode == "observe"
 
     def _flow(self, route: Route, head: Head, terms: Terms, *, ready: bool) -> Flow[Answer]:
