@@ -110,6 +110,15 @@ def test_a_replay_asks_for_nothing_after_the_claim_but_leave():
     assert (b"idempotent-replayed", b"true") in answer.response.headers
 
 
+def test_a_door_that_has_nothing_to_ask_for_leave_is_not_asked():
+    """Nobody but a door that says so: to ask is what holds where nothing is said."""
+    run = Run()
+    run.flow = protect(run.head, replace(run.terms, authorizes=False))
+    run.step = next_of(run.flow, None)
+    stored = seal(take_snapshot(ANSWER, run.head), run.claiming().step.record_id, SECRET)
+    assert run.found(State.COMPLETED, response=stored).step.ending == "replayed"
+
+
 def test_a_replay_that_is_not_allowed_shows_nothing():
     """403, with nothing of the stored answer in it (R60)."""
     run = Run().claiming()

@@ -55,6 +55,7 @@ class Terms:
         stores_requests: requests that may run again are stored, without credentials; needs encryption (R45).
         place: scheme, and path that the application is mounted at; they are stored with the request.
         contract_path: at which the door publishes what it promises, with where it is mounted; None: nowhere.
+        authorizes: the door has something to ask whether a caller may see a stored answer (R60).
     """
 
     policy: Policy
@@ -67,6 +68,7 @@ class Terms:
     stores_requests: bool = False
     place: tuple[str, str] = ("http", "")
     contract_path: str | None = None
+    authorizes: bool = True
 
 
 class Ending(StrEnum):
@@ -328,7 +330,7 @@ def _is_same_by_another(stored: bytes, fingerprint: bytes, request: Request, ter
 
 def _replay(identity: bytes, record: Record, head: Head, terms: Terms) -> Flow[Respond]:
     """The stored answer, if the caller may see it and it can be read."""
-    if not (yield from perform(effects.Authorize())):
+    if terms.authorizes and not (yield from perform(effects.Authorize())):
         return _refuse(refusals.REPLAY_FORBIDDEN, terms)
     return _stored_answer(identity, record, head, terms)
 

@@ -190,6 +190,7 @@ class IdempotencyMiddleware:
             self._reauthenticate is not None,
             (scope.get("scheme", "http"), scope.get("root_path", "")),
             self._contract_path and scope.get("root_path", "") + self._contract_path,
+            self._authorizer is not None,
         )
         exchange = Exchange(self.app, scope, receive, send, route, terms, self._begin, self._resolver, self._authorizer)
         flow: Flow[Answer]

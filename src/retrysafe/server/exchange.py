@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -148,9 +147,11 @@ class Exchange:
     async def _answer_early(self, answer: flow.Answer) -> None:
         """No handler runs for this request under its key."""
         if isinstance(answer, flow.Respond):
-            with suppress(OSError):  # the client is gone
+            try:
                 for message in messages_of(answer.response):
                     await self._server_send(message)
+            except OSError:
+                pass  # the client is gone
         elif isinstance(answer, flow.Bypass):
             await self._application(self._server_connection, self._server_receive, self._server_send)
 
