@@ -61,3 +61,5 @@ def test_usage():
     assert (nowhere.exit_code, "--listen takes HOST:PORT" in nowhere.output) == (2, True)
     odd = run(main, ["lab", "proxy", "--to", "amqp://127.0.0.1:1", "--fault", "reset"])
     assert (odd.exit_code, "no address that can be carried" in odd.output) == (2, True)
+    twice = run(main, ["lab", "proxy", "--to", "redis://127.0.0.1:1", "--fault", "deliver-twice@5%"])
+    assert (twice.exit_code, "only a request of HTTP" in twice.output) == (2, True)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from retrysafe.faults.wire import PIECE_BYTES_MAX, Owed, Piece, Request
 
 _CONTENT_BYTES_MAX = 64 * 1024 * 1024
+_TOO_LARGE = "a request of more than 64 MiB"
 _HEAD_END = b"\r\n\r\n"
 
 
@@ -42,7 +43,7 @@ async def _content(server: asyncio.StreamReader, head: bytes) -> AsyncIterator[P
     if _is_chunked(fields):
         yield Piece(head, is_last=False)
         async for chunk in _chunks(server):
-            yield Piece(chunk, is_last=chunk.startswith((b"0\r", b"0;")))
+            yield chunk
     elif (length := fields.get(b"content-length", b"")).isdigit():
         yield Piece(head, is_last=not int(length))
         left_bytes = int(length)
@@ -66,7 +67,9 @@ async def read_request(reader: asyncio.StreamReader) -> bytes:
     if _is_chunked(fields):
         return await _joined(head, _chunks(reader))
     length = fields.get(b"content-length", b"0")
-    size = min(int(length), _CONTENT_BYTES_MAX) if length.isdigit() else 0
+    size = int(length) if length.isdigit() else 0
+    if size > _CONTENT_BYTES_MAX:
+        raise ValueError(_TOO_LARGE)
     try:
         return head + await reader.readexactly(size)
     except asyncio.IncompleteReadError as left:
@@ -84,25 +87,25 @@ def _is_chunked(fields: dict[bytes, bytes]) -> bool:
     return fields.get(b"transfer-encoding", b"").lower().endswith(b"chunked")
 
 
-async def _joined(content: bytes, chunks: AsyncIterator[bytes]) -> bytes:
+async def _joined(content: bytes, chunks: AsyncIterator[Piece]) -> bytes:
     async for chunk in chunks:
-        content += chunk
+        content += chunk.content
         if len(content) > _CONTENT_BYTES_MAX:
-            raise ValueError("a request of more than 64 MiB")
+            raise ValueError(_TOO_LARGE)
     return content
 
 
-async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[Piece]:
     """Chunks as they come; the last piece is the end, with its trailers."""
     while True:
         line = await reader.readline()
         size = int(line.partition(b";")[0], 16)
         if size == 0:
             break
-        yield line + await reader.readexactly(size + 2)
+        yield Piece(line + await reader.readexactly(size + 2), is_last=False)
     while True:
         trailer = await reader.readline()
         line += trailer
         if trailer in {b"\r\n", b""}:
             break
-    yield line
+    yield Piece(line, is_last=True)

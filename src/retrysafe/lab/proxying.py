@@ -53,6 +53,10 @@ async def run(wanted: Wanted, say: Callable[[str], None]) -> None:
         RetrysafeError: it cannot be listened there.
     """
     host, port = _address(wanted.listen)
+    if any(chance.kind == "deliver-twice" for chance in wanted.chances) and not wanted.url.startswith("http"):
+        raise ConfigurationError(
+            ["--fault deliver-twice: only a request of HTTP can be delivered on another connection"]
+        )
 
     def tell(number: int, fault: Fault) -> None:
         if wanted.as_json:

@@ -1,24 +1,22 @@
 """A storm: many clients that retry, at any API, through a network that fails them; and a count of what it did.
 
-An operation is tried until its client is told how it ended, or has had enough. Some clients ask again after that, as
-one does that crashed and did not keep the answer. Which fault an attempt meets depends on the seed, the number of the
-operation and the number of the attempt, and on nothing else.
+Which fault an attempt meets depends on the seed, the number of the operation and the number of the attempt, and on
+nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from retrysafe.errors import ConfigurationError
 from retrysafe.faults import Chance, ChaosProxy, Fault, Nothing, Plan
-from retrysafe.faults.fault import name_of
 from retrysafe.lab.judged import End, Judged, Operation, judge
+from retrysafe.lab.retrying import Patience, Told, retry
 from retrysafe.verify.message import Answer
-from retrysafe.verify.probe import Intent, Probe, Run
+from retrysafe.verify.probe import Probe, Run
 from retrysafe.verify.runner import Unreachable
 from retrysafe.verify.verdict import MUST
 
@@ -26,7 +24,6 @@ FAULTS = (
     "lose-response@10% cut-request@4% cut-response@4% leave@4% reset@4% "
     "deliver-twice@5% delay@5% black-hole@2% silence@2%"
 )
-AGAIN_SHARE = 0.2
 _PAUSE_S = (0.02, 0.2)
 _WAIT_S_MAX = 2.0
 _QUIET_S = 0.3
@@ -153,32 +150,16 @@ class _Client:
 
     async def _operate(self, number: int, port: int) -> Operation:
         intent = self.probe.intent()
-        plan = Plan(self.wanted.seed, self.wanted.chances)
-        dice = random.Random(f"{self.wanted.seed}/{number}")  # noqa: S311 - can be replayed, no secrets
-        asks_again = dice.random() < AGAIN_SHARE
-        end, successes, met = End.OPEN, [], []
-        attempts = 0
-        while attempts < self.wanted.attempts_max:
-            self.fault = plan.fault(f"{number}/{attempts}")
-            if not isinstance(self.fault, Nothing):
-                met.append(name_of(self.fault))
-            answer = await self._ask(intent, port)
-            attempts += 1
-            came = self._end(answer)
-            if came is End.DONE:
-                successes.append(self._compared(answer))
-            if came is not End.OPEN:
-                end = end if end is End.DONE else came
-                if not asks_again or attempts == self.wanted.attempts_max:
-                    break
-                asks_again = False
-            await asyncio.sleep(_pause_s(answer, dice))
-        return Operation(intent.reference, end, successes, attempts, met)
 
-    async def _ask(self, intent: Intent, port: int) -> Answer:
-        answer = await self.probe.send(intent, via=port)
-        self.answers[str(answer)] += 1
-        return answer
+        async def ask(fault: Fault) -> Told:
+            self.fault = fault
+            answer = await self.probe.send(intent, via=port)
+            self.answers[str(answer)] += 1
+            return Told(self._end(answer), self._compared(answer), answer.value("retry-after") or "")
+
+        plan = Plan(self.wanted.seed, self.wanted.chances)
+        patience = Patience(self.wanted.attempts_max, _PAUSE_S, _WAIT_S_MAX)
+        return await retry(intent.reference, number, plan, patience, ask)
 
     def _end(self, answer: Answer) -> End:
         """What a client knows after this answer; OPEN if it has to ask again."""
@@ -193,12 +174,6 @@ class _Client:
     def _compared(self, answer: Answer) -> object:
         """As much of an answer as has to be the same in each success of an operation."""
         return (answer.status, answer.body) if self.probe.profile.replay == "exact" else answer.status
-
-
-def _pause_s(answer: Answer, dice: random.Random) -> float:
-    wait = answer.value("retry-after") or ""
-    asked_s = min(float(wait), _WAIT_S_MAX) if wait.isdigit() else 0.0
-    return asked_s + dice.uniform(*_PAUSE_S)
 
 
 async def _effects(run: Run, names: Sequence[str]) -> dict[str, int]:

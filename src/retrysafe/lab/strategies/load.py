@@ -1,4 +1,4 @@
-"""The clients: each has orders to place, tries each until it is told how it ended, and notes what it was told.
+"""The clients: each has orders to place, and tries each until it is told how it ended.
 
 A client has a network of its own, a chaos proxy in front of the servers, to which its connections go in turn. Which
 fault an attempt meets depends on the seed, the number of the order and that of the attempt.
@@ -16,10 +16,10 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from retrysafe.faults import Chance, ChaosProxy, Fault, Nothing, Plan, parse
-from retrysafe.faults.fault import name_of
 from retrysafe.faults.http import Http
 from retrysafe.faults.wire import Owed, Piece
 from retrysafe.lab.judged import End, Operation
+from retrysafe.lab.retrying import Patience, Told, retry
 from retrysafe.lab.strategies.shop import Order
 
 FAULTS: tuple[Chance, ...] = parse(
@@ -34,12 +34,9 @@ FAULTS: tuple[Chance, ...] = parse(
         "deliver-twice@3%",
     )
 )
-AGAIN_SHARE = 0.2
 REPEATED_SHARE = 0.01
 _REPEATS_BEHIND = 50
-_ATTEMPTS_MAX = 40
-_PAUSE_S = (0.005, 0.05)
-_WAIT_S_MAX = 1.0
+_PATIENCE = Patience(attempts_max=40, pause_s=(0.005, 0.05), wait_s_max=1.0)
 _LATER = frozenset({425, 429, 500, 502, 503, 504})
 _ITEMS = ("tea", "coffee", "honey", "bread")
 _ENDS = (OSError, EOFError, ValueError, StopAsyncIteration, asyncio.LimitOverrunError)
@@ -187,28 +184,19 @@ class Client:
     async def _operate(self, number: int, caller: Caller) -> Operation:
         order = self.orders.order(number)
         request = request_of(order)
-        dice = random.Random(f"{self.plan.seed}/pauses/{number}")  # noqa: S311 - can be replayed, no secrets
-        asks_again = dice.random() < AGAIN_SHARE
-        end, successes, met, attempts = End.OPEN, [], [], 0
-        while attempts < _ATTEMPTS_MAX:
-            self.fault = self.plan.fault(f"{number}/{attempts}")
-            attempts += 1
-            if is_faulty := not isinstance(self.fault, Nothing):
-                met.append(name_of(self.fault))
+        is_first = True
+
+        async def ask(fault: Fault) -> Told:
+            nonlocal is_first
+            self.fault = fault
             began_s = time.perf_counter()
             answer = await caller.ask(request, self.timeout_s)
-            if attempts == 1 and answer is not None and not is_faulty:
+            if is_first and answer is not None and isinstance(fault, Nothing):
                 self.took_us.append((time.perf_counter() - began_s) * 1e6)
-            came = _end(answer)
-            if came is End.DONE and answer is not None:
-                successes.append(answer.body)
-            if came is not End.OPEN:
-                end = end if end is End.DONE else came
-                if not asks_again:
-                    break
-                asks_again = False
-            await asyncio.sleep(_pause_s(answer, dice))
-        return Operation(order.reference, end, successes, attempts, met)
+            is_first = False
+            return Told(_end(answer), answer and answer.body, answer.retry_after if answer else "")
+
+        return await retry(order.reference, number, self.plan, _PATIENCE, ask)
 
 
 def _end(answer: Answer | None) -> End:
@@ -218,12 +206,6 @@ def _end(answer: Answer | None) -> End:
     if answer is None or answer.status in _LATER or (answer.status == 409 and answer.retry_after):
         return End.OPEN
     return End.DONE if answer.status == 201 else End.REFUSED
-
-
-def _pause_s(answer: Answer | None, dice: random.Random) -> float:
-    asked = answer.retry_after if answer else ""
-    asked_s = min(float(asked), _WAIT_S_MAX) if asked.isdigit() else 0.0
-    return asked_s + dice.uniform(*_PAUSE_S)
 
 
 async def calm(ports: Sequence[int], orders: Sequence[Order], timeout_s: float) -> list[list[float]]:
