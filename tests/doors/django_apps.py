@@ -26,7 +26,11 @@ if not settings.configured:
         IDEMPOTENCY={
             "SCOPE": "tests.doors.django_apps.account",
             "POLICY": {"lease": os.environ.get("SHOP_LEASE", "10s")},
-            "ROUTES": {"POST /open": None, "POST /wait": {"in_flight": "wait", "wait": "20s"}},
+            "ROUTES": {
+                "POST /open": None,
+                "POST /until": {"expires_header": True},
+                "POST /wait": {"in_flight": "wait", "wait": "20s"},
+            },
         },
         REST_FRAMEWORK={"UNAUTHENTICATED_USER": None},
         DATA_UPLOAD_MAX_MEMORY_SIZE=10 << 20,
@@ -225,6 +229,7 @@ urlpatterns = [
     path("ready", lambda _: HttpResponse("ready")),
     path("told", told),
     path("wait", told),
+    path("until", told),
     path("atold", atold),
     path("open", told),
     path("size", size),

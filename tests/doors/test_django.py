@@ -90,6 +90,14 @@ def test_a_mark_says_that_a_key_is_required(shop, name, target):
     assert (shop.ask(target, name=name, count=1).code, shop.ledger("effect", name)) == ("key-missing", 0)
 
 
+def test_until_when_it_is_replayed(shop, name):
+    """Said where the policy asks for it, once, the same on the first answer and on its replay."""
+    answers = [shop.ask("POST /until", key=name, name=name) for _ in range(2)]
+    first, again = [answer.values("idempotency-expires") for answer in answers]
+    assert (first, len(first), answers[1].replayed) == (again, 1, True)
+    assert shop.ask(key=f"{name}-other", name=f"{name}-other").values("idempotency-expires") == []
+
+
 def test_who_names_no_account(shop, name):
     """Is refused: there is no shared bucket."""
     assert (shop.ask(key=name, name=name, account=None).code, shop.ledger("effect", name)) == ("scope-missing", 0)

@@ -163,10 +163,10 @@ class _Handling:
     def _sent(self, answer: flow.Answer) -> Any:
         """The response, of which nothing has gone out yet."""
         match answer:
-            case flow.Deliver(recorded=recorded):
+            case flow.Deliver(added=added):
                 if self._response.streaming:
                     self._response = self._with_content((self.rest(),))
-                return messages.marked(self._response, self._withheld, recorded=recorded)
+                return messages.marked(self._response, self._withheld, added)
             case flow.Respond(response):
                 messages.close(self._response)
                 return messages.respond(response)
@@ -174,7 +174,7 @@ class _Handling:
                 raise AssertionError(f"{type(answer).__name__} is no answer to a response that was not begun")
 
     def _with_content(self, content: Any) -> Any:
-        made = messages.with_content(messages.marked(self._response, self._withheld, recorded=True), content)
+        made = messages.with_content(messages.marked(self._response, self._withheld), content)
         made._resource_closers.append(lambda: messages.close(self._response))  # noqa: SLF001 - after that of the content
         return made
 

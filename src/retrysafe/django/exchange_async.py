@@ -22,7 +22,7 @@ from retrysafe.django.exchange import GetResponse
 from retrysafe.django.scope import Resolver, account_async
 from retrysafe.drive.aio import Conclude
 from retrysafe.errors import IncompleteResponse
-from retrysafe.model import Request
+from retrysafe.model import Headers, Request
 from retrysafe.operation.handle import Begin, Operation
 from retrysafe.protocol import effects, flow
 from retrysafe.protocol.effects import Ended, Execute, Unread
@@ -126,19 +126,19 @@ class AsyncExchange:
         return effects.Raised(operation.fate) if isinstance(failure, Exception) else effects.Cancelled(operation.fate)
 
     async def _send(self, piece: bytes) -> None:
-        self._return_streaming(recorded=True)
+        self._return_streaming()
         await self._pipe.put(piece)
 
     async def answer(self, answer: flow.Answer) -> None:
         """Give the request's own task its response, or the end of it."""
         match answer:
-            case flow.Deliver(recorded=recorded) if self._own.streaming:
+            case flow.Deliver(added=added) if self._own.streaming:
                 rest = messages.contents(self._capture.release())
-                self._return_streaming(recorded=recorded)
+                self._return_streaming(added)
                 await self._pipe.put(rest)
                 await self._pipe.end(None)
-            case flow.Deliver(recorded=recorded):
-                self._return(messages.marked(self._own, self._route.withheld, recorded=recorded))
+            case flow.Deliver(added=added):
+                self._return(messages.marked(self._own, self._route.withheld, added))
             case flow.Respond(response) if not self._capture.sent:
                 self._return(messages.respond(response))
             case flow.Respond() | flow.BreakOff():
@@ -149,10 +149,10 @@ class AsyncExchange:
             case flow.Bypass():
                 self._return(await self._get_response(self._request))
 
-    def _return_streaming(self, *, recorded: bool) -> None:
+    def _return_streaming(self, added: Headers = ()) -> None:
         """Give the head of the response, once. Whoever drops it untaken has left."""
         if not self._is_returned:
-            own = messages.marked(self._own, self._route.withheld, recorded=recorded)
+            own = messages.marked(self._own, self._route.withheld, added)
             made = messages.with_content(own, self._pipe.pieces())
             loop = asyncio.get_running_loop()
             weakref.finalize(made, _leave, loop, self._pipe).atexit = False
