@@ -21,10 +21,16 @@ if not settings.configured:
         ROOT_URLCONF=__name__,
         DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(_place / "django.db")}},
         INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "rest_framework", "retrysafe.django"],
-        MIDDLEWARE=["tests.doors.django_apps.guard", "retrysafe.django.IdempotencyMiddleware"],
+        MIDDLEWARE=["tests.doors.django_apps.guard", *["retrysafe.django.IdempotencyMiddleware"] * 2],  # one is enough
         APPEND_SLASH=False,
         IDEMPOTENCY={
             "SCOPE": "tests.doors.django_apps.account",
+            "ENCRYPTION_KEYS": "ab" * 32,
+            "REAUTHENTICATE": "tests.doors.django_apps.reauthenticate",
+            "RECONCILE": "tests.doors.django_apps.reconcile",
+            "COMPLETE_ABANDONED": os.environ.get("SHOP_RECOVERS"),
+            "STATUS_PATH": "/idempotency/requests",
+            "CONTRACT_PATH": "/.well-known/idempotency-contract",
             "POLICY": {"lease": os.environ.get("SHOP_LEASE", "10s")},
             "ROUTES": {
                 "POST /open": None,
@@ -38,6 +44,7 @@ if not settings.configured:
     django.setup()
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.contrib.auth.models import User
 from django.core.management import execute_from_command_line
 from django.core.wsgi import get_wsgi_application
 from django.http import FileResponse, HttpResponse, JsonResponse, StreamingHttpResponse
@@ -54,11 +61,24 @@ from rest_framework.views import APIView
 from retrysafe.django import idempotent
 from retrysafe.django.asgi import get_asgi_application
 from retrysafe.operation import current_operation
+from retrysafe.recovery import Completed, Identity
 
 
 def account(request):
     """Of the field that the tests send."""
     return request.headers.get("X-Account")
+
+
+def reauthenticate(account):
+    """Who sends what was abandoned: found in a database, as in a project; `gone` is nobody any more."""
+    assert not User.objects.filter(username=account).exists()
+    return None if account == "gone" else Identity(headers={"X-By": account})
+
+
+def reconcile(record):
+    """What became of an operation: done, if its effect is in the ledger."""
+    assert User.objects.count() == 0
+    return Completed({"found": record.route}, status=201)
 
 
 @sync_and_async_middleware
@@ -161,6 +181,12 @@ def marked(request):
     return JsonResponse(done(json.loads(request.body)), status=201)
 
 
+@idempotent(required=True, recovery="rerun")
+def named(request, name):
+    """One that is marked as safe to run again, at a path with a variable in it."""
+    return JsonResponse({"by": request.headers.get("X-By"), **done({"name": name})}, status=201)
+
+
 class Item(View):
     """A class of which one method is marked."""
 
@@ -237,6 +263,7 @@ urlpatterns = [
     path("file", file),
     path("streamed", astreamed if os.environ.get("SHOP_ASYNC") else streamed),
     path("marked/<slug:name>", lambda request, name: marked(request)),
+    path("named/<slug:name>", named),
     path("marked", marked),
     path("item", Item.as_view()),
     path("orders", Orders.as_view({"post": "create"})),

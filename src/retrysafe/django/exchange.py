@@ -48,6 +48,7 @@ class Exchange:
         authorize: Callable[[Any], bool] | None,
     ) -> None:
         self.route = route.entry
+        self.withheld = route.withheld
         self.head = messages.head_of(request)
         self._get_response = get_response
         self._request = request
@@ -56,6 +57,7 @@ class Exchange:
         self._begin = begin
         self._resolver = resolver
         self._authorize = authorize
+        self.ending = ""
 
     def scope(self) -> str | None:
         """The account that the request belongs to."""
@@ -75,6 +77,7 @@ class Exchange:
 
     def answered(self, answer: flow.Answer) -> Any:
         """The response to an answer for which no view was to be run by us."""
+        self.ending = answer.ending
         match answer:
             case flow.Bypass():
                 return self._get_response(self._request)
@@ -91,7 +94,7 @@ class Exchange:
         if self._route.marked:
             operation.await_entry()
         capture = Capture(self._route.policy.response_bytes_max, self._route.withheld)
-        handling = _Handling(held, operation, capture, self._route.withheld)
+        handling = _Handling(self, held, operation, capture)
         try:
             return handling.run(self._get_response, self._request)
         finally:
@@ -101,11 +104,12 @@ class Exchange:
 class _Handling:
     """One execution of a view."""
 
-    def __init__(self, held: Held, operation: Operation, capture: Capture, withheld: frozenset[bytes]) -> None:
+    def __init__(self, exchange: Exchange, held: Held, operation: Operation, capture: Capture) -> None:
+        self._exchange = exchange
         self._held = held
         self._operation = operation
         self._capture = capture
-        self._withheld = withheld
+        self._withheld = exchange.withheld
         self._pieces: Iterator[bytes] = iter(())
         self._response: Any = None
         self.is_over = False
@@ -144,7 +148,9 @@ class _Handling:
         """Record how it ended: as it was answered, or otherwise."""
         self.is_over = True
         ended = ended or self._capture.answered(self._operation.fate)
-        return self._held.conclude(self._operation.outcome(ended))
+        answer = self._held.conclude(self._operation.outcome(ended))
+        self._exchange.ending = answer.ending
+        return answer
 
     def fail(self, failure: BaseException) -> None:
         """Record that it ended in the middle of its content."""

@@ -59,6 +59,7 @@ class AsyncExchange:
         self._authorize = authorize
         self._capture = Capture(route.policy.response_bytes_max, route.withheld)
         self._own: Any = None
+        self.ending = ""
         self._is_returned = False
         self._pipe = _Pipe()
 
@@ -131,6 +132,7 @@ class AsyncExchange:
 
     async def answer(self, answer: flow.Answer) -> None:
         """Give the request's own task its response, or the end of it."""
+        self.ending = answer.ending
         match answer:
             case flow.Deliver(added=added) if self._own.streaming:
                 rest = messages.contents(self._capture.release())

@@ -17,6 +17,9 @@ from retrysafe.server.environ import head_of as head_of_environ
 from retrysafe.server.environ import reader_of
 from retrysafe.server.exchange import head_of as head_of_connection
 
+# On a request that a middleware of ours protects: one is enough.
+PROTECTED = "retrysafe_protected"
+
 # --- requests -------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from retrysafe.errors import ConfigurationError
 from retrysafe.protocol.published import Published
+from retrysafe.server.noted import noted_door_of
 from retrysafe.server.routed import door_of
 from retrysafe.wsgi import IdempotencyMiddleware
 
@@ -22,7 +23,7 @@ def published_by(application: Any, name: str) -> Published:
     Raises:
         ConfigurationError: it has no door that can be found.
     """
-    door = door_of(application) or _wsgi_door_of(application)
+    door = door_of(application) or _wsgi_door_of(application) or noted_door_of(application)
     if door is None:
         fault = f"{name} has no door that can be found; name the application with its middleware, as a server runs it"
         raise ConfigurationError([fault])

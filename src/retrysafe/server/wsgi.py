@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 
 from retrysafe.drive.sync import Driver
 from retrysafe.drive.tally import BlockingTally
 from retrysafe.errors import CallerError, StoreError
-from retrysafe.model import Head
+from retrysafe.model import Head, Response
 from retrysafe.observe import LogObserver, Observer, StoreFailed
 from retrysafe.operation.handle import begin, begin_without
 from retrysafe.operation.notebook import Notebook
@@ -28,13 +26,14 @@ from retrysafe.protocol.published import Published
 from retrysafe.protocol.snapshot import Encryption
 from retrysafe.protocol.status import inquire
 from retrysafe.server.environ import Environ, Resolver, path_of, resolver
-from retrysafe.server.inquiry import METHOD_NOT_ALLOWED, OWN_METHODS, check_path, contract_answer, status_route
-from retrysafe.server.redrive import Recovery, check_recovery
+from retrysafe.server.inquiry import check_path, own_answer, status_route
+from retrysafe.server.recovery import Recovery, RecoveryThread, check_recovery
+from retrysafe.server.redrive import Reauthenticate
 from retrysafe.server.routes import Route, Routes
 from retrysafe.server.scope import ANONYMOUS
 from retrysafe.server.settings import Faults, check_completes_within, encryption_of, every_s
 from retrysafe.server.wsgi_exchange import PROTECTED, Application, Authorizer, Exchange, StartResponse, respond
-from retrysafe.server.wsgi_redrive import Reauthenticate, Redrive
+from retrysafe.server.wsgi_redrive import WsgiRedrive
 from retrysafe.stores.contract import Store
 from retrysafe.stores.location import open_store
 
@@ -130,15 +129,13 @@ class IdempotencyMiddleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """One request."""
-        if self._contract_path is not None and PROTECTED not in environ and path_of(environ) == self._contract_path:
-            return respond(start_response, contract_answer(self.published(), environ["REQUEST_METHOD"]))
+        if PROTECTED not in environ and (own := self._own_answer(environ)) is not None:
+            return respond(start_response, own)
         route = None if PROTECTED in environ else self.route_of(environ)
         if route is None:
             if PROTECTED not in environ:  # a server's thread comes from the request before
                 begin_without()
             return self.app(environ, start_response)
-        if route is self._status and environ["REQUEST_METHOD"] not in OWN_METHODS:
-            return respond(start_response, METHOD_NOT_ALLOWED)
         ready = self._secret is not None or self._open_late()
         if ready and self._every_s is not None:
             self._recover_on_a_thread(self._every_s)
@@ -158,6 +155,13 @@ class IdempotencyMiddleware:
             self.app, environ, start_response, route, terms, self._begin, self._resolver, self._authorizer
         )
         return exchange.drive(self._driver, self._flow(route, exchange.head, terms, ready=ready))
+
+    def _own_answer(self, environ: Environ) -> Response | None:
+        """The answer at a path of the door itself that needs no look at a record; None for every other request."""
+        if self._status is None and self._contract_path is None:
+            return None
+        method, path = environ["REQUEST_METHOD"], path_of(environ)
+        return own_answer(method, path, self._status, self._contract_path, self.published)
 
     def _flow(self, route: Route, head: Head, terms: Terms, *, ready: bool) -> Flow[Answer]:
         if not ready:
@@ -233,7 +237,7 @@ class IdempotencyMiddleware:
         if self._secret is None:
             raise CallerError("the door is not open: its store cannot be asked")
         means = Means(self._store, self._namespace, self._secret, self._encryption)
-        redrive = Redrive(
+        redrive = WsgiRedrive(
             self.app, self._routes, self._resolver, self._driver, self._begin, self._reauthenticate, means
         )
         return Recovery(redrive, means, self._reconcile, self._observer)
@@ -245,43 +249,6 @@ class IdempotencyMiddleware:
                 if self._recovering is None or not self._recovering.is_alive():
                     self._recovering = RecoveryThread(self._recovery(), interval_s)
                     self._recovering.start()
-
-
-class RecoveryThread(threading.Thread):
-    """Looks for operations that nobody drives any more, on an event loop of its own.
-
-    Args:
-        recovery: of a door.
-        interval_s: about how long to wait between two passes.
-    """
-
-    def __init__(self, recovery: Recovery, interval_s: float) -> None:
-        super().__init__(name="retrysafe recovery", daemon=True)
-        self._recovery = recovery
-        self._interval_s = interval_s
-        self._loop = asyncio.new_event_loop()
-        self._passing: asyncio.Task[None] | None = None
-
-    def run(self) -> None:
-        """Until it is ended."""
-        self._passing = self._loop.create_task(self._recovery.run(self._interval_s, lambda _: None))
-        with suppress(asyncio.CancelledError):
-            self._loop.run_until_complete(self._passing)
-        self._loop.close()
-
-    def end(self) -> None:
-        """Stop looking; requests that are being sent again run to their end."""
-        with suppress(RuntimeError):  # the loop is over already
-            self._loop.call_soon_threadsafe(self._cancel)
-        if self.is_alive():
-            self.join(_PATIENCE_S)
-
-    def _cancel(self) -> None:
-        if self._passing is not None:
-            self._passing.cancel()
-
-
-_PATIENCE_S = 5.0
 
 
 def _mounted_at(environ: Environ) -> str:
