@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from retrysafe.errors import StoreError
 from retrysafe.model import BytesBody, Claim, Found, Head, Headers, Record, Request, Response, State
-from retrysafe.protocol import decision, effects, history, refusals, states, transitions
+from retrysafe.protocol import decision, detour, effects, history, refusals, states, transitions
 from retrysafe.protocol.decision import Verdict
 from retrysafe.protocol.effects import Answered, Ended, Flow, Settled, Unread, Waited, WaitEnd, perform
 from retrysafe.protocol.expiry import expires
@@ -88,6 +88,7 @@ class Ending(StrEnum):
     INQUIRED = "inquired"
     OVERTAKEN = "overtaken"
     OTHER_ACCOUNT = "other-account"
+    TURNED_AWAY = "turned-away"
 
 
 @value
@@ -176,7 +177,8 @@ def protect(head: Head, terms: Terms) -> Flow[Answer]:
 def resume(stored: StoredRequest, record: Record, claiming: transitions.TakeOverIfLapsed, terms: Terms) -> Flow[Answer]:
     """One request whose owner is gone, sent again from what was stored of it (contract R45).
 
-    It takes over exactly the claim that was seen to have lapsed, and never begins an operation anew.
+    It takes over exactly the claim that was seen to have lapsed, and never begins an operation anew. If it is not let
+    in, by a status or by a redirect to where one signs in, the record is released: the next attempt of its client runs.
 
     Args:
         stored: the request.
@@ -197,7 +199,10 @@ def resume(stored: StoredRequest, record: Record, claiming: transitions.TakeOver
     claim = Claim(claiming.record_id, claiming.token, record.attempt + 1)
     request = Request(stored.head, BytesBody(stored.body))
     outcome = yield from perform(effects.Execute(claim, Key(stored.key), scope, request, terms.policy))
-    return (yield from _conclude(claim, outcome, request, terms))
+    outcome = detour.looked_through(outcome, stored.head, terms.policy)
+    answer = yield from _conclude(claim, outcome, request, terms)
+    is_turned_away = answer.ending == Ending.RELEASED and detour.turns_away(outcome, stored.head)
+    return Deliver(Ending.TURNED_AWAY) if is_turned_away else answer
 
 
 def _stored_request(identity: bytes, key: Key, scope: str, request: Request, terms: Terms) -> bytes | None:

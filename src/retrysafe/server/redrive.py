@@ -144,6 +144,7 @@ _FARED: dict[str, Fared] = {
     Ending.RECORDED: Fared.DRIVEN,
     Ending.RELEASED: Fared.DRIVEN,
     Ending.DISCARDED: Fared.DRIVEN,
+    Ending.TURNED_AWAY: Fared.TURNED_AWAY,
     Ending.OVERTAKEN: Fared.OVERTAKEN,
     Ending.CLAIM_LOST: Fared.OVERTAKEN,
     Ending.OTHER_ACCOUNT: Fared.GONE,
