@@ -14,8 +14,9 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 
 from retrysafe.django import messages
 from retrysafe.django.enrolment import Enrolment
-from retrysafe.django.exchange import Exchange, GetResponse
+from retrysafe.django.exchange import Exchange
 from retrysafe.django.exchange_async import AsyncExchange, outcome_of
+from retrysafe.django.protected import GetResponse, Work
 from retrysafe.django.redrive import DjangoRedrive, reconciling
 from retrysafe.django.settings import Configuration, close_stores, configuration, records_alias
 from retrysafe.drive import aio, sync
@@ -33,7 +34,7 @@ from retrysafe.protocol.status import inquire
 from retrysafe.server.inquiry import own_answer
 from retrysafe.server.marker import MarkedRoutes
 from retrysafe.server.noted import NOTED
-from retrysafe.server.recovery import Recovery, RecoveryThread
+from retrysafe.server.recovery import Recovery, RecoveryOnThreads
 from retrysafe.server.routes import Route
 
 
@@ -134,6 +135,10 @@ class _Opened:
             settings.contract_path and mounted_at + settings.contract_path,
         )
 
+    def _work(self, request: Any, route: Route, terms: Terms) -> Work:
+        settings = self._settings
+        return Work(self._get_response, request, route, terms, self._begin, settings.resolver, settings.authorize)
+
     def _flow(self, route: Route, exchange: Exchange | AsyncExchange, terms: Terms) -> Flow[Answer]:
         if self._secret is None:
             return refuse_unready(exchange.head, terms)
@@ -191,7 +196,7 @@ class Door(_Opened):
         self._driver: sync.Driver = sync.Driver(settings.store, self._observer)
         keeper = StoreKeeper(settings.store, self._driver.renewals.stop, settings.encryption)
         self._begin = partial(begin, make_steps=partial(Notebook, settings.store, self._observer), keeper=keeper)
-        self._recovering: RecoveryThread | None = None
+        self._recovering = RecoveryOnThreads(self._recovery, settings.every_s)
 
     def __call__(self, request: Any) -> Any:
         """One request."""
@@ -201,10 +206,8 @@ class Door(_Opened):
         if route is None:
             return self._get_response(request)
         self._open_late()
-        terms, settings = self._terms(route, request), self._settings
-        exchange = Exchange(
-            self._get_response, request, route, terms, self._begin, settings.resolver, settings.authorize
-        )
+        terms = self._terms(route, request)
+        exchange = Exchange(self._work(request, route, terms))
         held = self._driver.start(self._flow(route, exchange, terms), exchange)
         return exchange.run(held) if isinstance(held, sync.Held) else exchange.answered(held)
 
@@ -214,16 +217,7 @@ class Door(_Opened):
         except StoreError as error:
             self._observer.notice(StoreFailed("open", str(error)))
             return
-        if self._settings.every_s is not None:
-            self._recover_on_a_thread(self._settings.every_s)
-
-    def _recover_on_a_thread(self, interval_s: float) -> None:
-        """Look again and again, in each process: a thread does not follow a fork."""
-        if self._recovering is None or not self._recovering.is_alive():
-            with self._opening:
-                if self._recovering is None or not self._recovering.is_alive():
-                    self._recovering = RecoveryThread(self._recovery(), interval_s)
-                    self._recovering.start()
+        self._recovering.ensure()
 
     async def stop(self) -> None:
         """Let the store go, beside an event loop."""
@@ -231,8 +225,7 @@ class Door(_Opened):
 
     def close(self) -> None:
         """Let the store go."""
-        if self._recovering is not None:
-            self._recovering.end()
+        self._recovering.end()
         self._driver.waiting.end()
         self._observer.flush()
         super().close()
@@ -260,10 +253,8 @@ class AsyncDoor(_Opened):
     async def _protected(self, request: Any, route: Route) -> Any:
         if self._secret is None:
             await self._open_late()
-        terms, settings = self._terms(route, request), self._settings
-        exchange = AsyncExchange(
-            self._get_response, request, route, terms, self._begin, settings.resolver, settings.authorize
-        )
+        terms = self._terms(route, request)
+        exchange = AsyncExchange(self._work(request, route, terms))
         running = asyncio.get_running_loop().create_task(self._driver.run(self._flow(route, exchange, terms), exchange))
         self._running.add(running)  # what keeps it alive while the response is sent
         running.add_done_callback(self._running.discard)

@@ -18,8 +18,9 @@ from django.urls import set_script_prefix
 
 from retrysafe.django import messages
 from retrysafe.django.enrolment import Enrolment
-from retrysafe.django.exchange import Exchange, GetResponse
+from retrysafe.django.exchange import Exchange
 from retrysafe.django.exchange_async import AsyncExchange, outcome_of
+from retrysafe.django.protected import GetResponse, Work
 from retrysafe.django.settings import Configuration
 from retrysafe.drive import aio, sync
 from retrysafe.operation.handle import Begin
@@ -66,10 +67,10 @@ class DjangoRedrive(Redrive):
 
     def _request(self, stored: StoredRequest, identity: Identity, route: Route, terms: Terms) -> Unheard:
         request = self._made(stored, identity)
-        parts = self._get_response, request, route, terms, self._begin, self._settings.resolver, None
+        work = Work(self._get_response, request, route, terms, self._begin, self._settings.resolver, None)
         if isinstance(self._driver, sync.Driver):
-            return _Unheard(Exchange(*parts), request, self._driver)
-        return _AsyncUnheard(AsyncExchange(*parts), request, self._driver)
+            return _Unheard(Exchange(work), request, self._driver)
+        return _AsyncUnheard(AsyncExchange(work), request, self._driver)
 
     def _made(self, stored: StoredRequest, identity: Identity) -> Any:
         """The request, as Django makes it in the mode of the door."""

@@ -105,6 +105,38 @@ class RecoveryThread(threading.Thread):
 _PATIENCE_S = 5.0
 
 
+class RecoveryOnThreads:
+    """Looks again and again in each process of a blocking door: a thread does not follow a fork.
+
+    Args:
+        make: the recovery of the door, which is open.
+        interval_s: about how long to wait between two passes; None: it never looks.
+    """
+
+    def __init__(self, make: Callable[[], Recovery], interval_s: float | None) -> None:
+        self._make = make
+        self._interval_s = interval_s
+        self._starting = threading.Lock()
+        self._thread: RecoveryThread | None = None
+
+    def ensure(self) -> None:
+        """See to it that this process looks; called with each request."""
+        if self._interval_s is None or self._is_looking():
+            return
+        with self._starting:
+            if not self._is_looking():
+                self._thread = RecoveryThread(self._make(), self._interval_s)
+                self._thread.start()
+
+    def _is_looking(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def end(self) -> None:
+        """Stop looking."""
+        if self._thread is not None:
+            self._thread.end()
+
+
 def check_recovery(
     scope: object,
     reauthenticate: object,

@@ -27,7 +27,7 @@ from retrysafe.protocol.snapshot import Encryption
 from retrysafe.protocol.status import inquire
 from retrysafe.server.environ import Environ, Resolver, path_of, resolver
 from retrysafe.server.inquiry import check_path, own_answer, status_route
-from retrysafe.server.recovery import Recovery, RecoveryThread, check_recovery
+from retrysafe.server.recovery import Recovery, RecoveryOnThreads, check_recovery
 from retrysafe.server.redrive import Reauthenticate
 from retrysafe.server.routes import Route, Routes
 from retrysafe.server.scope import ANONYMOUS
@@ -102,7 +102,7 @@ class IdempotencyMiddleware:
         self._resolver: Resolver = faults.collect(lambda: resolver(scope))
         self._encryption: Encryption | None = faults.collect(lambda: encryption_of(encryption_keys))
         self._status: Route | None = faults.collect(lambda: status_route(status_path, policy or Policy()))
-        self._every_s: float | None = faults.collect(lambda: every_s(complete_abandoned))
+        interval_s: float | None = faults.collect(lambda: every_s(complete_abandoned))
         faults.collect(lambda: check_recovery(scope, reauthenticate, reconcile, encryption_keys, complete_abandoned))
         self._contract_path: str | None = faults.collect(
             lambda: check_path("contract_path", contract_path, "/.well-known/idempotency-contract")
@@ -125,7 +125,7 @@ class IdempotencyMiddleware:
         )
         self._reauthenticate = reauthenticate
         self._reconcile = reconcile
-        self._recovering: RecoveryThread | None = None
+        self._recovering = RecoveryOnThreads(self._recovery, interval_s)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """One request."""
@@ -137,8 +137,8 @@ class IdempotencyMiddleware:
                 begin_without()
             return self.app(environ, start_response)
         ready = self._secret is not None or self._open_late()
-        if ready and self._every_s is not None:
-            self._recover_on_a_thread(self._every_s)
+        if ready:
+            self._recovering.ensure()
         terms = Terms(
             route.policy,
             self._namespace,
@@ -206,8 +206,7 @@ class IdempotencyMiddleware:
 
     def close(self) -> None:
         """Let the store go; the end of the process does it. The server has ended its handlers before."""
-        if self._recovering is not None:
-            self._recovering.end()
+        self._recovering.end()
         self._driver.waiting.end()
         self._observer.flush()
         if self._owns_store:
@@ -241,14 +240,6 @@ class IdempotencyMiddleware:
             self.app, self._routes, self._resolver, self._driver, self._begin, self._reauthenticate, means
         )
         return Recovery(redrive, means, self._reconcile, self._observer)
-
-    def _recover_on_a_thread(self, interval_s: float) -> None:
-        """Look again and again, in each process: a thread does not follow a fork."""
-        if self._recovering is None or not self._recovering.is_alive():
-            with self._opening:
-                if self._recovering is None or not self._recovering.is_alive():
-                    self._recovering = RecoveryThread(self._recovery(), interval_s)
-                    self._recovering.start()
 
 
 def _mounted_at(environ: Environ) -> str:
