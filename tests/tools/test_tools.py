@@ -224,6 +224,23 @@ async def test_while_the_first_call_runs(policy):
 
 
 @in_loop
+async def test_a_client_that_loses_patience():
+    """It gives up and cancels the call; the tool runs on, and the next call with the key gets its result."""
+    desk, going = Desk(policy=Policy(in_flight="wait")), asyncio.Event()
+    desk.does = going.wait
+    wish = {"order": "o-1", KEY: "k-1"}
+    async with Client(desk.server) as client:
+        lost = asyncio.create_task(client.call_tool("refund", wish))
+        await eventually(lambda: desk.ran)
+        lost.cancel()
+        await asyncio.wait({lost})
+        going.set()
+        again = await client.call_tool("refund", wish)
+    assert lost.cancelled()
+    assert (again.structured_content, is_replay(again), desk.ran) == ({"order": "o-1", "cents": 5}, True, 1)
+
+
+@in_loop
 async def test_an_outcome_that_nobody_knows():
     """The process of the first call is gone: it is not run again, and the agent is warned of a new key."""
     desk = Desk(policy=Policy(lease="1s"))
