@@ -76,6 +76,7 @@ def _is_module(value: object) -> bool:
         ("retrysafe.cli", "cli"),
         ("retrysafe.encryption", "crypto"),
         ("retrysafe.gateway.app", "gateway"),
+        ("retrysafe.mcp", "mcp"),
         ("retrysafe.stores.dynamodb", "dynamodb"),
         ("retrysafe.stores.mysql", "mysql"),
         ("retrysafe.stores.postgres", "postgres"),

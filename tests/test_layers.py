@@ -30,6 +30,7 @@ PLANTED = [
     ("drivers-postgres", "stores/memory.py", "import asyncpg"),
     ("flask", "server/wsgi.py", "import flask"),
     ("django", "server/wsgi.py", "import django"),
+    ("mcp", "server/function.py", "import mcp"),
     ("dynamodb", "stores/memory.py", "import boto3"),
     ("redis", "stores/memory.py", "import hiredis"),
     ("clients", "client/attempt.py", "import requests"),

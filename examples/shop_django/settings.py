@@ -49,6 +49,8 @@ IDEMPOTENCY = {
     "STORE": "database:default",
     "SCOPE": "user",
     "POLICY": {"lease": os.environ.get("SHOP_LEASE", "10s"), "lifetime": "7d"},
+    "STATUS_PATH": "/idempotency/requests",
+    "CONTRACT_PATH": "/.well-known/idempotency-contract",
 }
 
 REST_FRAMEWORK = {

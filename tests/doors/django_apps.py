@@ -22,7 +22,7 @@ if not settings.configured:
         ROOT_URLCONF=__name__,
         DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(PLACE / "django.db")}},
         INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "rest_framework", "retrysafe.django"],
-        MIDDLEWARE=["tests.doors.django_apps.guard", "retrysafe.django.IdempotencyMiddleware"],
+        MIDDLEWARE=["tests.doors.django_apps.guard", *["retrysafe.django.IdempotencyMiddleware"] * 2],  # one is enough
         APPEND_SLASH=False,
         LOGGING={
             "version": 1,
@@ -34,8 +34,14 @@ if not settings.configured:
             **({"STORE": store()} if "SHOP_STORE" in os.environ else {}),  # else Django's own database
             "MODE": os.environ.get("SHOP_MODE", "protect"),
             "SCOPE": "tests.doors.django_apps.account",
+            "ENCRYPTION_KEYS": "ab" * 32,
+            "REAUTHENTICATE": "tests.doors.django_apps.reauthenticate",
+            "RECONCILE": "tests.doors.django_apps.reconcile",
+            "COMPLETE_ABANDONED": os.environ.get("SHOP_RECOVERS"),
+            "STATUS_PATH": "/idempotency/requests",
+            "CONTRACT_PATH": "/.well-known/idempotency-contract",
             "POLICY": {"lease": LEASE},
-            "ROUTES": TABLE,
+            "ROUTES": {**TABLE, "POST /open": None, "POST /until": {"expires_header": True}},
             "AUTHORIZE": "tests.doors.django_apps.allowed",
         },
         REST_FRAMEWORK={"UNAUTHENTICATED_USER": None},
@@ -44,6 +50,7 @@ if not settings.configured:
     django.setup()
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.contrib.auth.models import User
 from django.core.management import execute_from_command_line
 from django.core.wsgi import get_wsgi_application
 from django.http import FileResponse, HttpResponse, JsonResponse, StreamingHttpResponse
@@ -59,6 +66,7 @@ from rest_framework.views import APIView
 from retrysafe.django import idempotent
 from retrysafe.django.asgi import get_asgi_application
 from retrysafe.operation import operation
+from retrysafe.recovery import Completed, Identity
 from tests.doors.wsgi_apps import answer, numbers, ticks
 
 
@@ -70,6 +78,18 @@ def account(request):
 def allowed(request):
     """Whether a replay is."""
     return request.headers.get("X-Revoked") != "yes"
+
+
+def reauthenticate(account):
+    """Who sends what was abandoned: found in a database, as in a project; `gone` is nobody any more."""
+    assert not User.objects.filter(username=account).exists()
+    return None if account == "gone" else Identity(headers={"X-By": account})
+
+
+def reconcile(record):
+    """What became of an operation: done, if its effect is in the ledger."""
+    assert User.objects.count() == 0
+    return Completed({"found": record.route}, status=201)
 
 
 @sync_and_async_middleware
@@ -164,6 +184,13 @@ def marked(request):
     return done(json.loads(request.body))
 
 
+@idempotent(required=True, recovery="rerun")
+def named(request, name):
+    """One that is marked as safe to run again, at a path with a variable in it."""
+    done({"name": name})
+    return JsonResponse({"by": request.headers.get("X-By"), "name": name}, status=201)
+
+
 class Item(View):
     """A class of which one method is marked."""
 
@@ -231,6 +258,7 @@ urlpatterns = [
     path("function", function),
     path("ready", lambda _: HttpResponse("ready")),
     re_path(r"^(?P<place>.*/)?told$", atold if ASYNC else told),
+    path("until", atold if ASYNC else told),
     path("atold", atold),
     path("size", size),
     path("upload", upload),
@@ -239,6 +267,7 @@ urlpatterns = [
     path("ticks", events),
     path("threaded", threaded),
     path("marked/<slug:name>", lambda request, name: marked(request)),
+    path("named/<slug:name>", named),
     path("marked", marked),
     path("item", Item.as_view()),
     path("orders", Orders.as_view({"post": "create"})),

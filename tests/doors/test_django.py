@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -17,6 +18,7 @@ from tests.doors.servers import Shop, command, connect, request_bytes
 
 MODULE = "tests.doors.django_apps"
 SERVERS = ("gunicorn", "uvicorn")
+STATUS, CONTRACT = "/idempotency/requests", "/.well-known/idempotency-contract"
 
 
 def manage(place, *words, module=("-m", MODULE), **environment):
@@ -77,6 +79,40 @@ def test_a_retry_gets_the_first_answer(shop, name, target):
 def test_a_mark_says_that_a_key_is_required(shop, name, target):
     """It is known before the view runs."""
     assert (shop.ask(target, name=name, count=1).code, shop.ledger("effect", name)) == ("key-missing", 0)
+
+
+def test_until_when_it_is_replayed(shop, name):
+    """Said where the policy asks for it, once, the same on the first answer and on its replay."""
+    answers = [shop.ask("POST /until", key=name, name=name) for _ in range(2)]
+    first, again = [answer.values("idempotency-expires") for answer in answers]
+    assert (first, len(first), answers[1].replayed) == (again, 1, True)
+    assert shop.ask(key=f"{name}-other", name=f"{name}-other").values("idempotency-expires") == []
+
+
+def test_the_status_of_a_key(shop, name):
+    """By GET, and by nothing else; of another account nothing is known, and without one nothing is said."""
+    shop.ask("POST /marked", key=name, name=name)
+    known = shop.ask(f"GET {STATUS}", key=name, content=b"")
+    assert (known.status, json.loads(known.body)["state"]) == (200, "completed")
+    assert shop.ask(f"GET {STATUS}", key=name, account="bob", content=b"").code == "key-unknown"
+    assert shop.ask(f"GET {STATUS}", key=name, account=None, content=b"").code == "scope-missing"
+    assert shop.ask(f"POST {STATUS}", key=name, content=b"").status == 405
+    assert shop.ask(f"GET {STATUS}/", key=name, content=b"").status == 404
+
+
+def test_the_contract(shop, name):
+    """What is enrolled, by the table and by marks; problems say where it is."""
+    said = shop.ask(f"GET {CONTRACT}", account=None, content=b"")
+    document = json.loads(said.body)
+    routes = {f"{it['method']} {it['path']}": it for it in document["routes"]}
+    assert (document["status"], document["default"]["scope"]) == (STATUS, "function")
+    assert (routes["POST /open"]["supported"], routes["POST /until"]["required"]) == (False, False)
+    assert (routes["PUT /item"]["lifetime"], routes["POST /named/{name}"]["required"]) == ("PT168H", True)
+    assert "PUT /marked" not in routes
+    assert {"POST /orders", "POST /charges", "POST /function", "POST /actions/ship"} <= set(routes)
+    assert shop.ask(f"POST {CONTRACT}", account=None).status == 405
+    links = shop.ask("POST /marked", name=name).values("link")
+    assert any(f'<{CONTRACT}>; rel="service-meta"' in link for link in links)
 
 
 @pytest.mark.parametrize(("target", "status", "wish"), [

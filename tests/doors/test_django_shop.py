@@ -69,6 +69,13 @@ def order(shop, key, customer="alice", **wish):
     return shop.settled("POST /orders", key=key, account=None, fields=[("Authorization", f"Token {customer}")], **wish)
 
 
+def asked(shop, key, customer):
+    """What became of a key, for a customer whom only the REST framework knows."""
+    fields = [("Authorization", f"Token {customer}")]
+    answer = shop.ask("GET /idempotency/requests", key=key, account=None, fields=fields, content=b"")
+    return answer.code or json.loads(answer.body)["state"]
+
+
 WISH = {"fields": [("Authorization", "Token alice")], "item": "lamp", "count": 1}
 
 
@@ -89,6 +96,8 @@ def test_orders(tmp_path, environment, server):
         assert {(answer.status, answer.body) for answer in answers} == {(201, answers[0].body)}
         assert order(shop, name, customer="bob").status == 201
         assert (orders(shop), orders(shop, "bob")) == (1, 1)
+        told = [asked(shop, name, "alice"), asked(shop, name + "-2", "alice"), asked(shop, name, "stranger")]
+        assert told == ["completed", "key-unknown", "scope-missing"]
         refused = [order(shop, name + "-2", count=100, item="chair") for _ in range(2)]
         assert [(answer.status, answer.replayed) for answer in refused] == [(409, False), (409, True)]
 

@@ -6,9 +6,10 @@ import json
 
 from click.testing import CliRunner
 
+from retrysafe import Policy
 from retrysafe.cli import main
 from tests.gateway.origin import OK, answering
-from tests.gateway.serving import before, call
+from tests.gateway.serving import before, call, keyed
 
 PATH = "/.well-known/idempotency-contract"
 FILE = """
@@ -107,3 +108,13 @@ def test_a_page_of_an_application(tmp_path, monkeypatch):
     assert "| `POST /pay/<int:number>` | if you want it | 3 days |" in said
     assert "| `POST /find` | has no meaning |" in said
     assert (cli("pay_shop:plain").exit_code, "no door" in cli("pay_shop:plain").output) == (2, True)
+
+
+def test_answers_say_until_when_they_are_replayed():
+    """Where the policy asks for it; what the upstream says of that is its own, and goes no further."""
+    upstream = OK.replace(b"\r\n\r\n", b"\r\nIdempotency-Expires: never\r\n\r\n")
+    with before(answering(upstream), policy=Policy(expires_header=True)) as (_, port):
+        first, again = [keyed(port, "k-1").all("idempotency-expires") for _ in range(2)]
+        assert (len(first), first) == (1, again)
+        assert first[0].endswith(" GMT")
+        assert call(port, "POST", "/orders", b"order").all("idempotency-expires") == []

@@ -146,7 +146,9 @@ def test_host_is_preserved_or_the_upstreams():
     assert HOST not in request_headers((HOST,), HOP, Rules(host="upstream"))
 
 
-@pytest.mark.parametrize("name", [b"idempotent-replayed", b"idempotency-status", b"idempotency-effect"])
+@pytest.mark.parametrize(
+    "name", [b"idempotent-replayed", b"idempotency-status", b"idempotency-effect", b"idempotency-expires"]
+)
 def test_our_own_words_cannot_be_put_in_our_mouth(name):
     """Neither a client nor an upstream can say what only the gateway says."""
     assert sent_on((name, b"true")) == []

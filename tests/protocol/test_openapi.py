@@ -84,6 +84,16 @@ def test_responses():
     assert "412" not in made()["paths"]["/short"]["post"]["responses"]
 
 
+def test_until_when_an_answer_is_replayed():
+    """Said of responses where the policy asks for it."""
+    policy = Policy(expires_header=True)
+    document = {"paths": {"/pay": {"post": {"responses": {"201": {"description": "paid"}}}}}}
+    made = enriched(document, Published("user", {"*": policy}), lambda *_: policy)
+    assert set(made["paths"]["/pay"]["post"]["responses"]["201"]["headers"]) == {
+        "Idempotent-Replayed", "Idempotency-Expires",
+    }  # fmt: skip
+
+
 def test_the_extension():
     """`x-idempotency` says what the contract says."""
     said = made()["paths"]["/pay"]["post"]["x-idempotency"]

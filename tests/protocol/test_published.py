@@ -55,6 +55,16 @@ def test_options_that_clients_notice(options, name, wanted):
     assert promise(Policy(**options), "authorization")[name] == wanted
 
 
+def test_until_when_an_answer_is_replayed():
+    """Told to programs and to people where answers say it."""
+    said = promise(Policy(expires_header=True), "user")
+    assert said["replay"]["expires"] == "Idempotency-Expires"
+    assert "expires" not in promise(Policy(), "user")["replay"]
+    assert "in `Idempotency-Expires` until when" in page(
+        Published("user", {"*": Policy(expires_header=True)}).document()
+    )
+
+
 def test_the_parts_of_the_fingerprint():
     """What must not differ, and what may."""
     policy = Policy(fingerprint_headers=("X-Version",), fingerprint_json_except=("/sent_at",))

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
 from aiohttp import BytesPayload, ClientHandlerType, ClientRequest, ClientResponse
 from yarl import URL
 
-from retrysafe.client import resume as resumption
-from retrysafe.client.answers import answer_of
 from retrysafe.client.attempt import Failure, Reply
 from retrysafe.client.entry import Asked
-from retrysafe.client.journal import Journal
 from retrysafe.client.protection import Call, Protection, conclude, is_hopeless, is_read_whole
-from retrysafe.client.resume import Carrier, Resumed
-from retrysafe.client.run import wall_clock_s
+from retrysafe.client.resume import AsyncCarrier
 
 _NEVER_LEFT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 _MENDABLE = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError)  # a bare TimeoutError: the time of all is over
@@ -67,19 +62,14 @@ class IdempotencyMiddleware:
                 seen[:] = [None, failure]
                 return Failure(sent=not isinstance(failure, _NEVER_LEFT))
 
-        asked = self._asked(request, await kept.as_bytes())
+        asked = self._protection.asked(request.method, str(request.url), request.headers.items(), await kept.as_bytes())
         kept.call, ended = await self._protection.perform_async(call, asked, attempt)
         return conclude(ended, *seen)  # type: ignore[no-any-return] # what was put there
-
-    def _asked(self, request: ClientRequest, content: bytes) -> Asked:
-        header = self._protection.profile.header.lower()
-        headers = tuple((name, line) for name, line in request.headers.items() if name.lower() != header)
-        return Asked(request.method.upper(), str(request.url), headers, content)
 
     async def _answered(self, response: ClientResponse, seen: list[Any]) -> Reply:
         content = await response.read() if is_read_whole(response.status, response.headers) else b""
         seen[:] = [response, None]
-        return answer_of(response.status, response.headers, content, self._protection.profile, wall_clock_s())
+        return self._protection.reply(response.status, response.headers, content)
 
 
 async def _read(request: ClientRequest) -> _Content:
@@ -95,27 +85,6 @@ async def _read(request: ClientRequest) -> _Content:
     return kept
 
 
-async def resume(
-    journal: Journal,
-    client: aiohttp.ClientSession,
-    *,
-    headers: Mapping[str, str] | None = None,
-    status_path: str | None = None,
-) -> list[Resumed]:
-    """Send again what the journal has and nobody is at work on, each under its own key, and settle what is answered.
-
-    Args:
-        journal: what a crash left.
-        client: a client with a transport of this module, under the profile that the calls were made with.
-        headers: for every request, above what was kept: credentials, unless the journal is encrypted and has them.
-        status_path: where the server says what became of a key, for those that are too old to be sent again.
-
-    Returns:
-        How each stands now. What is not settled stays in the journal: `journal.unsettled()`.
-    """
-    return await resumption.resume_async(Carrier(_send_again, _read_whole), journal, client, headers, status_path)
-
-
 async def _send_again(session: aiohttp.ClientSession, asked: Asked) -> ClientResponse:
     url = URL(asked.url, encoded=True)
     return await session.request(asked.method, url, headers=list(asked.headers), data=asked.content or None)
@@ -123,3 +92,6 @@ async def _send_again(session: aiohttp.ClientSession, asked: Asked) -> ClientRes
 
 async def _read_whole(response: ClientResponse) -> tuple[int, bytes]:
     return response.status, await response.read()
+
+
+resume = AsyncCarrier(_send_again, _read_whole).resume

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from contextlib import aclosing, closing, suppress
 from typing import Any, Self
 
-from retrysafe.client import resume as resumption
-from retrysafe.client.answers import answer_of
 from retrysafe.client.attempt import Ended, Failure, Reply
 from retrysafe.client.entry import Asked
-from retrysafe.client.journal import Journal
 from retrysafe.client.protection import NOTE, Call, Protection, conclude, is_hopeless, is_read_whole
-from retrysafe.client.resume import Carrier, Resumed
-from retrysafe.client.run import wall_clock_s
+from retrysafe.client.resume import AsyncCarrier, Carrier
 
 
 class _Operation:
@@ -22,7 +17,7 @@ class _Operation:
 
     def __init__(self, library: Any, protection: Protection, request: Any) -> None:
         self._library = library
-        self._profile = protection.profile
+        self._protection = protection
         self._original = request
         self._content = request.content
         self._response: Any = None
@@ -31,16 +26,13 @@ class _Operation:
     def asked(self) -> Asked:
         """The request, without its key."""
         request = self._original
-        headers = tuple(
-            (name, line) for name, line in request.headers.multi_items() if name.lower() != self._profile.header.lower()
-        )
-        return Asked(request.method.upper(), str(request.url), headers, self._content)
+        return self._protection.asked(request.method, str(request.url), request.headers.multi_items(), self._content)
 
     def request(self, call: Call) -> Any:
         """The request for one attempt: the same bytes each time, and a stream of its own."""
         library, original = self._library, self._original
         headers = library.Headers(original.headers)
-        headers[self._profile.header] = call.key
+        headers[self._protection.profile.header] = call.key
         if "transfer-encoding" in headers:  # its content was a stream, and was read
             del headers["transfer-encoding"]
             headers["content-length"] = str(len(self._content))
@@ -70,7 +62,7 @@ class _Operation:
             with suppress(library.DecodingError):
                 content = library.Response(response.status_code, headers=headers, content=raw).content
         self._failure, self._response = None, response
-        return answer_of(response.status_code, response.headers, content, self._profile, wall_clock_s())
+        return self._protection.reply(response.status_code, response.headers, content)
 
     def concluded(self, call: Call, ended: Ended) -> Any:
         """The last response; what went wrong instead is raised."""
@@ -192,30 +184,6 @@ def _library_of(request: Any) -> Any:
     return sys.modules[type(request).__module__.partition(".")[0]]
 
 
-def resume(
-    journal: Journal, client: Any, *, headers: Mapping[str, str] | None = None, status_path: str | None = None
-) -> list[Resumed]:
-    """Send again what the journal has and nobody is at work on, each under its own key, and settle what is answered.
-
-    Args:
-        journal: what a crash left.
-        client: a client with a transport of this module, under the profile that the calls were made with.
-        headers: for every request, above what was kept: credentials, unless the journal is encrypted and has them.
-        status_path: where the server says what became of a key, for those that are too old to be sent again.
-
-    Returns:
-        How each stands now. What is not settled stays in the journal: `journal.unsettled()`.
-    """
-    return resumption.resume(Carrier(_send_again, _read), journal, client, headers, status_path)
-
-
-async def resume_async(
-    journal: Journal, client: Any, *, headers: Mapping[str, str] | None = None, status_path: str | None = None
-) -> list[Resumed]:
-    """As `resume`, for asyncio clients."""
-    return await resumption.resume_async(Carrier(_send_again, _aread), journal, client, headers, status_path)
-
-
 def _send_again(client: Any, asked: Asked) -> Any:
     """A request past the client's own parameters, which its URL has already."""
     library = sys.modules[type(client).__module__.partition(".")[0]]
@@ -231,5 +199,9 @@ def _read(response: Any) -> tuple[int, bytes]:
     return response.status_code, response.content
 
 
-async def _aread(response: Any) -> tuple[int, bytes]:
+async def _read_async(response: Any) -> tuple[int, bytes]:
     return _read(response)
+
+
+resume = Carrier(_send_again, _read).resume
+resume_async = AsyncCarrier(_send_again, _read_async).resume

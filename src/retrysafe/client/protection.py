@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from retrysafe.client.answers import answer_of
 from retrysafe.client.attempt import Answer, Certainty, Ended, Reply, Schedule, attempts
 from retrysafe.client.budget import RetryBudget
 from retrysafe.client.entry import Asked, Entry
 from retrysafe.client.intent import current_intent, key_for, random_key, spelled
 from retrysafe.client.journal import Journal, Wish
 from retrysafe.client.profile import Profile, profile_of
-from retrysafe.client.run import finished, in_thread, run, run_async
+from retrysafe.client.run import finished, in_thread, run, run_async, wall_clock_s
 from retrysafe.errors import CallerError, ConfigurationError, OutcomeUnknown
 from retrysafe.protocol.effects import Flow
 from retrysafe.value import value
@@ -92,6 +93,23 @@ class Protection:
         self._budget = budget or RetryBudget()
         self._journal = journal
         self._origins = None if origins is None else frozenset(map(_checked_origin, origins))
+
+    def asked(self, method: str, url: str, headers: Iterable[tuple[str, str]], content: bytes) -> Asked:
+        """A request as it is kept: without its key.
+
+        Args:
+            method: of the request.
+            url: absolute.
+            headers: of the request, as they are sent.
+            content: all of it.
+        """
+        header = self.profile.header.lower()
+        kept = tuple((name, line) for name, line in headers if name.lower() != header)
+        return Asked(method.upper(), url, kept, content)
+
+    def reply(self, status: int, headers: Mapping[str, str], content: bytes) -> Answer:
+        """An answer, as it matters for trying again; the arguments are those of `answer_of`."""
+        return answer_of(status, headers, content, self.profile, wall_clock_s())
 
     def call_of(self, method: str, url: str, headers: Mapping[str, str], before: object = None) -> Call | None:
         """The operation that a request belongs to; None if it is not to be protected.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import requests
@@ -10,14 +9,10 @@ from requests import exceptions
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import NewConnectionError
 
-from retrysafe.client import resume as resumption
-from retrysafe.client.answers import answer_of
 from retrysafe.client.attempt import Failure, Reply
 from retrysafe.client.entry import Asked
-from retrysafe.client.journal import Journal
 from retrysafe.client.protection import NOTE, Call, Protection, conclude, is_broken_off, is_hopeless, is_read_whole
-from retrysafe.client.resume import Carrier, Resumed
-from retrysafe.client.run import wall_clock_s
+from retrysafe.client.resume import Carrier
 
 _TIMEOUT_S = 60.0  # of what is resumed: a session has none of its own
 _BROKEN_OFF = "the answer broke off within its head"
@@ -66,7 +61,8 @@ class IdempotencyAdapter(HTTPAdapter):
                 seen[:] = [None, failure]
                 return Failure(sent=not _never_left(failure))
 
-        call, ended = self._protection.perform(call, self._asked(request, content), attempt)
+        asked = self._protection.asked(request.method or "", request.url or "", _texts(request).items(), content)
+        call, ended = self._protection.perform(call, asked, attempt)
         request.hooks = {**request.hooks, NOTE: [call]}  # what a redirected request inherits
         return conclude(ended, *seen)  # type: ignore[no-any-return] # what was put there
 
@@ -78,18 +74,13 @@ class IdempotencyAdapter(HTTPAdapter):
             request.headers.pop(header, None)
         return call
 
-    def _asked(self, request: requests.PreparedRequest, content: bytes) -> Asked:
-        header = self._protection.profile.header.lower()
-        headers = tuple((name, line) for name, line in _texts(request).items() if name.lower() != header)
-        return Asked((request.method or "").upper(), request.url or "", headers, content)
-
     def _answered(self, response: requests.Response, seen: list[Any]) -> Reply:
         if is_broken_off(response.status_code, response.headers, response.raw.version):
             response.close()
             raise exceptions.ConnectionError(_BROKEN_OFF)
         content = response.content if is_read_whole(response.status_code, response.headers) else b""
         seen[:] = [response, None]
-        return answer_of(response.status_code, response.headers, content, self._protection.profile, wall_clock_s())
+        return self._protection.reply(response.status_code, response.headers, content)
 
 
 def _texts(request: requests.PreparedRequest) -> requests.structures.CaseInsensitiveDict[str]:
@@ -116,27 +107,6 @@ def _never_left(failure: Exception) -> bool:
     return isinstance(failure, exceptions.ConnectTimeout) or isinstance(reason, NewConnectionError)
 
 
-def resume(
-    journal: Journal,
-    client: requests.Session,
-    *,
-    headers: Mapping[str, str] | None = None,
-    status_path: str | None = None,
-) -> list[Resumed]:
-    """Send again what the journal has and nobody is at work on, each under its own key, and settle what is answered.
-
-    Args:
-        journal: what a crash left.
-        client: a client with a transport of this module, under the profile that the calls were made with.
-        headers: for every request, above what was kept: credentials, unless the journal is encrypted and has them.
-        status_path: where the server says what became of a key, for those that are too old to be sent again.
-
-    Returns:
-        How each stands now. What is not settled stays in the journal: `journal.unsettled()`.
-    """
-    return resumption.resume(Carrier(_send_again, _read), journal, client, headers, status_path)
-
-
 def _send_again(session: requests.Session, asked: Asked) -> requests.Response:
     """A request past the session's own parameters, which its URL has already."""
     headers = requests.structures.CaseInsensitiveDict({**session.headers})
@@ -150,3 +120,6 @@ def _send_again(session: requests.Session, asked: Asked) -> requests.Response:
 
 def _read(response: requests.Response) -> tuple[int, bytes]:
     return response.status_code, response.content
+
+
+resume = Carrier(_send_again, _read).resume

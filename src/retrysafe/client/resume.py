@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import urljoin
 
 from retrysafe.client.attempt import Certainty
@@ -13,6 +13,9 @@ from retrysafe.client.entry import Asked, Entry
 from retrysafe.client.journal import Journal
 from retrysafe.client.protection import Resuming, resuming, write_end
 from retrysafe.errors import CallerError, OutcomeUnknown
+
+C = TypeVar("C")  # a client
+R = TypeVar("R")  # a response
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,67 +37,79 @@ class Resumed:
     state: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Carrier:
-    """How a library sends one request as it is, and what its responses say.
-
-    Attributes:
-        send: with the client, the request, and its headers; an awaitable for asyncio.
-        read: status and content of a response; an awaitable for asyncio.
-    """
-
-    send: Callable[[Any, Asked], Any]
-    read: Callable[[Any], Any]
-
-
 _Told = tuple[Any, Exception | None, int, bytes]  # response, or what was raised; status and content
 _Step = Generator[Asked, _Told, list[Resumed]]
 
 
-def resume(
-    carrier: Carrier, journal: Journal, client: Any, headers: Mapping[str, str] | None, status_path: str | None
-) -> list[Resumed]:
-    """Settle what can be settled; see `resume` of each transport."""
-    flow = _flow(journal, headers or {}, status_path)
-    told: _Told | None = None
-    try:
-        while True:
-            asked = flow.send(told)  # type: ignore[arg-type] # None starts it
-            try:
-                response = carrier.send(client, asked)
-                told = (response, None, *carrier.read(response))
-            except Exception as failure:  # noqa: BLE001 - each library has its own; it is handed on
-                told = (None, failure, 0, b"")
-    except StopIteration as end:
-        done: list[Resumed] = end.value
-        return done
-    finally:
-        flow.close()
+@dataclass(frozen=True, slots=True)
+class Carrier(Generic[C, R]):
+    """How a library sends one request as it is, and what its responses say.
+
+    Attributes:
+        send: with the client, the request.
+        read: status and content of a response.
+    """
+
+    send: Callable[[C, Asked], R]
+    read: Callable[[R], tuple[int, bytes]]
+
+    def resume(
+        self, journal: Journal, client: C, *, headers: Mapping[str, str] | None = None, status_path: str | None = None
+    ) -> list[Resumed]:
+        """Send again what the journal has and nobody is at work on, each under its own key; settle what is answered.
+
+        Args:
+            journal: what a crash left.
+            client: a client with a transport of this module, under the profile that the calls were made with.
+            headers: for every request, above what was kept: credentials, unless the journal is encrypted and has them.
+            status_path: where the server says what became of a key, for those that are too old to be sent again.
+
+        Returns:
+            How each stands now. What is not settled stays in the journal: `journal.unsettled()`.
+        """
+        flow = _flow(journal, headers or {}, status_path)
+        told: _Told | None = None
+        try:
+            while True:
+                asked = flow.send(told)  # type: ignore[arg-type] # None starts it
+                try:
+                    response = self.send(client, asked)
+                    told = (response, None, *self.read(response))
+                except Exception as failure:  # noqa: BLE001 - each library has its own; it is handed on
+                    told = (None, failure, 0, b"")
+        except StopIteration as end:
+            done: list[Resumed] = end.value
+            return done
+        finally:
+            flow.close()
 
 
-async def resume_async(
-    carrier: Carrier, journal: Journal, client: Any, headers: Mapping[str, str] | None, status_path: str | None
-) -> list[Resumed]:
-    """As `resume`, for clients of asyncio."""
-    flow = _flow(journal, headers or {}, status_path)
-    told: _Told | None = None
-    try:
-        while True:
-            asked = flow.send(told)  # type: ignore[arg-type] # None starts it
-            try:
-                response = await carrier.send(client, asked)
-                told = (response, None, *await _awaited(carrier.read(response)))
-            except Exception as failure:  # noqa: BLE001 - each library has its own; it is handed on
-                told = (None, failure, 0, b"")
-    except StopIteration as end:
-        done: list[Resumed] = end.value
-        return done
-    finally:
-        flow.close()
+@dataclass(frozen=True, slots=True)
+class AsyncCarrier(Generic[C, R]):
+    """The same of a library for asyncio."""
 
+    send: Callable[[C, Asked], Awaitable[R]]
+    read: Callable[[R], Awaitable[tuple[int, bytes]]]
 
-async def _awaited(read: Awaitable[tuple[int, bytes]]) -> tuple[int, bytes]:
-    return await read
+    async def resume(
+        self, journal: Journal, client: C, *, headers: Mapping[str, str] | None = None, status_path: str | None = None
+    ) -> list[Resumed]:
+        """As `Carrier.resume`, for clients of asyncio."""
+        flow = _flow(journal, headers or {}, status_path)
+        told: _Told | None = None
+        try:
+            while True:
+                asked = flow.send(told)  # type: ignore[arg-type] # None starts it
+                try:
+                    response = await self.send(client, asked)
+                    told = (response, None, *await self.read(response))
+                except Exception as failure:  # noqa: BLE001 - each library has its own; it is handed on
+                    told = (None, failure, 0, b"")
+        except StopIteration as end:
+            done: list[Resumed] = end.value
+            return done
+        finally:
+            flow.close()
 
 
 def _flow(journal: Journal, headers: Mapping[str, str], status_path: str | None) -> _Step:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urljoin
 
 import urllib3
 from urllib3 import exceptions
 
-from retrysafe.client import resume as resumption
-from retrysafe.client.answers import answer_of
 from retrysafe.client.attempt import Failure, Reply
 from retrysafe.client.entry import Asked
-from retrysafe.client.journal import Journal
 from retrysafe.client.protection import Call, Protection, conclude, is_broken_off, is_hopeless, is_read_whole, origin_of
-from retrysafe.client.resume import Carrier, Resumed
-from retrysafe.client.run import wall_clock_s
+from retrysafe.client.resume import Carrier
 from retrysafe.errors import CallerError
 
 _ONCE: dict[str, Any] = {
@@ -96,13 +91,9 @@ class IdempotencyPoolManager(urllib3.PoolManager):
                 seen[:] = [None, failure]
                 return Failure(sent=not isinstance(reason, _NEVER_LEFT))
 
-        fields = tuple((name, line) for name, line in headers.items() if not self._is_key(name))
-        asked = Asked(method.upper(), url, fields, content)
+        asked = self._protection.asked(method, url, headers.items(), content)
         response = conclude(self._protection.perform(call, asked, attempt)[1], *seen)
         return self._elsewhere(response, asked, options) if redirect else response  # type: ignore[no-any-return] # as seen
-
-    def _is_key(self, name: str) -> bool:
-        return name.lower() == self._protection.profile.header.lower()
 
     def _with_key(self, headers: urllib3.HTTPHeaderDict, call: Call) -> urllib3.HTTPHeaderDict:
         once = headers.copy()
@@ -129,7 +120,7 @@ class IdempotencyPoolManager(urllib3.PoolManager):
         whole = is_read_whole(response.status, response.headers)
         content = response.data if whole or preload else b""
         seen[:] = [response, None]
-        return answer_of(response.status, response.headers, content, self._protection.profile, wall_clock_s())
+        return self._protection.reply(response.status, response.headers, content)
 
 
 def _content(body: Any) -> bytes:
@@ -141,27 +132,6 @@ def _content(body: Any) -> bytes:
     return b"".join(piece.encode() if isinstance(piece, str) else bytes(piece) for piece in body)
 
 
-def resume(
-    journal: Journal,
-    client: IdempotencyPoolManager,
-    *,
-    headers: Mapping[str, str] | None = None,
-    status_path: str | None = None,
-) -> list[Resumed]:
-    """Send again what the journal has and nobody is at work on, each under its own key, and settle what is answered.
-
-    Args:
-        journal: what a crash left.
-        client: a client with a transport of this module, under the profile that the calls were made with.
-        headers: for every request, above what was kept: credentials, unless the journal is encrypted and has them.
-        status_path: where the server says what became of a key, for those that are too old to be sent again.
-
-    Returns:
-        How each stands now. What is not settled stays in the journal: `journal.unsettled()`.
-    """
-    return resumption.resume(Carrier(_send_again, _read), journal, client, headers, status_path)
-
-
 def _send_again(pool: IdempotencyPoolManager, asked: Asked) -> urllib3.BaseHTTPResponse:
     headers = urllib3.HTTPHeaderDict(pool.headers)
     headers.update(dict(asked.headers))
@@ -170,3 +140,6 @@ def _send_again(pool: IdempotencyPoolManager, asked: Asked) -> urllib3.BaseHTTPR
 
 def _read(response: urllib3.BaseHTTPResponse) -> tuple[int, bytes]:
     return response.status, response.data
+
+
+resume = Carrier(_send_again, _read).resume

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-
-from retrysafe.django.enrolment import mark_of, views
-from retrysafe.django.settings import Configuration, configuration
+from retrysafe.django.enrolment import Enrolment
+from retrysafe.django.settings import configuration
 from retrysafe.operate.keys import Desk
-from retrysafe.protocol.policy import Policy
+from retrysafe.server.marker import MarkedRoutes
 
 
 def desk() -> tuple[Desk, str]:
@@ -19,17 +16,6 @@ def desk() -> tuple[Desk, str]:
         StoreError: the store cannot be reached, or must not be used.
     """
     found = configuration()
-    return Desk(found.store, found.store.open(found.secret), found.encryption, _policy_of(found)), found.namespace
-
-
-def _policy_of(found: Configuration) -> Callable[[str], Policy]:
-    """From the route of a record to what holds for it: of marked views by their pattern, else by the table."""
-
-    def policy_of(entry: str) -> Policy:
-        method, _, path = entry.partition(" /")
-        for pattern, view in views():
-            if pattern == path and (options := mark_of(view, method)) is not None:
-                return replace(found.policy, **options)
-        return found.routes.policy_of(entry)
-
-    return policy_of
+    enrolment = Enrolment(found.routes, MarkedRoutes(found.policy, found.store))
+    secret = found.store.open(found.secret)
+    return Desk(found.store, secret, found.encryption, enrolment.policy_of), found.namespace

@@ -8,9 +8,12 @@ from typing import Any
 
 from django.urls import Resolver404, URLPattern, get_resolver, resolve
 
-from retrysafe.protocol.policy import METHODS_NEVER
+from retrysafe.protocol.policy import METHODS_NEVER, Policy
 from retrysafe.server.marker import MarkedRoutes, options_of
 from retrysafe.server.routes import Route, Routes
+
+_METHODS = ("POST", "PATCH", "PUT", "DELETE")
+_VARIABLE = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
 
 # What the generic views of the REST framework go through for a method; the last is where their effects begin.
 _GENERIC = {
@@ -38,6 +41,7 @@ class Enrolment:
 
     def __init__(self, table: Routes, marked: MarkedRoutes) -> None:
         self._table = table
+        self._named: dict[str, Route | None] = {}
         self.marked = marked
 
     def route_of(self, request: Any) -> Route | None:
@@ -67,6 +71,49 @@ class Enrolment:
         if options is None:
             return self._table.find(method, _VARIABLE.sub("1", pattern))
         return self.marked.find(method, pattern, options)
+
+    def named(self, entry: str) -> Route | None:
+        """The route of an entry, as records keep it; None if there is none any more."""
+        if entry not in self._named:
+            method, _, path = entry.partition(" /")
+            self._named[entry] = self._marked_at(method, path) or self._table.named(entry)
+        return self._named[entry]
+
+    def _marked_at(self, method: str, path: str) -> Route | None:
+        for pattern, view in views():
+            if pattern == path and (options := mark_of(view, method)) is not None:
+                return self.marked.find(method, f"/{path}", options)
+        return None
+
+    def policy_of(self, entry: str) -> Policy:
+        """What holds for the records of an entry; of one that is not there any more, the default."""
+        found = self.named(entry)
+        return self._table.policy_of(entry) if found is None else found.policy
+
+    def entries(self) -> Mapping[str, Policy | None]:
+        """What holds for each entry of the table, and for each marked view; None for what is taken out."""
+        marked = {
+            f"{method} {_path_of(pattern)}": self.marked.policy(options)
+            for pattern, view in views()
+            for method in _METHODS
+            if (options := mark_of(view, method)) is not None and _takes(view, method, options)
+        }
+        return {**self._table.entries(), **marked}
+
+
+def _takes(view: Any, method: str, options: Mapping[str, Any]) -> bool:
+    """Whether a marked view takes a method. Of a function nobody can tell: its mark is believed, else it is POST."""
+    named = options.get("methods")
+    if named is not None:
+        return method in named
+    return method == "POST" if class_of(view) is None else answers(view, method)
+
+
+def _path_of(pattern: str) -> str:
+    """A pattern as clients know it: `/charges/{pk}`, whether it is written as a path or as a regular expression."""
+    from django.contrib.admindocs.views import simplify_regex  # noqa: PLC0415 - brings in the admin, for this alone
+
+    return _VARIABLE.sub(r"{\1}", simplify_regex(pattern))
 
 
 def answers(view: Any, method: str) -> bool:

@@ -6,68 +6,34 @@ made as it is sent goes out as it is made, but for its end: the piece that reach
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from retrysafe.django import messages
-from retrysafe.django.scope import Resolver, account
+from retrysafe.django.protected import GetResponse, Protected
+from retrysafe.django.scope import account
 from retrysafe.drive.sync import Held
 from retrysafe.errors import IncompleteResponse
 from retrysafe.model import Request
-from retrysafe.operation.handle import Begin, Operation, begin_without
+from retrysafe.operation.handle import Operation, begin_without
 from retrysafe.protocol import effects, flow
 from retrysafe.protocol.effects import Ended, Execute, Outcome, Unread
-from retrysafe.protocol.flow import Terms
-from retrysafe.server.capture import Capture
-from retrysafe.server.routes import Route
-
-GetResponse = Callable[[Any], Any]
 
 
-class Exchange:
-    """The state of one request; a new object for each.
-
-    Args:
-        get_response: runs the view.
-        request: Django's.
-        route: that it falls under.
-        terms: what holds for it.
-        begin: makes its operation.
-        resolver: finds the account.
-        authorize: asked before a replay; None allows every replay.
-    """
-
-    def __init__(  # noqa: PLR0913, PLR0917 - what a request consists of here
-        self,
-        get_response: GetResponse,
-        request: Any,
-        route: Route,
-        terms: Terms,
-        begin: Begin,
-        resolver: Resolver,
-        authorize: Callable[[Any], bool] | None,
-    ) -> None:
-        self.route = route.entry
-        self.head = messages.head_of(request)
-        self._get_response = get_response
-        self._request = request
-        self._route = route
-        self._terms = terms
-        self._begin = begin
-        self._resolver = resolver
-        self._authorize = authorize
+class Exchange(Protected):
+    """The state of one request; a new object for each."""
 
     def scope(self) -> str | None:
         """The account that the request belongs to."""
-        return account(self._resolver, self._request)
+        return account(self._work.resolver, self._work.request)
 
     def request(self, body_bytes_max: int) -> Request | Unread:
         """The request with its whole content."""
-        return messages.read_request(self._request, self.head, body_bytes_max)
+        return messages.read_request(self._work.request, self.head, body_bytes_max)
 
     def authorize(self) -> bool:
         """May the caller see the stored answer now?"""
-        return self._authorize is None or bool(self._authorize(self._request))
+        return self._work.authorize is None or bool(self._work.authorize(self._work.request))
 
     def execute(self, effect: Execute) -> Outcome:
         """Views are run by `run`, because their content may go on after them."""
@@ -75,9 +41,10 @@ class Exchange:
 
     def answered(self, answer: flow.Answer) -> Any:
         """The response to an answer for which no view was to be run by us."""
+        self.ending = answer.ending
         match answer:
             case flow.Bypass():
-                return self._get_response(self._request)
+                return self._work.get_response(self._work.request)
             case flow.Respond(response):
                 return messages.respond(response)
             case flow.Vanish():
@@ -87,13 +54,9 @@ class Exchange:
 
     def run(self, held: Held) -> Any:
         """Run the view, up to the end of its response or the first piece of its content; the response."""
-        operation = self._begin(held.effect, self._terms)
-        if self._route.marked:
-            operation.await_entry()
-        capture = Capture(self._route.policy.response_bytes_max, self._route.withheld)
-        handling = _Handling(held, operation, capture, self._route.withheld)
+        handling = _Handling(self, held, self.begun(held.effect))
         try:
-            return handling.run(self._get_response, self._request)
+            return handling.run(self._work.get_response, self._work.request)
         finally:
             begin_without()
 
@@ -101,11 +64,11 @@ class Exchange:
 class _Handling:
     """One execution of a view."""
 
-    def __init__(self, held: Held, operation: Operation, capture: Capture, withheld: frozenset[bytes]) -> None:
+    def __init__(self, exchange: Exchange, held: Held, operation: Operation) -> None:
+        self._exchange = exchange
         self._held = held
         self._operation = operation
-        self._capture = capture
-        self._withheld = withheld
+        self._capture = exchange.capture
         self._pieces: Iterator[bytes] = iter(())
         self._response: Any = None
         self.is_over = False
@@ -124,7 +87,7 @@ class _Handling:
             first = self.advance()
         except BaseException as failure:
             if not self.is_over:
-                self.conclude(self._end_by(failure))
+                self.fail(failure)
             raise
         if first is None:
             return self._sent(self.conclude(self._capture.answered(self._operation.fate)))
@@ -144,17 +107,13 @@ class _Handling:
         """Record how it ended: as it was answered, or otherwise."""
         self.is_over = True
         ended = ended or self._capture.answered(self._operation.fate)
-        return self._held.conclude(self._operation.outcome(ended))
+        answer = self._held.conclude(self._operation.outcome(ended))
+        self._exchange.ending = answer.ending
+        return answer
 
     def fail(self, failure: BaseException) -> None:
-        """Record that it ended in the middle of its content."""
-        self.conclude(self._end_by(failure))
-
-    def _end_by(self, failure: BaseException) -> Ended:
-        if self._capture.sent:
-            return effects.Broken()
-        fate = self._operation.fate
-        return effects.Raised(fate) if isinstance(failure, Exception) else effects.Cancelled(fate)
+        """Record that it ended by raising."""
+        self.conclude(self._exchange.ended_by(failure, self._operation))
 
     def rest(self) -> bytes:
         """The end of the content, which was held."""
@@ -163,10 +122,10 @@ class _Handling:
     def _sent(self, answer: flow.Answer) -> Any:
         """The response, of which nothing has gone out yet."""
         match answer:
-            case flow.Deliver(recorded=recorded):
+            case flow.Deliver(added=added):
                 if self._response.streaming:
                     self._response = self._with_content((self.rest(),))
-                return messages.marked(self._response, self._withheld, recorded=recorded)
+                return messages.marked(self._response, self._exchange.withheld, added)
             case flow.Respond(response):
                 messages.close(self._response)
                 return messages.respond(response)
@@ -175,7 +134,7 @@ class _Handling:
 
     def _with_content(self, content: Any) -> Any:
         whole = self._response  # which `_sent` puts another one in place of
-        made = messages.with_content(messages.marked(whole, self._withheld, recorded=True), content)
+        made = messages.with_content(messages.marked(whole, self._exchange.withheld), content)
         made._resource_closers.append(lambda: messages.close(whole))  # noqa: SLF001 - after that of the content
         return made
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
@@ -18,46 +18,25 @@ from asgiref.sync import SyncToAsync, ThreadSensitiveContext, iscoroutinefunctio
 from django.db import connections
 
 from retrysafe.django import messages
-from retrysafe.django.exchange import GetResponse
-from retrysafe.django.scope import Resolver, account_async
+from retrysafe.django.protected import Protected, Work
+from retrysafe.django.scope import account_async
 from retrysafe.drive.aio import Conclude
 from retrysafe.errors import IncompleteResponse
-from retrysafe.model import Request
-from retrysafe.operation.handle import Begin, Operation
+from retrysafe.model import Headers, Request
+from retrysafe.operation.handle import Operation
 from retrysafe.protocol import effects, flow
 from retrysafe.protocol.effects import Ended, Execute, Unread
-from retrysafe.protocol.flow import Terms
 from retrysafe.server.body import MEMORY_BYTES_MAX
-from retrysafe.server.capture import Capture
-from retrysafe.server.routes import Route
 
 _log = logging.getLogger("retrysafe")
 
 
-class AsyncExchange:
-    """The state of one request; a new object for each. The arguments are those of `exchange.Exchange`."""
+class AsyncExchange(Protected):
+    """The state of one request; a new object for each."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what a request consists of here
-        self,
-        get_response: GetResponse,
-        request: Any,
-        route: Route,
-        terms: Terms,
-        begin: Begin,
-        resolver: Resolver,
-        authorize: Callable[[Any], Any] | None,
-    ) -> None:
-        self.route = route.entry
-        self.head = messages.head_of(request)
+    def __init__(self, work: Work) -> None:
+        super().__init__(work)
         self.response: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._get_response = get_response
-        self._request = request
-        self._route = route
-        self._terms = terms
-        self._begin = begin
-        self._resolver = resolver
-        self._authorize = authorize
-        self._capture = Capture(route.policy.response_bytes_max, route.withheld)
         self._own: Any = None
         self._is_returned = False
         self._pipe = _Pipe()
@@ -66,21 +45,22 @@ class AsyncExchange:
 
     async def scope(self) -> str | None:
         """The account that the request belongs to."""
-        return await account_async(self._resolver, self._request)
+        return await account_async(self._work.resolver, self._work.request)
 
     async def request(self, body_bytes_max: int) -> Request | Unread:
         """The request with its whole content, which Django has received before."""
         length = messages.length_of(self.head)
         if length is not None and length <= MEMORY_BYTES_MAX:
-            return messages.read_request(self._request, self.head, body_bytes_max)
-        return await asyncio.to_thread(messages.read_request, self._request, self.head, body_bytes_max)
+            return messages.read_request(self._work.request, self.head, body_bytes_max)
+        return await asyncio.to_thread(messages.read_request, self._work.request, self.head, body_bytes_max)
 
     async def authorize(self) -> bool:
         """May the caller see the stored answer now?"""
-        if self._authorize is None:
+        authorize = self._work.authorize
+        if authorize is None:
             return True
-        asked = self._authorize if iscoroutinefunction(self._authorize) else sync_to_async(self._authorize)
-        return bool(await asked(self._request))
+        asked = authorize if iscoroutinefunction(authorize) else sync_to_async(authorize)
+        return bool(await asked(self._work.request))
 
     async def departure(self) -> None:
         """Django tells it by cancelling the request's own task."""
@@ -90,14 +70,12 @@ class AsyncExchange:
 
     async def execute(self, effect: Execute, conclude: Conclude) -> None:
         """Run the view to the end of its response."""
-        operation = self._begin(effect, self._terms)
-        if self._route.marked:
-            operation.await_entry()
+        operation = self.begun(effect)
         async with _threads():
             try:
                 ended = await self._run(operation)
             except BaseException as failure:
-                await conclude(operation.outcome(self._end_by(failure, operation)))
+                await conclude(operation.outcome(self.ended_by(failure, operation)))
                 raise
             await conclude(operation.outcome(ended))
             if self._own.streaming:
@@ -105,41 +83,37 @@ class AsyncExchange:
 
     async def _run(self, operation: Operation) -> Ended:
         """The view, up to the end of its response, which is held."""
-        self._own = response = await self._get_response(self._request)
-        if messages.has_failed(self._request):
+        self._own = response = await self._work.get_response(self._work.request)
+        if messages.has_failed(self._work.request):
             return effects.Raised(operation.fate)
         if not response.streaming:
-            messages.capture_whole(self._capture, response)
-            return self._capture.answered(operation.fate)
-        self._capture.start(messages.start_of(response))
+            messages.capture_whole(self.capture, response)
+            return self.capture.answered(operation.fate)
+        self.capture.start(messages.start_of(response))
         async for piece in response:
-            if self._capture.piece(messages.piece_of(piece, more=True)):
-                return self._capture.answered(operation.fate)
+            if self.capture.piece(messages.piece_of(piece, more=True)):
+                return self.capture.answered(operation.fate)
             if piece and operation.recorded is None:  # else what was recorded is sent, and nothing of this
-                await self._send(messages.contents(self._capture.release()))
-        self._capture.piece(messages.piece_of(b"", more=False))
-        return self._capture.answered(operation.fate)
-
-    def _end_by(self, failure: BaseException, operation: Operation) -> Ended:
-        if self._capture.sent:
-            return effects.Broken()
-        return effects.Raised(operation.fate) if isinstance(failure, Exception) else effects.Cancelled(operation.fate)
+                await self._send(messages.contents(self.capture.release()))
+        self.capture.piece(messages.piece_of(b"", more=False))
+        return self.capture.answered(operation.fate)
 
     async def _send(self, piece: bytes) -> None:
-        self._return_streaming(recorded=True)
+        self._return_streaming()
         await self._pipe.put(piece)
 
     async def answer(self, answer: flow.Answer) -> None:
         """Give the request's own task its response, or the end of it."""
+        self.ending = answer.ending
         match answer:
-            case flow.Deliver(recorded=recorded) if self._own.streaming:
-                rest = messages.contents(self._capture.release())
-                self._return_streaming(recorded=recorded)
+            case flow.Deliver(added=added) if self._own.streaming:
+                rest = messages.contents(self.capture.release())
+                self._return_streaming(added)
                 await self._pipe.put(rest)
                 await self._pipe.end(None)
-            case flow.Deliver(recorded=recorded):
-                self._return(messages.marked(self._own, self._route.withheld, recorded=recorded))
-            case flow.Respond(response) if not self._capture.sent:
+            case flow.Deliver(added=added):
+                self._return(messages.marked(self._own, self.withheld, added))
+            case flow.Respond(response) if not self.capture.sent:
                 self._return(messages.respond(response))
             case flow.Respond() | flow.BreakOff():
                 why = "the response was broken off: the outcome of the operation is unknown"
@@ -147,12 +121,12 @@ class AsyncExchange:
             case flow.Vanish():
                 self._return(messages.vanished())
             case flow.Bypass():
-                self._return(await self._get_response(self._request))
+                self._return(await self._work.get_response(self._work.request))
 
-    def _return_streaming(self, *, recorded: bool) -> None:
+    def _return_streaming(self, added: Headers = ()) -> None:
         """Give the head of the response, once. Whoever drops it untaken has left."""
         if not self._is_returned:
-            own = messages.marked(self._own, self._route.withheld, recorded=recorded)
+            own = messages.marked(self._own, self.withheld, added)
             made = messages.with_content(own, self._pipe.pieces())
             loop = asyncio.get_running_loop()
             weakref.finalize(made, _leave, loop, self._pipe).atexit = False

@@ -9,14 +9,16 @@ from django.core.signals import got_request_exception
 from django.http import HttpResponse, StreamingHttpResponse
 
 from retrysafe.errors import CallerError
-from retrysafe.model import BytesBody, Head, Request, Response
-from retrysafe.protocol import flow
+from retrysafe.model import BytesBody, Head, Headers, Request, Response
 from retrysafe.protocol.effects import Unread
 from retrysafe.server.body import CHUNK_BYTES, Spool
 from retrysafe.server.capture import Capture, Message
 from retrysafe.server.environ import head_of as head_of_environ
 from retrysafe.server.environ import reader_of
 from retrysafe.server.exchange import head_of as head_of_connection
+
+# On a request that a middleware of ours protects: one is enough.
+PROTECTED = "retrysafe_protected"
 
 # --- requests -------------------------------------------------------------------------------------
 
@@ -131,12 +133,11 @@ def vanished() -> HttpResponse:
     return HttpResponse(status=400)
 
 
-def marked(response: Any, withheld: frozenset[bytes], *, recorded: bool) -> Any:
+def marked(response: Any, withheld: frozenset[bytes], added: Headers = ()) -> Any:
     """A handler's own response as it goes out: without what is ours to say, and with it."""
     for name in withheld:
         del response[name.decode("latin-1")]
-    if not recorded:
-        name, line = flow.UNRECORDED_STATUS
+    for name, line in added:
         response[name.decode("latin-1")] = line.decode("latin-1")
     return response
 

@@ -11,7 +11,7 @@ from typing import Any
 from django.utils.functional import LazyObject, empty
 
 from retrysafe.django import messages
-from retrysafe.django.exchange import GetResponse
+from retrysafe.django.protected import GetResponse
 from retrysafe.django.scope import Resolver, account, account_async
 from retrysafe.server.observed_wsgi import WatchedInput, account_of
 from retrysafe.server.observing import Watcher

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,9 +18,11 @@ from retrysafe.errors import ConfigurationError
 from retrysafe.observe import LogObserver, Observer
 from retrysafe.protocol.policy import OPTIONS, Policy
 from retrysafe.protocol.snapshot import Encryption
-from retrysafe.server.routes import Routes
+from retrysafe.server.inquiry import check_path, status_route
+from retrysafe.server.recovery import check_recovery
+from retrysafe.server.routes import Route, Routes
 from retrysafe.server.scope import ANONYMOUS
-from retrysafe.server.settings import Faults, check_completes_within, encryption_of, only_observes, seconds
+from retrysafe.server.settings import Faults, check_completes_within, encryption_of, every_s, only_observes, seconds
 from retrysafe.stores.contract import Store
 from retrysafe.stores.location import open_store
 
@@ -28,7 +31,7 @@ IN_DATABASE = "database:"
 
 _NAMES = (
     "STORE", "SCOPE", "POLICY", "ROUTES", "MODE", "NAMESPACE", "SECRET", "ENCRYPTION_KEYS", "AUTHORIZE", "OBSERVER",
-    "DRAIN",
+    "DRAIN", "STATUS_PATH", "CONTRACT_PATH", "REAUTHENTICATE", "RECONCILE", "COMPLETE_ABANDONED",
 )  # fmt: skip
 
 
@@ -55,6 +58,11 @@ class Configuration:
         observer: told of what happens.
         drain_s: how long the end of an ASGI process waits for running handlers.
         scope: whose key it is, as it was said; `function` for one of the project's.
+        status: the path at which clients ask what became of a key, as a route; None: they cannot.
+        contract_path: at which the door says what it promises; None: nowhere.
+        reauthenticate: from an account to an `Identity`; with it, requests that may run again are stored.
+        reconcile: asked about records whose outcome is unknown.
+        every_s: how often each process looks for operations that nobody drives any more; None: it does not.
     """
 
     store: Store
@@ -71,6 +79,11 @@ class Configuration:
     observer: Observer
     drain_s: float
     scope: str
+    status: Route | None
+    contract_path: str | None
+    reauthenticate: Any
+    reconcile: Any
+    every_s: float | None
 
     def observes(self, policy: Policy) -> bool:
         """Whether a route with this policy is only observed."""
@@ -105,11 +118,38 @@ def configuration() -> Configuration:
         authorize=faults.collect(lambda: _imported(said.get("AUTHORIZE"))),
         observer=faults.collect(lambda: _imported(said.get("OBSERVER"))) or LogObserver(),
         drain_s=faults.collect(lambda: seconds("DRAIN", said.get("DRAIN", "30s"))),
-        scope=scope if isinstance(scope, str) else "function",
+        scope=scope if isinstance(scope, str) and "." not in scope else "function",
+        status=faults.collect(lambda: _as_here(lambda: status_route(said.get("STATUS_PATH"), policy))),
+        contract_path=faults.collect(
+            lambda: check_path("CONTRACT_PATH", said.get("CONTRACT_PATH"), "/.well-known/idempotency-contract")
+        ),
+        reauthenticate=faults.collect(lambda: _imported(said.get("REAUTHENTICATE"))),
+        reconcile=faults.collect(lambda: _imported(said.get("RECONCILE"))),
+        every_s=faults.collect(lambda: _as_here(lambda: every_s(said.get("COMPLETE_ABANDONED")))),
     )
+    faults.collect(lambda: _as_here(lambda: check_recovery(scope, *(said.get(name) for name in _OF_RECOVERY))))
     faults.raise_any()
     check_completes_within(found.routes, found.store)
     return found
+
+
+_AS_ELSEWHERE = re.compile(r"\b(reauthenticate|reconcile|encryption_keys|complete_abandoned|status_path)\b")
+
+
+def _as_here(make: Callable[[], Any]) -> Any:
+    """What is made; what is wrong with it is told by the names that settings have here.
+
+    Raises:
+        ConfigurationError: with what is wrong.
+    """
+    try:
+        return make()
+    except ConfigurationError as error:
+        faults = [_AS_ELSEWHERE.sub(lambda name: name[0].upper(), fault) for fault in error.faults]
+        raise ConfigurationError(faults) from None
+
+
+_OF_RECOVERY = ("REAUTHENTICATE", "RECONCILE", "ENCRYPTION_KEYS", "COMPLETE_ABANDONED")
 
 
 def records_alias() -> str | None:

@@ -22,7 +22,7 @@ from retrysafe.protocol.duration import milliseconds
 from retrysafe.protocol.policy import MODES, OPTIONS, Policy
 from retrysafe.server.inquiry import check_path
 from retrysafe.server.named import named
-from retrysafe.server.redrive import check_recovery
+from retrysafe.server.recovery import check_recovery
 from retrysafe.server.routes import Routes
 from retrysafe.server.scope import resolver
 from retrysafe.stores.location import open_store

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from retrysafe.model import Headers
+from retrysafe.protocol.expiry import EXPIRES_FIELD
 from retrysafe.value import value
 
 VIA = b"retrysafe"
@@ -65,7 +66,7 @@ class Rules:
     def __post_init__(self) -> None:
         scope = {self.scope} if self.scope else frozenset()
         object.__setattr__(self, "protected", PROTECTED | self.keys | scope)
-        object.__setattr__(self, "stopped", HOP_BY_HOP | self.markers | {STATUS, EFFECT})
+        object.__setattr__(self, "stopped", HOP_BY_HOP | self.markers | {STATUS, EFFECT, EXPIRES_FIELD})
         # What says where the request came from is not believed, or will be written anew.
         told = {b"x-forwarded-for"} if self.forwarded == "append" else _FORWARDED
         host = {b"host"} if self.host == "upstream" else frozenset()

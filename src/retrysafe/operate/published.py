@@ -7,6 +7,7 @@ from typing import Any
 from retrysafe.asgi import IdempotencyMiddleware as AsgiDoor
 from retrysafe.errors import ConfigurationError
 from retrysafe.protocol.published import Published
+from retrysafe.server.noted import noted_door_of
 from retrysafe.server.routed import door_of
 from retrysafe.wsgi import IdempotencyMiddleware
 
@@ -23,7 +24,7 @@ def published_by(application: Any, name: str) -> Published:
     Raises:
         ConfigurationError: it has no door that can be found.
     """
-    door = door_in(application)
+    door = door_in(application) or noted_door_of(application)
     if door is None:
         fault = f"{name} has no door that can be found; name the application with its middleware, as a server runs it"
         raise ConfigurationError([fault])

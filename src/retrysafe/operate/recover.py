@@ -16,6 +16,7 @@ from retrysafe.operation.recovery import Counts, Report
 from retrysafe.server.asgi import DOORS
 from retrysafe.server.capture import Message
 from retrysafe.server.handling import Application
+from retrysafe.server.noted import NotedDoor, noted_door_of
 from retrysafe.server.routed import door_of
 from retrysafe.wsgi import IdempotencyMiddleware as WsgiDoor
 
@@ -39,11 +40,15 @@ def doors_of(application: Any, name: str) -> AbstractAsyncContextManager[Sequenc
     """The doors of an application, open for as long as the context lasts; nothing is served.
 
     Args:
-        application: of ASGI or WSGI. Of WSGI it is the door itself, or has it as its `wsgi_app`, as Flask's have.
+        application: of ASGI or WSGI. Of WSGI it is the door itself, or has it as its `wsgi_app`, as Flask's have; or it
+            is Django's, of either.
         name: for people.
     """
     door = getattr(application, "wsgi_app", application)
-    return _opened(door) if isinstance(door, WsgiDoor) else started(application, name)
+    if isinstance(door, WsgiDoor):
+        return _opened(door)
+    noted = noted_door_of(application)
+    return started(application, name) if noted is None else _noted(noted)
 
 
 @asynccontextmanager
@@ -53,6 +58,15 @@ async def _opened(door: WsgiDoor) -> AsyncIterator[Sequence[Recovering]]:
         yield [door]
     finally:
         await asyncio.to_thread(door.close)
+
+
+@asynccontextmanager
+async def _noted(door: NotedDoor) -> AsyncIterator[Sequence[Recovering]]:
+    await door.start()
+    try:
+        yield [door]
+    finally:
+        await door.stop()
 
 
 @asynccontextmanager

@@ -68,6 +68,7 @@ class Fared(StrEnum):
     DRIVEN = "driven"
     FAILED = "failed"
     GONE = "identity gone"
+    TURNED_AWAY = "turned away"
     NOT_HERE = "not of this application"
     UNREADABLE = "unreadable"
     EARLY = "early"
@@ -84,7 +85,9 @@ class Fared(StrEnum):
 _NO_HEAD = Head("POST", b"/", b"", ())
 
 # What somebody should look at.
-FINDINGS = frozenset({Fared.FAILED, Fared.GONE, Fared.UNREADABLE, Fared.GIVEN_UP, Fared.STILL_UNKNOWN})
+FINDINGS = frozenset(
+    {Fared.FAILED, Fared.GONE, Fared.TURNED_AWAY, Fared.UNREADABLE, Fared.GIVEN_UP, Fared.STILL_UNKNOWN}
+)
 
 Counts = Counter[Fared]
 

@@ -17,6 +17,7 @@ from retrysafe.model import Response, State
 from retrysafe.operation.connections import Reached, Values, reach
 from retrysafe.operation.responses import response_of
 from retrysafe.protocol.effects import Answered, Execute, Fate
+from retrysafe.protocol.expiry import EXPIRES_FIELD
 from retrysafe.protocol.flow import UNRECORDED_STATUS
 from retrysafe.protocol.snapshot import Encryption, seal, take_snapshot
 from retrysafe.stores.contract import CompletesWithin, Completion, Store, secret_check
@@ -81,7 +82,7 @@ class StoreKeeper:
                 f"{self.store.name}: name that database in store= (postgresql://, mysql:// or sqlite:///)"
             )
         reached = reach(connection)
-        withheld = frozenset({execute.policy.replay_field, UNRECORDED_STATUS[0]})
+        withheld = frozenset({execute.policy.replay_field, UNRECORDED_STATUS[0], EXPIRES_FIELD})
         recorded = response_of(response, status, withheld)
         work = _complete(_Work(self, execute, secret, self.store.completion(), reached), recorded, operation)
         if not reached.blocking:

@@ -57,6 +57,16 @@ def in_words(duration_ms: int) -> str:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def http_date(instant_ms: int) -> str:
+    """An instant of a store's clock as HTTP has it (RFC 9110 5.6.7), whole seconds: `Thu, 26 Nov 2026 02:30:17 GMT`."""
+    instant = _EPOCH + timedelta(milliseconds=instant_ms)
+    return f"{_DAYS[instant.weekday()]}, {instant:%d} {_MONTHS[instant.month - 1]} {instant:%Y %H:%M:%S} GMT"
+
+
 def rfc3339(instant_ms: int) -> str:
     """An instant of a store's clock as RFC 3339 has it, in UTC: `2026-11-26T02:30:17.250Z`."""
     instant = _EPOCH + timedelta(milliseconds=instant_ms)

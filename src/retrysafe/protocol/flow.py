@@ -17,10 +17,11 @@ from typing import assert_never
 from urllib.parse import quote
 
 from retrysafe.errors import StoreError
-from retrysafe.model import BytesBody, Claim, Found, Head, Record, Request, Response, State
-from retrysafe.protocol import decision, effects, history, refusals, states, transitions
+from retrysafe.model import BytesBody, Claim, Found, Head, Headers, Record, Request, Response, State
+from retrysafe.protocol import decision, detour, effects, history, refusals, states, transitions
 from retrysafe.protocol.decision import Verdict
 from retrysafe.protocol.effects import Answered, Ended, Flow, Settled, Unread, Waited, WaitEnd, perform
+from retrysafe.protocol.expiry import expires
 from retrysafe.protocol.fingerprint import fingerprint_of, matches
 from retrysafe.protocol.key import Absent, Key, Malformed, as_uuid, is_128_bit, parse_key, record_id
 from retrysafe.protocol.policy import Policy
@@ -89,6 +90,7 @@ class Ending(StrEnum):
     INQUIRED = "inquired"
     OVERTAKEN = "overtaken"
     OTHER_ACCOUNT = "other-account"
+    TURNED_AWAY = "turned-away"
 
 
 @value
@@ -115,10 +117,22 @@ class Respond:
 
 @value
 class Deliver:
-    """Send what the handler answered. If `recorded` is false, say so in `Idempotency-Status`."""
+    """Send what the handler answered. If `recorded` is false, say so in `Idempotency-Status`.
+
+    Attributes:
+        ending: of the request.
+        recorded: the outcome is durable.
+        promised: what its head says besides, if that has not been sent.
+    """
 
     ending: str
     recorded: bool = True
+    promised: Headers = ()
+
+    @property
+    def added(self) -> Headers:
+        """The fields to be added to its head, if that has not been sent."""
+        return self.promised if self.recorded else (*self.promised, UNRECORDED_STATUS)
 
 
 @value
@@ -161,7 +175,8 @@ def protect(head: Head, terms: Terms) -> Flow[Answer]:
 def resume(stored: StoredRequest, record: Record, claiming: transitions.TakeOverIfLapsed, terms: Terms) -> Flow[Answer]:
     """One request whose owner is gone, sent again from what was stored of it (contract R45).
 
-    It takes over exactly the claim that was seen to have lapsed, and never begins an operation anew.
+    It takes over exactly the claim that was seen to have lapsed, and never begins an operation anew. If it is not let
+    in, by a status or by a redirect to where one signs in, the record is released: the next attempt of its client runs.
 
     Args:
         stored: the request.
@@ -182,7 +197,10 @@ def resume(stored: StoredRequest, record: Record, claiming: transitions.TakeOver
     claim = Claim(claiming.record_id, claiming.token, record.attempt + 1)
     request = Request(stored.head, BytesBody(stored.body))
     outcome = yield from perform(effects.Execute(claim, Key(stored.key), scope, request, terms.policy))
-    return (yield from _conclude(claim, outcome, request, terms))
+    outcome = detour.looked_through(outcome, stored.head, terms.policy)
+    answer = yield from _conclude(claim, outcome, request, terms)
+    is_turned_away = answer.ending == Ending.RELEASED and detour.turns_away(outcome, stored.head)
+    return Deliver(Ending.TURNED_AWAY) if is_turned_away else answer
 
 
 def _stored_request(identity: bytes, key: Key, scope: str, request: Request, terms: Terms) -> bytes | None:
@@ -340,11 +358,11 @@ def _stored_answer(identity: bytes, record: Record, head: Head, terms: Terms) ->
         snapshot = unseal(record.response or b"", identity, terms.secret, terms.encryption)
     except Unreadable:
         return _refuse(refusals.REPLAY_UNREADABLE, terms)
-    if snapshot.whole:
-        return Respond(replay(snapshot, head, terms.policy), Ending.REPLAYED)
-    if terms.policy.on_receipt == "receipt":
-        return Respond(receipt(snapshot, terms.policy), Ending.REPLAYED)
-    return _refuse(refusals.replay_unavailable(snapshot.response), terms)
+    if not snapshot.whole and terms.policy.on_receipt != "receipt":
+        return _refuse(refusals.replay_unavailable(snapshot.response), terms)
+    policy = terms.policy
+    response = replay(snapshot, head, policy) if snapshot.whole else receipt(snapshot, policy)
+    return Respond(_with(response, expires(record, policy)), Ending.REPLAYED)
 
 
 # --- record and respond ---------------------------------------------------------------------------
@@ -375,19 +393,36 @@ def _conclude(claim: Claim, outcome: effects.Outcome, request: Request, terms: T
     settled: Settled | Respond = yield effects.Settle(settlement, policy.lease_ms)
     if settled is Settled.REFUSED:
         settled = yield from _look_again(claim, _Intent(states.target(event), stored), request.head, terms)
-    return _told(settled, outcome, substitute, ending)
+    promised: Headers = ()
+    if policy.expires_header and verdict is Verdict.RECORD and settled is Settled.DONE:
+        promised = yield from _promised(claim.record_id, policy)
+    return _told(settled, outcome, substitute, ending, promised)
 
 
-def _told(settled: Settled | Respond, outcome: Ended, substitute: Response | None, ending: Ending) -> Answer:
+def _told(
+    settled: Settled | Respond, outcome: Ended, substitute: Response | None, ending: Ending, promised: Headers
+) -> Answer:
     """What to send once it is known how the settlement ended."""
     if isinstance(settled, Respond):
         return BreakOff(Ending.CLAIM_LOST) if isinstance(outcome, effects.Broken) else settled
     if isinstance(outcome, effects.Broken):
         return BreakOff(ending)
-    recorded = settled is not Settled.OPEN
-    if substitute is None:
-        return Deliver(ending if recorded else Ending.UNRECORDED, recorded)
-    return Respond(substitute if recorded else _unrecorded(substitute), ending if recorded else Ending.UNRECORDED)
+    if settled is Settled.OPEN:
+        return _sent(Deliver(Ending.UNRECORDED, recorded=False), substitute)
+    return _sent(Deliver(ending, promised=promised), substitute)
+
+
+def _sent(answer: Deliver, substitute: Response | None) -> Answer:
+    """The answer, or in its place what is sent for a handler that gave none."""
+    return answer if substitute is None else Respond(_with(substitute, answer.added), answer.ending)
+
+
+def _promised(record_id: bytes, policy: Policy) -> Flow[Headers]:
+    """Until when the answer is replayed, by the store's clock; nothing if it is not, or the store cannot be asked."""
+    with suppress(StoreError):
+        found: Found | None = yield from perform(transitions.Read(record_id))
+        return () if found is None else expires(found.record, policy)
+    return ()
 
 
 def _settlement(
@@ -481,8 +516,8 @@ def _settled_in(
     return _refuse(decision.OUTCOME_UNKNOWN, terms, Ending.CLAIM_LOST)
 
 
-def _unrecorded(response: Response) -> Response:
-    return Response(response.status, (*response.headers, UNRECORDED_STATUS), response.body)
+def _with(response: Response, headers: Headers) -> Response:
+    return Response(response.status, (*response.headers, *headers), response.body) if headers else response
 
 
 # --- what the handler recorded itself -------------------------------------------------------------
@@ -508,7 +543,8 @@ def _learn(claim: Claim, outcome: effects.CompletedWithin, request: Request, ter
     settled = yield from _settled_in(found, claim, intent, request.head, terms)
     if isinstance(settled, Respond):
         return _instead(outcome.ended, settled)
-    return _instead(outcome.ended, Respond(outcome.response, Ending.RECORDED))
+    promised = () if found is None else expires(found.record, terms.policy)
+    return _instead(outcome.ended, Respond(_with(outcome.response, promised), Ending.RECORDED))
 
 
 def _read(record_id: bytes) -> Flow[Found | None]:

@@ -25,7 +25,7 @@ NEVER_KEPT = frozenset(
         # over bytes or fields that a replay changes
         b"digest", b"repr-digest", b"content-digest", b"signature", b"signature-input",
         # ours; a door withholds whatever name the replay marker was given
-        b"idempotency-status", b"idempotent-replayed", b"idempotency-effect",
+        b"idempotency-status", b"idempotent-replayed", b"idempotency-effect", b"idempotency-expires",
     }
 )  # fmt: skip
 _NEVER_KEPT_PREFIXES = (b"ratelimit", b"x-ratelimit", b"x-rate-limit")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from retrysafe.protocol.duration import in_words
+from retrysafe.protocol.expiry import EXPIRES_NAME
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.problem import KINDS
 from retrysafe.protocol.published import Published, key_pattern
@@ -34,6 +35,10 @@ _SCHEMA: dict[str, Any] = {
     "required": ["type", "title", "status", "detail", "instance", "code", "retryable"],
 }
 _RETRY_AFTER = {"description": "When to send the same request again, in seconds.", "schema": {"type": "integer"}}
+_EXPIRES = {
+    "description": "Until when this answer is sure to be sent again, as an HTTP date; on answers that are recorded.",
+    "schema": {"type": "string"},
+}
 _CODES = {
     400: ("key-missing", "key-invalid"),
     409: ("in-progress", "outcome-unknown", "replay-unavailable"),
@@ -70,6 +75,8 @@ def _describe(operation: dict[str, Any], policy: Policy, document: dict[str, Any
     for response in responses.values():
         if "$ref" not in response:
             response.setdefault("headers", {})[policy.replay_marker] = _marker()
+            if policy.expires_header:
+                response["headers"][EXPIRES_NAME] = _EXPIRES
     for status, codes in _CODES.items():
         if status != 412 or policy.tombstone_ms:
             _refuse(responses, status, codes)

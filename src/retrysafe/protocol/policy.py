@@ -109,6 +109,8 @@ class Policy:
         stored_request_except: names of request fields that hold credentials, besides `Authorization`,
             `Proxy-Authorization` and `Cookie`: they are left out of a request that is stored to be sent again (R45).
         replay_marker: the response field that says `true` on replays and on nothing else (R58).
+        expires_header: experimental: answers that are recorded, and replays, say in `Idempotency-Expires` until when
+            they are replayed. It costs a first answer one more look at the store (R83).
         problems_url: where the pages of the problem types are; ends in a slash (R76).
         classify: may overrule what becomes of an answer: called with it, returns `"record"`,
             `"release"`, `"unknown"`, or None for the default (R51).
@@ -149,6 +151,7 @@ class Policy:
     store_body_redact: tuple[str, ...] = ()
     stored_request_except: tuple[str, ...] = ()
     replay_marker: str = "Idempotent-Replayed"
+    expires_header: bool = False
     problems_url: str = "https://retrysafe.dev/problems/"
     classify: Callable[[Response], str | None] | None = None
 
@@ -204,7 +207,7 @@ def _names(policy: Policy) -> list[str]:
     faults: list[str] = []
     faults.extend(
         f"policy.{name} is {getattr(policy, name)!r}; it must be true or false"
-        for name in ("required", "transactional")
+        for name in ("required", "transactional", "expires_header")
         if not isinstance(getattr(policy, name), bool)
     )
     if not _is_strings(policy.methods) or not policy.methods:

@@ -7,6 +7,7 @@ from typing import Any
 
 from retrysafe.protocol.decision import RELEASED_STATUSES
 from retrysafe.protocol.duration import iso8601
+from retrysafe.protocol.expiry import EXPIRES_NAME
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.problem import KINDS
 from retrysafe.value import value
@@ -98,7 +99,8 @@ def promise(policy: Policy, scope: str) -> dict[str, Any]:
             "content": {"full": "as it was", "redacted": "redacted", "none": "not kept"}[policy.store_body],
             "bytesMax": policy.response_bytes_max,
             "beyond": "a receipt" if policy.on_receipt == "receipt" else "replay-unavailable",
-        },
+        }
+        | ({"expires": EXPIRES_NAME} if policy.expires_header else {}),
         "requestBytesMax": policy.request_bytes_max,
     }
 

@@ -93,6 +93,8 @@ def _rules(promise: Mapping[str, Any]) -> Iterator[str]:
     released = _listed(promise["released"])
     yield f"- Recorded and replayed: {', '.join(promise['recorded'])}. After {released}, the same key runs again."
     yield f"- A replay has `{replay['marker']}: true`. Its content is {_content(replay)}."
+    if "expires" in replay:
+        yield f"- An answer that is recorded says in `{replay['expires']}` until when it is replayed."
     yield f"- If we lose an attempt: {_lost(promise['abandoned'])}."
     yield f"- A request may have {promise['requestBytesMax']} bytes."
 

@@ -24,14 +24,16 @@ from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.published import Published
 from retrysafe.protocol.snapshot import Encryption
 from retrysafe.protocol.status import inquire
+from retrysafe.server.asgi_redrive import AsgiRedrive
 from retrysafe.server.endpoint import Endpoint
 from retrysafe.server.exchange import PROTECTED, Authorizer, Exchange
 from retrysafe.server.handling import Application, Receive, Send, messages_of
-from retrysafe.server.inquiry import METHOD_NOT_ALLOWED, OWN_METHODS, check_path, contract_answer, status_route
+from retrysafe.server.inquiry import check_path, own_answer, status_route
 from retrysafe.server.lifespan import Lifespan
 from retrysafe.server.observed_asgi import observe
 from retrysafe.server.observing import Watcher
-from retrysafe.server.redrive import Reauthenticate, Recovery, Redrive, check_recovery
+from retrysafe.server.recovery import Recovery, check_recovery
+from retrysafe.server.redrive import Reauthenticate
 from retrysafe.server.routes import Route, Routes
 from retrysafe.server.scope import ANONYMOUS, Connection, Resolver, resolver
 from retrysafe.server.settings import (
@@ -208,11 +210,7 @@ class IdempotencyMiddleware:
 
     def _own_answer(self, scope: Connection) -> Response | None:
         """The answer at a path of the door itself that needs no look at a record; None for every other request."""
-        path, method = _path_of(scope), scope["method"]
-        if path == self._contract_path:
-            return contract_answer(self.published(), method)
-        is_status = self._status is not None and path == self._status.entry
-        return METHOD_NOT_ALLOWED if is_status and method not in OWN_METHODS else None
+        return own_answer(scope["method"], _path_of(scope), self._status, self._contract_path, self.published)
 
     @property
     def own_paths(self) -> list[str]:
@@ -319,10 +317,17 @@ class IdempotencyMiddleware:
 
     def _make_recovery(self, secret: bytes) -> Recovery:
         means = Means(self._store, self._namespace, secret, self._encryption)
-        redrive = Redrive(
-            self.app, self._routes, self._find, self._resolver, self._driver, self._begin, self._reauthenticate, means
+        redrive = AsgiRedrive(
+            self.app,
+            self._routes,
+            self._find,
+            self._resolver,
+            self._driver,
+            self._begin,
+            self._reauthenticate,
+            means,
+            self._surroundings,
         )
-        redrive.connection = self._surroundings
         return Recovery(redrive, means, self._reconcile, self._observer)
 
     def _take_note(self, lifespan: Connection) -> None:

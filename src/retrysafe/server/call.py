@@ -103,7 +103,7 @@ class Calls:
         """
         bound = self._signature.bind(*arguments, **named)
         bound.apply_defaults()
-        key = self._key(*arguments, **named) if callable(self._key) else _formatted(self._key, bound.arguments)
+        key = self._key(*arguments, **named) if callable(self._key) else formatted(self._key, bound.arguments)
         scope = self._scope(*arguments, **named) if callable(self._scope) else self._scope
         if not isinstance(key, str) or not key:
             raise CallerError(f"key= gave {type(key).__name__} for this call; it must give a string that is not empty")
@@ -121,7 +121,12 @@ class Calls:
         return Call(key, scope, Request(head, BytesBody(content)))
 
 
-def _formatted(key: str, arguments: dict[str, Any]) -> str:
+def formatted(key: str, arguments: dict[str, Any]) -> str:
+    """A key that is made of the arguments of a call by a format over their names.
+
+    Raises:
+        CallerError: it cannot be.
+    """
     try:
         return key.format_map(arguments)
     except (KeyError, IndexError, AttributeError) as error:

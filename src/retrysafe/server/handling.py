@@ -8,12 +8,12 @@ whether anybody waits for it or not (contract R53).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, assert_never
 
 from retrysafe.drive.aio import Conclude
 from retrysafe.errors import IncompleteResponse
-from retrysafe.model import Body, BytesBody, Response
+from retrysafe.model import Body, BytesBody, Headers, Response
 from retrysafe.operation.handle import Operation
 from retrysafe.protocol import effects, flow
 from retrysafe.protocol.effects import Ended
@@ -115,10 +115,10 @@ class Handling:
     async def answer(self, answer: flow.Answer) -> None:
         """Send what the flow decided."""
         match answer:
-            case flow.Deliver(recorded=recorded):
+            case flow.Deliver():
                 while self._capture.held:  # more may be held while these are sent
                     messages = self._capture.release()
-                    await self._forward(messages if recorded else map(_marked_unrecorded, messages))
+                    await self._forward(_with(answer.added, messages))
             case flow.Respond(response) if not self._capture.sent:
                 await self._forward(messages_of(response))
                 self._muted = True  # nothing that the handler says later belongs to this response
@@ -174,10 +174,14 @@ def messages_of(response: Response) -> tuple[Message, Message]:
     )
 
 
-def _marked_unrecorded(message: Message) -> Message:
-    if message["type"] != "http.response.start":
-        return message
-    return {**message, "headers": [*message.get("headers", ()), flow.UNRECORDED_STATUS]}
+def _with(added: Headers, messages: Sequence[Message]) -> Iterable[Message]:
+    """The messages, with more fields in the head that is among them."""
+    if not added:
+        return messages
+    return (
+        {**message, "headers": [*message["headers"], *added]} if message["type"] == "http.response.start" else message
+        for message in messages
+    )
 
 
 def _messages(body: Body) -> Iterator[Message]:

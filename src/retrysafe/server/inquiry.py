@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 from retrysafe.errors import ConfigurationError
@@ -49,6 +50,24 @@ def check_path(setting: str, path: str | None, example: str) -> str | None:
     if path is not None and (not isinstance(path, str) or not _PATH.fullmatch(path)):
         raise ConfigurationError([f"{setting} is {path!r}; it must be a path without escapes, like {example}"])
     return path
+
+
+def own_answer(
+    method: str, path: str, status: Route | None, contract_path: str | None, published: Callable[[], Published]
+) -> Response | None:
+    """The answer at a path of the door itself that needs no look at a record; None for every other request.
+
+    Args:
+        method: of the request, upper case.
+        path: of it, under where the application is mounted.
+        status: the door's `status_route`.
+        contract_path: of the door.
+        published: says what the door promises.
+    """
+    if path == contract_path:
+        return contract_answer(published(), method)
+    is_status = status is not None and path == status.entry
+    return METHOD_NOT_ALLOWED if is_status and method not in OWN_METHODS else None
 
 
 def contract_answer(published: Published, method: str) -> Response:

@@ -191,6 +191,10 @@ class MarkedRoutes:
         self._store = store
         self._made: dict[tuple[str, int], tuple[Mapping[str, Any], Route]] = {}
 
+    def policy(self, options: Mapping[str, Any]) -> Policy | None:
+        """What holds for a marked handler; None if it is taken out."""
+        return _marker(options).policy(self._default)
+
     def find(self, method: str, path: str, options: Mapping[str, Any]) -> Route | None:
         """The route of a marked handler; None for a method that is not enrolled.
 
@@ -204,7 +208,7 @@ class MarkedRoutes:
         Raises:
             ConfigurationError: the store cannot do what the mark asks for.
         """
-        marker = options if isinstance(options, Marker) else Marker(options)
+        marker = _marker(options)
         if method in METHODS_NEVER or method not in marker.get("methods", (method,)):
             return None
         entry = f"{method} {path}"
@@ -218,3 +222,7 @@ class MarkedRoutes:
                 check_transactional([route.entry], self._store)
             made = self._made[entry, id(options)] = options, route
         return made[1]
+
+
+def _marker(options: Mapping[str, Any]) -> Marker:
+    return options if isinstance(options, Marker) else Marker(options)

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Literal
 
 from retrysafe.errors import ConfigurationError
+from retrysafe.protocol.expiry import EXPIRES_FIELD
 from retrysafe.protocol.flow import UNRECORDED_STATUS
 from retrysafe.protocol.policy import METHODS_NEVER, Policy
 from retrysafe.value import value
@@ -177,7 +178,7 @@ def marked_route(entry: str, policy: Policy) -> Route:
 
 
 def _route(entry: str, policy: Policy, *, marked: bool = False) -> Route:
-    return Route(entry, policy, frozenset({policy.replay_field, UNRECORDED_STATUS[0]}), marked)
+    return Route(entry, policy, frozenset({policy.replay_field, UNRECORDED_STATUS[0], EXPIRES_FIELD}), marked)
 
 
 def _compiled(path: str) -> re.Pattern[str]:

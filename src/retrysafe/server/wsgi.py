@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 
 from retrysafe.drive.sync import Driver
 from retrysafe.drive.tally import BlockingTally
 from retrysafe.errors import CallerError, StoreError
-from retrysafe.model import Head
+from retrysafe.model import Head, Response
 from retrysafe.observe import LogObserver, Observer, StoreFailed
 from retrysafe.operation.handle import begin, begin_without
 from retrysafe.operation.notebook import Notebook
@@ -29,10 +27,11 @@ from retrysafe.protocol.snapshot import Encryption
 from retrysafe.protocol.status import inquire
 from retrysafe.server.endpoint import Endpoint
 from retrysafe.server.environ import Environ, Resolver, path_of, resolver
-from retrysafe.server.inquiry import METHOD_NOT_ALLOWED, OWN_METHODS, check_path, contract_answer, status_route
+from retrysafe.server.inquiry import check_path, own_answer, status_route
 from retrysafe.server.observed_wsgi import observe
 from retrysafe.server.observing import Watcher
-from retrysafe.server.redrive import Recovery, check_recovery
+from retrysafe.server.recovery import Recovery, RecoveryOnThreads, check_recovery
+from retrysafe.server.redrive import Reauthenticate
 from retrysafe.server.routes import Route, Routes
 from retrysafe.server.scope import ANONYMOUS
 from retrysafe.server.settings import (
@@ -44,7 +43,7 @@ from retrysafe.server.settings import (
     protected_entries,
 )
 from retrysafe.server.wsgi_exchange import PROTECTED, Application, Authorizer, Exchange, StartResponse, respond
-from retrysafe.server.wsgi_redrive import Reauthenticate, Redrive
+from retrysafe.server.wsgi_redrive import WsgiRedrive
 from retrysafe.stores.contract import Store
 from retrysafe.stores.location import open_store
 
@@ -116,7 +115,7 @@ class IdempotencyMiddleware:
         self._resolver: Resolver = faults.collect(lambda: resolver(scope))
         self._encryption: Encryption | None = faults.collect(lambda: encryption_of(encryption_keys))
         self._status: Route | None = faults.collect(lambda: status_route(status_path, policy or Policy()))
-        self._every_s: float | None = faults.collect(lambda: every_s(complete_abandoned))
+        interval_s: float | None = faults.collect(lambda: every_s(complete_abandoned))
         faults.collect(lambda: check_recovery(scope, reauthenticate, reconcile, encryption_keys, complete_abandoned))
         self._contract_path: str | None = faults.collect(
             lambda: check_path("contract_path", contract_path, "/.well-known/idempotency-contract")
@@ -147,12 +146,12 @@ class IdempotencyMiddleware:
         )
         self._reauthenticate = reauthenticate
         self._reconcile = reconcile
-        self._recovering: RecoveryThread | None = None
+        self._recovering = RecoveryOnThreads(self._recovery, interval_s)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """One request."""
-        if self._contract_path is not None and PROTECTED not in environ and path_of(environ) == self._contract_path:
-            return respond(start_response, contract_answer(self.published(), environ["REQUEST_METHOD"]))
+        if PROTECTED not in environ and (own := self._own_answer(environ)) is not None:
+            return respond(start_response, own)
         route = None if PROTECTED in environ else self.route_of(environ)
         if route is None:
             if PROTECTED not in environ:  # a server's thread comes from the request before
@@ -161,11 +160,9 @@ class IdempotencyMiddleware:
         if self.observes(route):
             begin_without()
             return observe(self.app, environ, start_response, route, self._watcher, self._resolver)
-        if route is self._status and environ["REQUEST_METHOD"] not in OWN_METHODS:
-            return respond(start_response, METHOD_NOT_ALLOWED)
         ready = self._secret is not None or self._open_late()
-        if ready and self._every_s is not None:
-            self._recover_on_a_thread(self._every_s)
+        if ready:
+            self._recovering.ensure()
         terms = Terms(
             route.policy,
             self._namespace,
@@ -186,6 +183,13 @@ class IdempotencyMiddleware:
     def observes(self, route: Route) -> bool:
         """Whether a route is only observed."""
         return self._only_observes or route.policy.mode == "observe"
+
+    def _own_answer(self, environ: Environ) -> Response | None:
+        """The answer at a path of the door itself that needs no look at a record; None for every other request."""
+        if self._status is None and self._contract_path is None:
+            return None
+        method, path = environ["REQUEST_METHOD"], path_of(environ)
+        return own_answer(method, path, self._status, self._contract_path, self.published)
 
     def _flow(self, route: Route, head: Head, terms: Terms, *, ready: bool) -> Flow[Answer]:
         if not ready:
@@ -249,8 +253,7 @@ class IdempotencyMiddleware:
 
     def close(self) -> None:
         """Let the store go; the end of the process does it. The server has ended its handlers before."""
-        if self._recovering is not None:
-            self._recovering.end()
+        self._recovering.end()
         self._driver.waiting.end()
         self._observer.flush()
         self._watcher.close()
@@ -283,55 +286,10 @@ class IdempotencyMiddleware:
         if self._secret is None:
             raise CallerError("the door is not open: its store cannot be asked")
         means = Means(self._store, self._namespace, self._secret, self._encryption)
-        redrive = Redrive(
+        redrive = WsgiRedrive(
             self.app, self._routes, self._resolver, self._driver, self._begin, self._reauthenticate, means
         )
         return Recovery(redrive, means, self._reconcile, self._observer)
-
-    def _recover_on_a_thread(self, interval_s: float) -> None:
-        """Look again and again, in each process: a thread does not follow a fork."""
-        if self._recovering is None or not self._recovering.is_alive():
-            with self._opening:
-                if self._recovering is None or not self._recovering.is_alive():
-                    self._recovering = RecoveryThread(self._recovery(), interval_s)
-                    self._recovering.start()
-
-
-class RecoveryThread(threading.Thread):
-    """Looks for operations that nobody drives any more, on an event loop of its own.
-
-    Args:
-        recovery: of a door.
-        interval_s: about how long to wait between two passes.
-    """
-
-    def __init__(self, recovery: Recovery, interval_s: float) -> None:
-        super().__init__(name="retrysafe recovery", daemon=True)
-        self._recovery = recovery
-        self._interval_s = interval_s
-        self._loop = asyncio.new_event_loop()
-        self._passing: asyncio.Task[None] | None = None
-
-    def run(self) -> None:
-        """Until it is ended."""
-        self._passing = self._loop.create_task(self._recovery.run(self._interval_s, lambda _: None))
-        with suppress(asyncio.CancelledError):
-            self._loop.run_until_complete(self._passing)
-        self._loop.close()
-
-    def end(self) -> None:
-        """Stop looking; requests that are being sent again run to their end."""
-        with suppress(RuntimeError):  # the loop is over already
-            self._loop.call_soon_threadsafe(self._cancel)
-        if self.is_alive():
-            self.join(_PATIENCE_S)
-
-    def _cancel(self) -> None:
-        if self._passing is not None:
-            self._passing.cancel()
-
-
-_PATIENCE_S = 5.0
 
 
 def _mounted_at(environ: Environ) -> str:

@@ -13,7 +13,7 @@ from typing import Any, assert_never
 
 from retrysafe.drive.sync import Driver
 from retrysafe.errors import CallerError, IncompleteResponse
-from retrysafe.model import Head, Request, Response
+from retrysafe.model import Head, Headers, Request, Response
 from retrysafe.operation.handle import Begin, Operation, begin_without
 from retrysafe.protocol import effects, flow
 from retrysafe.protocol.effects import Execute, Flow, Outcome, Unread
@@ -207,10 +207,10 @@ class _Handling:
     def answer(self, answer: Answer) -> Iterable[bytes]:
         """What to return to the server; it ends with closing the handler's response."""
         match answer:
-            case flow.Deliver(recorded=recorded):
+            case flow.Deliver(added=added):
                 if not self._capture.sent and not self._failure:  # all of it: a server may tell its length by that
-                    return _Whole(self._held(recorded=recorded), self._pieces, self.close)
-                return self._closing(self._held(recorded=recorded), self._pieces)
+                    return _Whole(self._held(added), self._pieces, self.close)
+                return self._closing(self._held(added), self._pieces)
             case flow.Respond(response) if not self._capture.sent:
                 return self._closing(respond(self._server_start, response))
             case flow.Respond() | flow.BreakOff():
@@ -223,15 +223,15 @@ class _Handling:
             case _:
                 assert_never(answer)
 
-    def _held(self, *, recorded: bool) -> list[bytes]:
-        """The pieces that waited; the start among them goes to the server."""
+    def _held(self, added: Headers) -> list[bytes]:
+        """The pieces that waited; the start among them goes to the server, with more fields."""
         pieces = []
         for message in self._capture.release():
             if message["type"] == "http.response.body":
                 pieces.append(message["body"])
             else:
-                marked = message if recorded else {**message, "headers": [*message["headers"], flow.UNRECORDED_STATUS]}
-                self._server_write = _start_server(self._server_start, marked, self._reason)
+                whole = {**message, "headers": [*message["headers"], *added]}
+                self._server_write = _start_server(self._server_start, whole, self._reason)
         return pieces
 
     def _closing(self, pieces: Iterable[bytes], rest: Iterable[bytes] = ()) -> Iterable[bytes]:
