@@ -19,7 +19,7 @@ class Handled:
     """A request that asked for protection has ended.
 
     Attributes:
-        ending: a value of `protocol.flow.Ending`, or the code of the problem it was refused with.
+        ending: a value of `protocol.answers.Ending`, or the code of the problem it was refused with.
         route: the entry of the routes table that matched, or `*`.
     """
 

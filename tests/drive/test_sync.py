@@ -16,6 +16,7 @@ from retrysafe.drive.sync import Driver
 from retrysafe.errors import StoreUnavailable
 from retrysafe.model import BytesBody, Head, Request, Response, State
 from retrysafe.observe import ClaimLost, Handled, Overdue, StoreFailed, Unrecorded
+from retrysafe.protocol.answers import Answer, BreakOff, Bypass, Deliver, Respond, Vanish
 from retrysafe.protocol.effects import (
     Answered,
     Broken,
@@ -27,7 +28,7 @@ from retrysafe.protocol.effects import (
     Raised,
     Unread,
 )
-from retrysafe.protocol.flow import Answer, BreakOff, Bypass, Deliver, Respond, Terms, Vanish, protect
+from retrysafe.protocol.flow import Terms, protect
 from retrysafe.protocol.transitions import ClaimIfAbsent, CompleteIfHeld, Read, RenewIfHeld, TakeOverIfLapsed
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.stores.sqlite import SqliteStore

@@ -19,8 +19,9 @@ from retrysafe.drive.waiting import BlockingWaiting
 from retrysafe.model import Response, State
 from retrysafe.observe import StoreFailed
 from retrysafe.operation import operation
+from retrysafe.protocol.answers import Deliver, Respond
 from retrysafe.protocol.effects import Answered, Fate, Raised, Wait, WaitEnd
-from retrysafe.protocol.flow import Deliver, Respond, Terms, protect
+from retrysafe.protocol.flow import Terms, protect
 from retrysafe.protocol.transitions import Read
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.stores.sqlite import SqliteStore

@@ -7,9 +7,10 @@ import pytest
 
 from retrysafe.errors import StoreUnavailable
 from retrysafe.model import BytesBody, Claim, Found, Head, Record, Request, Response, State
-from retrysafe.protocol import effects, flow, history, transitions
+from retrysafe.protocol import answers, effects, flow, history, transitions
+from retrysafe.protocol.answers import BreakOff, Deliver, Respond
 from retrysafe.protocol.effects import Answered, Fate, Settled, Unread
-from retrysafe.protocol.flow import BreakOff, Deliver, Respond, Terms, protect
+from retrysafe.protocol.flow import Terms, protect
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.snapshot import seal, take_snapshot
 
@@ -151,7 +152,7 @@ def test_a_bad_key_is_refused_before_anything_is_asked(headers, options, code):
 
 def test_no_key_and_none_required_runs_unprotected():
     """With no promise, and no work."""
-    assert Run(headers=()).step == flow.Bypass()
+    assert Run(headers=()).step == answers.Bypass()
 
 
 def test_no_account_is_refused():
@@ -175,7 +176,7 @@ def test_a_content_that_is_too_large_is_refused_before_the_claim():
 
 def test_a_client_that_goes_while_it_sends_leaves_nothing():
     """No claim was made, and there is nobody to answer (R38)."""
-    assert Run().answer(Unread.CLIENT_GONE).step == flow.Vanish()
+    assert Run().answer(Unread.CLIENT_GONE).step == answers.Vanish()
 
 
 CODED = (*KEYED, (b"content-encoding", b"gzip"))
@@ -322,7 +323,7 @@ def test_each_outcome_has_its_settlement(outcome, transition):
 
 def test_a_broken_response_is_broken_off():
     """Bytes are out: nothing whole can follow."""
-    assert Run().executing().answer(effects.Broken()).answer(Settled.DONE).step == flow.BreakOff()
+    assert Run().executing().answer(effects.Broken()).answer(Settled.DONE).step == answers.BreakOff()
 
 
 def test_an_outcome_that_could_not_be_recorded_is_delivered_and_says_so():
@@ -414,7 +415,7 @@ def test_refusals_are_told_apart_and_say_nothing_of_the_token():
 
 def test_while_the_store_cannot_be_opened_nothing_runs_under_a_key():
     """And what has no key is none of its business."""
-    for headers, step in ((KEYED, Respond), ((), flow.Bypass)):
+    for headers, step in ((KEYED, Respond), ((), answers.Bypass)):
         head = Head("POST", b"/orders", b"", headers)
         assert isinstance(next_of(flow.refuse_unready(head, terms()), None), step)
 
@@ -462,7 +463,7 @@ def test_the_last_look_is_the_answer():
 def test_nobody_is_answered_whose_client_left():
     """There is nothing to send, and nothing to take back."""
     run = Run(in_flight="wait").claiming().found().answer(waited(effects.WaitEnd.CLIENT_GONE))
-    assert run.step == flow.Vanish()
+    assert run.step == answers.Vanish()
 
 
 def test_waiting_does_not_use_up_the_rounds():

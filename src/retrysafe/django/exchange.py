@@ -16,7 +16,7 @@ from retrysafe.drive.sync import Held
 from retrysafe.errors import IncompleteResponse
 from retrysafe.model import Request
 from retrysafe.operation.handle import Operation, begin_without
-from retrysafe.protocol import effects, flow
+from retrysafe.protocol import answers, effects
 from retrysafe.protocol.effects import Ended, Execute, Outcome, Unread
 
 
@@ -39,15 +39,15 @@ class Exchange(Protected):
         """Views are run by `run`, because their content may go on after them."""
         raise AssertionError(f"{effect.claim.attempt} was executed by the driver")
 
-    def answered(self, answer: flow.Answer) -> Any:
+    def answered(self, answer: answers.Answer) -> Any:
         """The response to an answer for which no view was to be run by us."""
         self.ending = answer.ending
         match answer:
-            case flow.Bypass():
+            case answers.Bypass():
                 return self._work.get_response(self._work.request)
-            case flow.Respond(response):
+            case answers.Respond(response):
                 return messages.respond(response)
-            case flow.Vanish():
+            case answers.Vanish():
                 return messages.vanished()
             case _:
                 raise AssertionError(f"{type(answer).__name__} is no answer before a handler ran")
@@ -103,7 +103,7 @@ class _Handling:
         self._capture.piece(messages.piece_of(b"", more=False))
         return None
 
-    def conclude(self, ended: Ended | None = None) -> flow.Answer:
+    def conclude(self, ended: Ended | None = None) -> answers.Answer:
         """Record how it ended: as it was answered, or otherwise."""
         self.is_over = True
         ended = ended or self._capture.answered(self._operation.fate)
@@ -119,14 +119,14 @@ class _Handling:
         """The end of the content, which was held."""
         return messages.contents(self._capture.release())
 
-    def _sent(self, answer: flow.Answer) -> Any:
+    def _sent(self, answer: answers.Answer) -> Any:
         """The response, of which nothing has gone out yet."""
         match answer:
-            case flow.Deliver(added=added):
+            case answers.Deliver(added=added):
                 if self._response.streaming:
                     self._response = self._with_content((self.rest(),))
                 return messages.marked(self._response, self._exchange.withheld, added)
-            case flow.Respond(response):
+            case answers.Respond(response):
                 messages.close(self._response)
                 return messages.respond(response)
             case _:
@@ -170,7 +170,7 @@ class _Content:
             raise
 
     def _end(self) -> bytes:
-        if not isinstance(self._handling.conclude(), flow.Deliver):
+        if not isinstance(self._handling.conclude(), answers.Deliver):
             raise IncompleteResponse("the response was broken off: the outcome of the operation is unknown")
         return self._handling.rest()
 

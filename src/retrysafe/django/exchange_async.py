@@ -24,7 +24,7 @@ from retrysafe.drive.aio import Conclude
 from retrysafe.errors import IncompleteResponse
 from retrysafe.model import Headers, Request
 from retrysafe.operation.handle import Operation
-from retrysafe.protocol import effects, flow
+from retrysafe.protocol import answers, effects
 from retrysafe.protocol.effects import Ended, Execute, Unread
 from retrysafe.server.body import MEMORY_BYTES_MAX
 
@@ -102,25 +102,25 @@ class AsyncExchange(Protected):
         self._return_streaming()
         await self._pipe.put(piece)
 
-    async def answer(self, answer: flow.Answer) -> None:
+    async def answer(self, answer: answers.Answer) -> None:
         """Give the request's own task its response, or the end of it."""
         self.ending = answer.ending
         match answer:
-            case flow.Deliver(added=added) if self._own.streaming:
+            case answers.Deliver(added=added) if self._own.streaming:
                 rest = messages.contents(self.capture.release())
                 self._return_streaming(added)
                 await self._pipe.put(rest)
                 await self._pipe.end(None)
-            case flow.Deliver(added=added):
+            case answers.Deliver(added=added):
                 self._return(messages.marked(self._own, self.withheld, added))
-            case flow.Respond(response) if not self.capture.sent:
+            case answers.Respond(response) if not self.capture.sent:
                 self._return(messages.respond(response))
-            case flow.Respond() | flow.BreakOff():
+            case answers.Respond() | answers.BreakOff():
                 why = "the response was broken off: the outcome of the operation is unknown"
                 await self._pipe.end(IncompleteResponse(why))
-            case flow.Vanish():
+            case answers.Vanish():
                 self._return(messages.vanished())
-            case flow.Bypass():
+            case answers.Bypass():
                 self._return(await self._work.get_response(self._work.request))
 
     def _return_streaming(self, added: Headers = ()) -> None:

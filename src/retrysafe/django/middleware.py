@@ -28,8 +28,9 @@ from retrysafe.operation.handle import Begin, begin, begin_without
 from retrysafe.operation.notebook import Notebook
 from retrysafe.operation.recovery import Means, Report
 from retrysafe.operation.transaction import StoreKeeper
+from retrysafe.protocol.answers import Answer
 from retrysafe.protocol.effects import Flow
-from retrysafe.protocol.flow import Answer, Terms, protect, refuse_unready
+from retrysafe.protocol.flow import Terms, protect, refuse_unready
 from retrysafe.protocol.published import Published
 from retrysafe.protocol.status import inquire
 from retrysafe.server.inquiry import own_answer

@@ -25,8 +25,9 @@ from retrysafe.django.settings import Configuration
 from retrysafe.drive import aio, sync
 from retrysafe.operation.handle import Begin
 from retrysafe.operation.recovery import Means, Reconcile
+from retrysafe.protocol.answers import Answer
 from retrysafe.protocol.effects import Flow
-from retrysafe.protocol.flow import Answer, Terms
+from retrysafe.protocol.flow import Terms
 from retrysafe.protocol.stored_request import StoredRequest
 from retrysafe.server.asgi_redrive import connection_of
 from retrysafe.server.redrive import Identity, Redrive, Unheard

@@ -21,9 +21,9 @@ from retrysafe.errors import StoreError
 from retrysafe.model import Request
 from retrysafe.observe import CutOff, Handled, Observer, StoreFailed, Unrecorded, name_of
 from retrysafe.protocol import effects, transitions
+from retrysafe.protocol.answers import Answer, BreakOff, Deliver, Ending
 from retrysafe.protocol.effects import Effect, Execute, Flow, Outcome, Settled, Transition, Unread
 from retrysafe.protocol.fingerprint import fingerprint_of
-from retrysafe.protocol.flow import Answer, BreakOff, Deliver, Ending
 from retrysafe.stores.contract import Store
 
 T = TypeVar("T")

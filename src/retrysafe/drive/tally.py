@@ -17,7 +17,7 @@ from typing import Any
 
 from retrysafe.errors import StoreError
 from retrysafe.observe import Event, Handled, Observer
-from retrysafe.protocol.flow import Ending
+from retrysafe.protocol.answers import Ending
 from retrysafe.protocol.transitions import AnswerCount, CountAnswers
 from retrysafe.stores.contract import Store
 

@@ -18,8 +18,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from retrysafe.drive import aio, sync
+from retrysafe.protocol.answers import Answer
 from retrysafe.protocol.effects import Claiming, Effect, Execute, Flow, Outcome
-from retrysafe.protocol.flow import Answer
 
 
 class Kind(StrEnum):

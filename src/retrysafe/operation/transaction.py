@@ -16,9 +16,9 @@ from retrysafe.errors import CallerError, ClaimLost
 from retrysafe.model import Response, State
 from retrysafe.operation.connections import Reached, Values, reach
 from retrysafe.operation.responses import response_of
+from retrysafe.protocol.answers import UNRECORDED_STATUS
 from retrysafe.protocol.effects import Answered, Execute, Fate
 from retrysafe.protocol.expiry import EXPIRES_FIELD
-from retrysafe.protocol.flow import UNRECORDED_STATUS
 from retrysafe.protocol.snapshot import Encryption, seal, take_snapshot
 from retrysafe.stores.contract import CompletesWithin, Completion, Store, secret_check
 from retrysafe.stores.lanes import finished

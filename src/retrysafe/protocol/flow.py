@@ -12,13 +12,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 from contextlib import suppress
-from enum import StrEnum
 from typing import assert_never
 from urllib.parse import quote
 
 from retrysafe.errors import StoreError
 from retrysafe.model import BytesBody, Claim, Found, Head, Headers, Record, Request, Response, State
 from retrysafe.protocol import decision, detour, effects, history, refusals, states, transitions
+from retrysafe.protocol.answers import Answer, BreakOff, Bypass, Deliver, Ending, Respond, Vanish
 from retrysafe.protocol.decision import Verdict
 from retrysafe.protocol.effects import Answered, Ended, Flow, Settled, Unread, Waited, WaitEnd, perform
 from retrysafe.protocol.expiry import expires
@@ -70,79 +70,6 @@ class Terms:
     place: tuple[str, str] = ("http", "")
     contract_path: str | None = None
     authorizes: bool = True
-
-
-class Ending(StrEnum):
-    """How a request ended, for people, logs and metrics. Refusals end as the code of their problem."""
-
-    UNPROTECTED = "unprotected"
-    CLIENT_GONE = "client-gone"
-    REPLAYED = "replayed"
-    RECORDED = "recorded"
-    RECORDED_OUTSIDE = "recorded-outside"
-    MISJUDGED = "classify-failed"
-    RELEASED = "released"
-    RESUMABLE = "resumable"
-    DISCARDED = "discarded"
-    UNKNOWN = "unknown"
-    UNRECORDED = "unrecorded"
-    CLAIM_LOST = "claim-lost"
-    INQUIRED = "inquired"
-    OVERTAKEN = "overtaken"
-    OTHER_ACCOUNT = "other-account"
-    TURNED_AWAY = "turned-away"
-
-
-@value
-class Bypass:
-    """No key, and none is required: run unprotected."""
-
-    ending: str = Ending.UNPROTECTED
-
-
-@value
-class Vanish:
-    """There is nobody to answer, and nothing happened: the client went before its request was whole, say."""
-
-    ending: str = Ending.CLIENT_GONE
-
-
-@value
-class Respond:
-    """Send this response, instead of whatever the handler had ready."""
-
-    response: Response
-    ending: str
-
-
-@value
-class Deliver:
-    """Send what the handler answered. If `recorded` is false, say so in `Idempotency-Status`.
-
-    Attributes:
-        ending: of the request.
-        recorded: the outcome is durable.
-        promised: what its head says besides, if that has not been sent.
-    """
-
-    ending: str
-    recorded: bool = True
-    promised: Headers = ()
-
-    @property
-    def added(self) -> Headers:
-        """The fields to be added to its head, if that has not been sent."""
-        return self.promised if self.recorded else (*self.promised, UNRECORDED_STATUS)
-
-
-@value
-class BreakOff:
-    """Bytes were sent and the rest will not come: break the connection, so that nobody takes it for whole."""
-
-    ending: str = Ending.UNKNOWN
-
-
-Answer = Bypass | Vanish | Respond | Deliver | BreakOff
 
 
 def protect(head: Head, terms: Terms) -> Flow[Answer]:
@@ -591,8 +518,6 @@ def _instead(ended: Ended, answer: Respond) -> Answer:
 
 # What a path may have that is not escaped (RFC 3986 3.3); what else is in where the application is mounted, is.
 _IN_PATHS = "/!$&'()*+,;=:@~"
-
-UNRECORDED_STATUS = (b"idempotency-status", b"unrecorded")
 
 
 def _refuse(problem: Problem, terms: Terms, ending: str | None = None) -> Respond:

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from retrysafe.errors import StoreError
 from retrysafe.model import Found, Head, Response, State
 from retrysafe.protocol import decision, effects, refusals, transitions
+from retrysafe.protocol.answers import Ending, Respond
 from retrysafe.protocol.duration import rfc3339
 from retrysafe.protocol.effects import Flow, perform
-from retrysafe.protocol.flow import Ending, Respond, Terms, problem_response
+from retrysafe.protocol.flow import Terms, problem_response
 from retrysafe.protocol.key import Key, parse_key, record_id
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.problem import Problem, retry_after

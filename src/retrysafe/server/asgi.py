@@ -17,9 +17,10 @@ from retrysafe.operation.handle import begin, begin_without
 from retrysafe.operation.notebook import Notebook
 from retrysafe.operation.recovery import Means, Reconcile, Report
 from retrysafe.operation.transaction import StoreKeeper
+from retrysafe.protocol.answers import Answer
 from retrysafe.protocol.duration import Duration
 from retrysafe.protocol.effects import Flow
-from retrysafe.protocol.flow import Answer, Terms, protect, refuse_unready
+from retrysafe.protocol.flow import Terms, protect, refuse_unready
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.published import Published
 from retrysafe.protocol.snapshot import Encryption

@@ -8,8 +8,9 @@ from typing import Any
 from retrysafe.drive.aio import Driver
 from retrysafe.operation.handle import Begin
 from retrysafe.operation.recovery import Means
+from retrysafe.protocol.answers import Answer
 from retrysafe.protocol.effects import Flow
-from retrysafe.protocol.flow import Answer, Terms
+from retrysafe.protocol.flow import Terms
 from retrysafe.protocol.stored_request import StoredRequest
 from retrysafe.server.capture import Message
 from retrysafe.server.exchange import Exchange

@@ -12,7 +12,7 @@ from retrysafe.drive.aio import Conclude
 from retrysafe.errors import CallerError
 from retrysafe.model import BytesBody, Head, Request
 from retrysafe.operation.handle import Begin
-from retrysafe.protocol import flow
+from retrysafe.protocol import answers
 from retrysafe.protocol.effects import Execute, Unread
 from retrysafe.protocol.flow import Terms
 from retrysafe.server.body import MEMORY_BYTES_MAX, Spool
@@ -140,19 +140,19 @@ class Exchange:
             self._handling.leave()
         return self._handling.run(self._application, self._connection)
 
-    def answer(self, answer: flow.Answer) -> Coroutine[Any, Any, None]:
+    def answer(self, answer: answers.Answer) -> Coroutine[Any, Any, None]:
         """Send what the flow decided."""
         return self._answer_early(answer) if self._handling is None else self._handling.answer(answer)
 
-    async def _answer_early(self, answer: flow.Answer) -> None:
+    async def _answer_early(self, answer: answers.Answer) -> None:
         """No handler runs for this request under its key."""
-        if isinstance(answer, flow.Respond):
+        if isinstance(answer, answers.Respond):
             try:
                 for message in messages_of(answer.response):
                     await self._server_send(message)
             except OSError:
                 pass  # the client is gone
-        elif isinstance(answer, flow.Bypass):
+        elif isinstance(answer, answers.Bypass):
             await self._application(self._server_connection, self._server_receive, self._server_send)
 
     def leave(self) -> None:

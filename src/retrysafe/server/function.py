@@ -30,9 +30,10 @@ from retrysafe.observe import LogObserver, Observer
 from retrysafe.operation.handle import Begin, Operation, begin
 from retrysafe.operation.notebook import Notebook
 from retrysafe.operation.transaction import StoreKeeper
-from retrysafe.protocol import effects, flow
+from retrysafe.protocol import answers, effects
+from retrysafe.protocol.answers import Ending
 from retrysafe.protocol.effects import Answered, Ended, Execute, Fate, Outcome
-from retrysafe.protocol.flow import Ending, Terms, protect
+from retrysafe.protocol.flow import Terms, protect
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.snapshot import Encryption
 from retrysafe.server.call import Call, Calls, Codec, JsonCodec, Results
@@ -279,7 +280,7 @@ class _Once:
             return effects.Raised(Fate.NO_EFFECT)
         return effects.Raised(operation.fate) if isinstance(error, Exception) else effects.Cancelled(operation.fate)
 
-    def result_of(self, answer: flow.Answer) -> Any:
+    def result_of(self, answer: answers.Answer) -> Any:
         """The caller's result, from what the flow decided.
 
         Raises:
@@ -287,14 +288,14 @@ class _Once:
             StoreUnavailable: the store cannot be asked: it was not run.
             Exception: what the function raised, now or in the first call.
         """
-        if isinstance(answer, flow.Deliver):
+        if isinstance(answer, answers.Deliver):
             if self._error is None and self._done is not None:
                 return self._done[0]
-        elif isinstance(answer, flow.Respond) and not _is_problem(answer.response):
+        elif isinstance(answer, answers.Respond) and not _is_problem(answer.response):
             return self._door.results.given(answer.response)  # recorded, by this call or another
         if self._error is not None and answer.ending != Ending.CLAIM_LOST:
             raise self._error
-        if not isinstance(answer, flow.Respond):
+        if not isinstance(answer, answers.Respond):
             raise OutcomeUnknown
         raise _refusal(answer.response) from self._error
 
@@ -346,7 +347,7 @@ class _Exchange(_Once):
 class _AsyncExchange(_Once):
     """One call, for the driver of asyncio."""
 
-    _answer: flow.Answer | None = None
+    _answer: answers.Answer | None = None
 
     async def scope(self) -> str | None:
         """Whose key it is."""
@@ -377,7 +378,7 @@ class _AsyncExchange(_Once):
             outcome = self.outcome_of_error(error, operation)
         await conclude(outcome)
 
-    async def answer(self, answer: flow.Answer) -> None:
+    async def answer(self, answer: answers.Answer) -> None:
         """Take what the flow decided."""
         self._answer = answer
 

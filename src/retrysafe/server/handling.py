@@ -15,7 +15,7 @@ from retrysafe.drive.aio import Conclude
 from retrysafe.errors import IncompleteResponse
 from retrysafe.model import Body, BytesBody, Headers, Response
 from retrysafe.operation.handle import Operation
-from retrysafe.protocol import effects, flow
+from retrysafe.protocol import answers, effects
 from retrysafe.protocol.effects import Ended
 from retrysafe.server.capture import Capture, Message
 from retrysafe.server.scope import Connection
@@ -112,19 +112,19 @@ class Handling:
 
     # --- what goes out ----------------------------------------------------------------------------
 
-    async def answer(self, answer: flow.Answer) -> None:
+    async def answer(self, answer: answers.Answer) -> None:
         """Send what the flow decided."""
         match answer:
-            case flow.Deliver():
+            case answers.Deliver():
                 while self._capture.held:  # more may be held while these are sent
                     messages = self._capture.release()
                     await self._forward(_with(answer.added, messages))
-            case flow.Respond(response) if not self._capture.sent:
+            case answers.Respond(response) if not self._capture.sent:
                 await self._forward(messages_of(response))
                 self._muted = True  # nothing that the handler says later belongs to this response
-            case flow.Respond() | flow.BreakOff():
+            case answers.Respond() | answers.BreakOff():
                 self._broken_off = self._muted = True
-            case flow.Bypass() | flow.Vanish():
+            case answers.Bypass() | answers.Vanish():
                 raise AssertionError(f"{type(answer).__name__} is no answer once the handler runs")
             case _:
                 assert_never(answer)

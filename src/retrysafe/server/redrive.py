@@ -16,8 +16,9 @@ from retrysafe.errors import CallerError
 from retrysafe.model import Headers
 from retrysafe.observe import name_of
 from retrysafe.operation.recovery import Fared, Means
+from retrysafe.protocol.answers import Answer, Ending
 from retrysafe.protocol.effects import Flow
-from retrysafe.protocol.flow import Answer, Ending, Terms, resume
+from retrysafe.protocol.flow import Terms, resume
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.stored_request import StoredRequest
 from retrysafe.protocol.transitions import Listed, TakeOverIfLapsed

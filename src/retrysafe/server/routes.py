@@ -13,8 +13,8 @@ from enum import Enum
 from typing import Literal
 
 from retrysafe.errors import ConfigurationError
+from retrysafe.protocol.answers import UNRECORDED_STATUS
 from retrysafe.protocol.expiry import EXPIRES_FIELD
-from retrysafe.protocol.flow import UNRECORDED_STATUS
 from retrysafe.protocol.policy import METHODS_NEVER, Policy
 from retrysafe.value import value
 

@@ -15,9 +15,10 @@ from retrysafe.drive.sync import Driver
 from retrysafe.errors import CallerError, IncompleteResponse
 from retrysafe.model import Head, Headers, Request, Response
 from retrysafe.operation.handle import Begin, Operation, begin_without
-from retrysafe.protocol import effects, flow
+from retrysafe.protocol import answers, effects
+from retrysafe.protocol.answers import Answer
 from retrysafe.protocol.effects import Execute, Flow, Outcome, Unread
-from retrysafe.protocol.flow import Answer, Terms
+from retrysafe.protocol.flow import Terms
 from retrysafe.server.capture import Capture, Message
 from retrysafe.server.environ import Environ, Resolver, head_of, read_request, with_content
 from retrysafe.server.routes import Route
@@ -108,12 +109,12 @@ class Exchange:
         if self._handling is not None:
             return self._handling.answer(answer)
         match answer:
-            case flow.Bypass():
+            case answers.Bypass():
                 begin_without()
                 return self._application(self._environ, self._start_response)
-            case flow.Respond(response):
+            case answers.Respond(response):
                 return respond(self._start_response, response)
-            case flow.Vanish():  # nobody is there; the server has to hear something
+            case answers.Vanish():  # nobody is there; the server has to hear something
                 return respond(self._start_response, Response(400, ((b"content-length", b"0"),)))
             case _:
                 raise AssertionError(f"{type(answer).__name__} is no answer before a handler ran")
@@ -207,18 +208,18 @@ class _Handling:
     def answer(self, answer: Answer) -> Iterable[bytes]:
         """What to return to the server; it ends with closing the handler's response."""
         match answer:
-            case flow.Deliver(added=added):
+            case answers.Deliver(added=added):
                 if not self._capture.sent and not self._failure:  # all of it: a server may tell its length by that
                     return _Whole(self._held(added), self._pieces, self.close)
                 return self._closing(self._held(added), self._pieces)
-            case flow.Respond(response) if not self._capture.sent:
+            case answers.Respond(response) if not self._capture.sent:
                 return self._closing(respond(self._server_start, response))
-            case flow.Respond() | flow.BreakOff():
+            case answers.Respond() | answers.BreakOff():
                 self._failure = self._failure or IncompleteResponse(
                     "the response was broken off: the outcome of the operation is unknown"
                 )
                 return self._closing(())
-            case flow.Bypass() | flow.Vanish():
+            case answers.Bypass() | answers.Vanish():
                 raise AssertionError(f"{type(answer).__name__} is no answer once the handler runs")
             case _:
                 assert_never(answer)

@@ -13,8 +13,9 @@ from retrysafe.drive.sync import Driver
 from retrysafe.errors import CallerError
 from retrysafe.operation.handle import Begin
 from retrysafe.operation.recovery import Means
+from retrysafe.protocol.answers import Answer
 from retrysafe.protocol.effects import Flow
-from retrysafe.protocol.flow import Answer, Terms
+from retrysafe.protocol.flow import Terms
 from retrysafe.protocol.stored_request import StoredRequest
 from retrysafe.server.environ import Environ, Resolver, path_of
 from retrysafe.server.redrive import Identity, Reauthenticate, Redrive, stored_headers

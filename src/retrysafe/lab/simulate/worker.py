@@ -15,9 +15,10 @@ from retrysafe.lab.simulate.network import Connection, Server
 from retrysafe.lab.simulate.scenario import CallPlan, Ends
 from retrysafe.model import BytesBody, Head, Headers, Request, Response
 from retrysafe.observe import Event
-from retrysafe.protocol import effects, flow
+from retrysafe.protocol import answers, effects
+from retrysafe.protocol.answers import Answer
 from retrysafe.protocol.effects import Ended, Execute, Fate, Flow, Outcome
-from retrysafe.protocol.flow import Answer, Terms, protect
+from retrysafe.protocol.flow import Terms, protect
 from retrysafe.protocol.policy import Policy
 from retrysafe.stores.contract import Store
 from retrysafe.stores.memory import MemoryStore
@@ -302,12 +303,12 @@ class Exchange:
         """What an end of the handler means; more than itself in other modes."""
         return ended
 
-    async def answer(self, answer: flow.Answer) -> None:
+    async def answer(self, answer: answers.Answer) -> None:
         """Send what the flow decided."""
         match answer:
-            case flow.Deliver(recorded=recorded) if self.ready is not None:
+            case answers.Deliver(recorded=recorded) if self.ready is not None:
                 self.send(self.ready, self.code, unrecorded=not recorded)
-            case flow.Respond(response) if not self.pieces_sent:
+            case answers.Respond(response) if not self.pieces_sent:
                 self.send(response)
             case _:
                 return  # nothing whole will come

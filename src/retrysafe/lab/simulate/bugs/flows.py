@@ -13,8 +13,9 @@ from retrysafe.errors import StoreError
 from retrysafe.lab.simulate.network import START_MS
 from retrysafe.model import Found, Head, Record, State
 from retrysafe.protocol import effects, transitions
+from retrysafe.protocol.answers import Answer
 from retrysafe.protocol.effects import Effect, Execute, Flow, Settled, WaitEnd
-from retrysafe.protocol.flow import Answer, Terms, protect
+from retrysafe.protocol.flow import Terms, protect
 from retrysafe.protocol.policy import Policy
 
 
