@@ -77,8 +77,10 @@ LISTED = COLUMNS.replace("response", "NULL")
 
 RECORD = f"SELECT {COLUMNS} FROM records WHERE record_id = :record_id"
 
-SEVERAL = 16
-SEVERAL_RECORDS = f"SELECT record_id, {COLUMNS} FROM records WHERE record_id IN ({', '.join('?' * SEVERAL)})"
+SEVERAL = tuple(f"id_{number}" for number in range(16))
+SEVERAL_RECORDS = (
+    f"SELECT record_id, {COLUMNS} FROM records WHERE record_id IN ({', '.join(f':{name}' for name in SEVERAL)})"
+)
 
 FIRST = {
     "record_id": ":record_id",

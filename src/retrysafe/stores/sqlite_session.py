@@ -187,10 +187,9 @@ def _look_ahead(connection: sqlite3.Connection, transitions: Sequence[Transition
     """The records of many claims, in few statements. For a batch of replays, which is one whose first wrote nothing."""
     ids = [transition.record_id for transition in transitions if isinstance(transition, ClaimIfAbsent)]
     seen: dict[bytes, Row] = {}
-    for at in range(0, len(ids), sql.SEVERAL):
-        several = ids[at : at + sql.SEVERAL]
-        several += several[:1] * (sql.SEVERAL - len(several))
-        for record_id, *row in connection.execute(sql.SEVERAL_RECORDS, several):
+    for at in range(0, len(ids), len(sql.SEVERAL)):
+        values = dict.fromkeys(sql.SEVERAL, ids[at]) | dict(zip(sql.SEVERAL, ids[at:], strict=False))
+        for record_id, *row in connection.execute(sql.SEVERAL_RECORDS, values).fetchall():
             seen[record_id] = row
     return seen
 
