@@ -97,7 +97,7 @@ def test_side_by_side(tmp_path):
     """The same orders and faults for both: one has duplicates, and retrysafe has none, and loses none."""
     page = tmp_path / "strategies.md"
     page.write_text("before\n<!-- results: begin -->\nold\n<!-- results: end -->\nafter\n")
-    words = "lab strategies --orders 200 --calm-orders 20 --seed 5 --only retrysafe-sqlite --json --timeout 400ms"
+    words = "lab strategies --orders 200 --calm-orders 100 --seed 5 --only retrysafe-sqlite --json --timeout 400ms"
     done = CliRunner().invoke(main, [*words.split(), "--write-docs", str(page)])
     assert done.exit_code == 0, done.output
     found = json.loads(done.output)

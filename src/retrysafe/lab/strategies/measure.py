@@ -76,7 +76,7 @@ class Figures:
         p50_us, p99_us: of one client without faults.
         bare_p50_us, bare_p99_us: the same of the shop without a guard, to which the same client went in turn.
         loaded_p50_us, loaded_p99_us: of first attempts that met no fault, under load.
-        bytes_per_order: by which its databases grew, the shop's own table with them.
+        bytes_per_order: by which its databases grew with each of those, the shop's own table with them.
         trips_per_order: to its database servers, of one client without faults.
         per_second: orders, retries and faults with them.
     """
@@ -112,11 +112,11 @@ async def measure(
         RetrysafeError: one of its processes did not start.
     """
     async with _where(strategy, databases, folder) as where:
-        took_us, bare_took_us = await _calm(strategy, wanted, databases, where)
         trips = await _trips(strategy, wanted, where)
         before_bytes = await _size_bytes(where)
-        storm = await _storm(strategy, wanted, where, advance)
+        took_us, bare_took_us = await _calm(strategy, wanted, databases, where)
         grown_bytes = await _size_bytes(where) - before_bytes
+        storm = await _storm(strategy, wanted, where, advance)
     return Figures(
         strategy,
         storm.judged,
@@ -128,7 +128,7 @@ async def measure(
         percentile(bare_took_us, 99),
         percentile(storm.took_us, 50),
         percentile(storm.took_us, 99),
-        grown_bytes / wanted.orders,
+        grown_bytes / (_WARM_ORDERS + wanted.calm_orders),
         trips,
         wanted.orders / storm.seconds,
     )
