@@ -9,10 +9,10 @@ WORKERS ?= 3
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help test prove demo bench format clean
+.PHONY: help test prove demo bench conformance format clean
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 test: $(READY) ## Every check: format, lint, types, layers, tests
 	$(BIN)/ruff format --check .
@@ -30,12 +30,15 @@ demo: $(READY) ## Two shops on a bad network: one charges twice, one does not
 bench: $(READY) ## Measure what protection costs on this machine
 	$(BIN)/python -m bench.run
 
+conformance: $(READY) ## Judge the public packages and our own doors, and write the page
+	$(BIN)/python -m conformance.run --write-docs
+
 format: $(READY) ## Format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove what was built
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The group is handed over as a file, because the pip in Python 3.11 does not know dependency groups.

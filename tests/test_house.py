@@ -17,7 +17,8 @@ import retrysafe
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(ROOT.glob("src/**/*.py"))
 TESTS = sorted(ROOT.glob("tests/**/*.py"))
-PROGRAMS = [path for place in ("bench", "examples", "model", "prove") for path in sorted(ROOT.glob(f"{place}/**/*.py"))]
+_PLACES = ("bench", "conformance", "examples", "model", "prove")
+PROGRAMS = [path for place in _PLACES for path in sorted(ROOT.glob(f"{place}/**/*.py"))]
 PYTHON = [*SOURCES, *TESTS, *PROGRAMS]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), ROOT / "browser" / "README.md"]
 SCRIPTS = [path for place in ("browser", "examples") for path in sorted(ROOT.glob(f"{place}/**/*.[jt]s"))]

@@ -5,12 +5,13 @@ pytest loads this wherever retrysafe is installed, so it imports nothing that on
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-_SHOWN = pytest.StashKey[list[str]]()
+_SECTION = "retrysafe"
+_UNTRIED = ("skip", "inconclusive")
 
 
 @pytest.fixture
@@ -24,8 +25,8 @@ def retry_check(request: pytest.FixtureRequest) -> Callable[..., Any]:
     from retrysafe.testing import retry_check as check  # noqa: PLC0415 - as above
 
     def shown(report: RetryReport) -> RetryReport:
-        request.node.add_report_section("call", "retrysafe", str(report))
-        request.config.stash.setdefault(_SHOWN, []).append(_summary(request.node.nodeid, report, request.config))
+        # With the test's own report, which also finds its way from a worker of pytest-xdist.
+        request.node.add_report_section("call", _SECTION, str(report))
         return report
 
     def checking(*arguments: Any, **options: Any) -> RetryReport:
@@ -38,17 +39,29 @@ def retry_check(request: pytest.FixtureRequest) -> Callable[..., Any]:
     return checking
 
 
-def _summary(nodeid: str, report: Any, config: pytest.Config) -> str:
-    lines = [f"{nodeid}: {report.total}"]
-    if config.get_verbosity() > 0:
-        untried = {**report.skipped, **report.inconclusive}
-        lines += [f"  {report[id_].verdict}  {id_}  {reason}" for id_, reason in untried.items()]
-    return "\n".join(lines)
-
-
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """What each check came to, in a line; with `-v`, why cases were not tried."""
-    if shown := config.stash.get(_SHOWN, []):
-        terminalreporter.section("retrysafe")
-        for text in shown:
-            terminalreporter.write_line(text)
+    verbose = config.get_verbosity() > 0
+    lines = [line for report in _calls(terminalreporter) for line in _lines(report, verbose=verbose)]
+    if lines:
+        terminalreporter.section(_SECTION)
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+def _calls(terminalreporter: Any) -> Iterator[Any]:
+    for reports in terminalreporter.stats.values():
+        yield from (report for report in reports if getattr(report, "when", "") == "call")
+
+
+def _lines(report: Any, *, verbose: bool) -> Iterator[str]:
+    for title, content in report.sections:
+        if title != f"Captured {_SECTION} call":
+            continue
+        *cases, total = content.splitlines()
+        yield f"{report.nodeid}: {total}"
+        is_untried = False
+        for line in cases if verbose else ():
+            is_untried = line.startswith(_UNTRIED) or (is_untried and line.startswith(" "))
+            if is_untried:
+                yield f"  {line}"
