@@ -52,12 +52,13 @@ from django.views import View
 from django.views.decorators.http import require_POST
 from rest_framework import permissions, serializers, viewsets
 from rest_framework.decorators import action, api_view
+from rest_framework.response import Response
 from rest_framework.routers import SimpleRouter
 from rest_framework.views import APIView
 
 from retrysafe.django import idempotent
 from retrysafe.django.asgi import get_asgi_application
-from retrysafe.operation import operation
+from retrysafe.operation import current_operation, operation
 from tests.doors.wsgi_apps import answer, numbers, ticks
 
 
@@ -85,8 +86,9 @@ def guard(get_response):
 
 def done(wish):
     """An effect, and what to answer."""
-    status, _, _ = answer(wish)
-    return JsonResponse({"name": wish["name"]}, status=status)
+    answer(wish)
+    now = current_operation()
+    return {"name": wish["name"], "attempt": now.attempt if now else 0}
 
 
 class Stepped:
@@ -103,23 +105,29 @@ class Stepped:
             yield piece
 
 
-def response(pieces, status=200, headers=()):
-    """A content that is made as it is sent, for the mode that Django is in."""
-    made = StreamingHttpResponse(Stepped(pieces) if ASYNC else pieces, status=status)
+def response(pieces, status=200, headers=(), *, whole=False):
+    """What a view answers: content that is there, or that is made as it is sent, in the mode that Django is in."""
+    if whole:
+        made = HttpResponse(b"".join(pieces), status=status)
+    else:
+        made = StreamingHttpResponse(Stepped(pieces) if ASYNC else pieces, status=status)
     for field, value in headers:  # of which Django has one of each name
         made[field] = f"{made[field]}, {value}" if field in made and field != "content-type" else value
     return made
 
 
 def told(request, place=""):
-    status, headers, pieces = answer(json.loads(request.body))
-    return response(pieces, status, headers)
+    """Whole, unless it is told about pieces or their size."""
+    wish = json.loads(request.body)
+    status, headers, pieces = answer(wish)
+    return response(pieces, status, headers, whole=not wish.keys() & {"pieces", "sized"})
 
 
 async def atold(request, place=""):
     """The same, in a view for asyncio."""
-    status, headers, pieces = await sync_to_async(answer)(json.loads(request.body))
-    return response(pieces, status, headers) if ASYNC else HttpResponse(pieces, status=status, headers=dict(headers))
+    wish = json.loads(request.body)
+    status, headers, pieces = await sync_to_async(answer)(wish)
+    return response(pieces, status, headers, whole=not (ASYNC and wish.keys() & {"pieces", "sized"}))
 
 
 def size(request):
@@ -153,14 +161,14 @@ def threaded(request):
 
 def file(request):
     """A file."""
-    return FileResponse((Path(__file__).with_name("wsgi_apps.py")).open("rb"))
+    return FileResponse(Path(__file__).with_name("wsgi_apps.py").open("rb"))
 
 
 @require_POST
 @idempotent(required=True)
 def marked(request):
     """A function that is marked."""
-    return done(json.loads(request.body))
+    return JsonResponse(done(json.loads(request.body)), status=201)
 
 
 class Item(View):
@@ -168,7 +176,7 @@ class Item(View):
 
     @idempotent(required=True, lifetime="7d")
     def put(self, request):
-        return done(json.loads(request.body))
+        return JsonResponse(done(json.loads(request.body)), status=201)
 
 
 class Order(serializers.Serializer):
@@ -203,14 +211,14 @@ class Charge(APIView):
 
     @idempotent(required=True)
     def post(self, request):
-        return done(request.data)
+        return Response(done(request.data), status=201)
 
 
 @idempotent(required=True)
 @api_view(["POST"])
 def function(request):
     """A function that the REST framework makes a view of."""
-    return done(request.data)
+    return Response(done(request.data), status=201)
 
 
 class Actions(viewsets.ViewSet):
@@ -219,7 +227,7 @@ class Actions(viewsets.ViewSet):
     @action(detail=False, methods=["post"])
     @idempotent(required=True)
     def ship(self, request):
-        return done(request.data)
+        return Response(done(request.data), status=201)
 
 
 router = SimpleRouter(trailing_slash=False)
