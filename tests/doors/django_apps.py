@@ -60,12 +60,13 @@ from django.views import View
 from django.views.decorators.http import require_POST
 from rest_framework import permissions, serializers, viewsets
 from rest_framework.decorators import action, api_view
+from rest_framework.response import Response
 from rest_framework.routers import SimpleRouter
 from rest_framework.views import APIView
 
 from retrysafe.django import idempotent
 from retrysafe.django.asgi import get_asgi_application
-from retrysafe.operation import operation
+from retrysafe.operation import current_operation, operation
 from retrysafe.recovery import Completed, Identity
 from tests.doors.wsgi_apps import answer, numbers, ticks
 
@@ -106,8 +107,9 @@ def guard(get_response):
 
 def done(wish):
     """An effect, and what to answer."""
-    status, _, _ = answer(wish)
-    return JsonResponse({"name": wish["name"]}, status=status)
+    answer(wish)
+    now = current_operation()
+    return {"name": wish["name"], "attempt": now.attempt if now else 0}
 
 
 class Stepped:
@@ -124,23 +126,29 @@ class Stepped:
             yield piece
 
 
-def response(pieces, status=200, headers=()):
-    """A content that is made as it is sent, for the mode that Django is in."""
-    made = StreamingHttpResponse(Stepped(pieces) if ASYNC else pieces, status=status)
+def response(pieces, status=200, headers=(), *, whole=False):
+    """What a view answers: content that is there, or that is made as it is sent, in the mode that Django is in."""
+    if whole:
+        made = HttpResponse(b"".join(pieces), status=status)
+    else:
+        made = StreamingHttpResponse(Stepped(pieces) if ASYNC else pieces, status=status)
     for field, value in headers:  # of which Django has one of each name
         made[field] = f"{made[field]}, {value}" if field in made and field != "content-type" else value
     return made
 
 
 def told(request, place=""):
-    status, headers, pieces = answer(json.loads(request.body))
-    return response(pieces, status, headers)
+    """Whole, unless it is told about pieces or their size."""
+    wish = json.loads(request.body)
+    status, headers, pieces = answer(wish)
+    return response(pieces, status, headers, whole=not wish.keys() & {"pieces", "sized"})
 
 
 async def atold(request, place=""):
     """The same, in a view for asyncio."""
-    status, headers, pieces = await sync_to_async(answer)(json.loads(request.body))
-    return response(pieces, status, headers) if ASYNC else HttpResponse(pieces, status=status, headers=dict(headers))
+    wish = json.loads(request.body)
+    status, headers, pieces = await sync_to_async(answer)(wish)
+    return response(pieces, status, headers, whole=not (ASYNC and wish.keys() & {"pieces", "sized"}))
 
 
 def size(request):
@@ -174,21 +182,25 @@ def threaded(request):
 
 def file(request):
     """A file."""
-    return FileResponse((Path(__file__).with_name("wsgi_apps.py")).open("rb"))
+    return FileResponse(Path(__file__).with_name("wsgi_apps.py").open("rb"))
 
 
 @require_POST
+def until(request):
+    """Answers at once, so that its head can say until when it is replayed."""
+    return JsonResponse(done(json.loads(request.body)), status=201)
+
+
 @idempotent(required=True)
 def marked(request):
     """A function that is marked."""
-    return done(json.loads(request.body))
+    return JsonResponse(done(json.loads(request.body)), status=201)
 
 
 @idempotent(required=True, recovery="rerun")
 def named(request, name):
     """One that is marked as safe to run again, at a path with a variable in it."""
-    done({"name": name})
-    return JsonResponse({"by": request.headers.get("X-By"), "name": name}, status=201)
+    return JsonResponse({"by": request.headers.get("X-By"), **done({"name": name})}, status=201)
 
 
 class Item(View):
@@ -196,7 +208,7 @@ class Item(View):
 
     @idempotent(required=True, lifetime="7d")
     def put(self, request):
-        return done(json.loads(request.body))
+        return JsonResponse(done(json.loads(request.body)), status=201)
 
 
 class Order(serializers.Serializer):
@@ -231,14 +243,14 @@ class Charge(APIView):
 
     @idempotent(required=True)
     def post(self, request):
-        return done(request.data)
+        return Response(done(request.data), status=201)
 
 
 @idempotent(required=True)
 @api_view(["POST"])
 def function(request):
     """A function that the REST framework makes a view of."""
-    return done(request.data)
+    return Response(done(request.data), status=201)
 
 
 class Actions(viewsets.ViewSet):
@@ -247,7 +259,7 @@ class Actions(viewsets.ViewSet):
     @action(detail=False, methods=["post"])
     @idempotent(required=True)
     def ship(self, request):
-        return done(request.data)
+        return Response(done(request.data), status=201)
 
 
 router = SimpleRouter(trailing_slash=False)
@@ -258,7 +270,7 @@ urlpatterns = [
     path("function", function),
     path("ready", lambda _: HttpResponse("ready")),
     re_path(r"^(?P<place>.*/)?told$", atold if ASYNC else told),
-    path("until", atold if ASYNC else told),
+    path("until", until),
     path("atold", atold),
     path("size", size),
     path("upload", upload),

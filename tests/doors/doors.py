@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +39,15 @@ _GATEWAY = {
     "asgi": "it is a server itself, around which there are no layers; it forwards no websockets",
     "holds": "it opens its store by a URL, so that no test can hold it up there",
 }
+
+# The last line of each traceback, and what asyncio says when it is too late for one.
+_RAISED = re.compile(r"Traceback \(most recent call last\):\n(?:[ ].*\n|\n)*(\S.*)|(.*never retrieved.*)")
+_TOLD = (  # what scenarios cause to be logged, in the words of the handlers and of their frameworks
+    "ZeroDivisionError: ",
+    "litestar.exceptions.base_exceptions.LitestarException: Exception caught after response started",
+    "ValueError: Django can only handle ASGI/HTTP connections, not websocket.",
+    "retrysafe.errors.IncompleteResponse: the response was broken off",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +160,11 @@ class Opened(Shop):
     def logged(self) -> str:
         """What its processes have logged."""
         return "".join(log.read_text() for log in self._logs)
+
+    def unexpected(self) -> list[str]:
+        """Errors that they have logged and no scenario has caused."""
+        raised = [last or late for last, late in _RAISED.findall(self.logged())]
+        return [line for line in raised if not line.startswith(_TOLD)]
 
     def until_logged(self, words: str) -> None:
         """Wait until one of them has logged this."""

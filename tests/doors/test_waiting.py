@@ -17,26 +17,6 @@ LEASE = {"SHOP_LEASE": "1s"}
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_duplicates_wait_and_replay(server, tmp_path):
-    """Under every server: they get nothing while the first runs, and then its answer."""
-    name = uuid.uuid4().hex
-    with serving(server, tmp_path) as shop, ExitStack() as clients:
-        shop.shut(f"{name}-effect")
-        request = request_bytes(WAIT, key=name, name=name)
-        wires = [clients.enter_context(connect(shop.port)) for _ in range(6)]
-        wires[0].send(request)
-        shop.until("effect", name)
-        for wire in wires[1:]:
-            wire.send(request)
-        assert all(wire.is_silent() for wire in wires)
-        shop.open(f"{name}-effect")
-        answers = [wire.answer(WAIT) for wire in wires]
-        assert {(answer.status, answer.body) for answer in answers} == {(201, f"order {name}".encode())}
-        assert [answer.replayed for answer in answers] == [False] + [True] * 5
-        assert shop.ledger("effect", name) == 1
-
-
-@pytest.mark.parametrize("server", SERVERS)
 def test_who_leaves_takes_no_turn(server, tmp_path):
     """A client resets its connection while it waits: when the first attempt did nothing, nothing runs for it."""
     name = uuid.uuid4().hex
