@@ -40,6 +40,7 @@ _APART = (  # what is a proof of its own here
     "tests/stores", "tests/protocol", "tests/prove", "tests/model/test_model.py", "tests/lab/test_simulator.py", _DOORS
 )  # fmt: skip
 _ORDERS_LEAST = 100  # of a rehearsal: fewer meet too few faults to show anything
+_CALM_ORDERS = 1_000
 _PERCENT = re.compile(r"\[ *(\d+)%\]$")
 
 
@@ -207,7 +208,8 @@ def _verifying(order: Run) -> Done:
 
 def _comparing(order: Run) -> Done:
     """Every strategy under the same load and faults; retrysafe has no duplicate and loses nothing, and others do."""
-    wanted = Wanted(max(_ORDERS_LEAST, order.count), order.seed)
+    orders = max(_ORDERS_LEAST, order.count)
+    wanted = Wanted(orders, order.seed, calm_orders=min(_CALM_ORDERS, orders))
     ended = shown = 0
 
     def begins(_: Strategy) -> Callable[[], None]:

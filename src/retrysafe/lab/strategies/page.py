@@ -59,7 +59,7 @@ def _when(found: Found, wanted: Wanted, table: Sequence[Row]) -> str:
         f"again; seed {wanted.seed}; {time.strftime('%Y-%m-%d', time.gmtime())}. p50, p99 and round trips are of "
         f"{wanted.calm_orders:,} orders of one client without faults.\n"
         f"Machine: {platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}; "
-        f"{', '.join(found.versions)}."
+        f"Python {platform.python_version()}, {', '.join(found.versions)}."
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import platform
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -28,7 +27,7 @@ class Found:
 
     Attributes:
         figures: of each strategy, by its name.
-        versions: of what it was measured with.
+        versions: of the databases.
     """
 
     figures: dict[str, Figures]
@@ -101,4 +100,4 @@ async def _opened(
 async def _versions(databases: Databases) -> tuple[str, ...]:
     servers = [server for server in (databases.postgres, databases.redis) if server is not None]
     told = [await server.version() for server in servers]
-    return (f"Python {platform.python_version()}", f"SQLite {sqlite3.sqlite_version}", *told)
+    return (f"SQLite {sqlite3.sqlite_version}", *told)
