@@ -185,12 +185,12 @@ def file(request):
     return FileResponse(Path(__file__).with_name("wsgi_apps.py").open("rb"))
 
 
-@require_POST
 def until(request):
     """Answers at once, so that its head can say until when it is replayed."""
     return JsonResponse(done(json.loads(request.body)), status=201)
 
 
+@require_POST
 @idempotent(required=True)
 def marked(request):
     """A function that is marked."""

@@ -191,9 +191,13 @@ class _Opened:
         """Make the store ready, for a process that serves nothing."""
         await asyncio.to_thread(self.open)
 
+    def finish(self) -> None:
+        """Write what is still to be written. The store stays, because other doors of the process may use it."""
+        self._watcher.close()
+
     def close(self) -> None:
         """Let the store go; the end of the process does it."""
-        self._watcher.close()
+        self.finish()
         self._secret = None
         if self._settings.owns_store:
             self._settings.store.close()
@@ -242,12 +246,12 @@ class Door(_Opened):
         """Let the store go, beside an event loop."""
         await asyncio.to_thread(self.close)
 
-    def close(self) -> None:
-        """Let the store go."""
+    def finish(self) -> None:
+        """Write what is still to be written, and let nobody wait any longer."""
         self._recovering.end()
         self._driver.waiting.end()
         self._observer.flush()
-        super().close()
+        super().finish()
 
 
 class AsyncDoor(_Opened):
@@ -301,14 +305,19 @@ class AsyncDoor(_Opened):
         except StoreError as error:
             self._observer.notice(StoreFailed("open", str(error)))
 
-    async def stop(self) -> None:
-        """Wait for running views, as long as the settings say; then let the store go."""
+    async def drain(self) -> None:
+        """Wait for running views, as long as the settings say, and write what is still to be written."""
         if self._recovering is not None:
             self._recovering.cancel()
             await asyncio.wait({self._recovering})
             self._recovering = None
         await self._driver.drain(self._settings.drain_s)
         await self._observer.flush()
+        await asyncio.to_thread(self.finish)
+
+    async def stop(self) -> None:
+        """The same, and then let the store go."""
+        await self.drain()
         await asyncio.to_thread(self.close)
 
 
@@ -328,9 +337,11 @@ async def serve_all() -> None:
 
 async def drain_all() -> None:
     """Wait for the running views of this process, and let its stores go."""
-    for door in list(NOTED):
-        if isinstance(door, AsyncDoor):
-            await door.stop()
+    doors = [door for door in NOTED if isinstance(door, AsyncDoor)]
+    for door in doors:
+        await door.drain()
+    for door in doors:
+        await asyncio.to_thread(door.close)
 
 
 def close_all() -> None:
@@ -338,7 +349,10 @@ def close_all() -> None:
 
     The end of the process does it. A runner of tests does it before it drops their database.
     """
-    for door in list(NOTED):
+    doors = list(NOTED)
+    for door in doors:
+        door.finish()
+    for door in doors:
         door.close()
     close_stores()
 
