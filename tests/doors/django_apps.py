@@ -186,11 +186,6 @@ def file(request):
 
 
 @require_POST
-def until(request):
-    """Answers at once, so that its head can say until when it is replayed."""
-    return JsonResponse(done(json.loads(request.body)), status=201)
-
-
 @idempotent(required=True)
 def marked(request):
     """A function that is marked."""
@@ -270,7 +265,7 @@ urlpatterns = [
     path("function", function),
     path("ready", lambda _: HttpResponse("ready")),
     re_path(r"^(?P<place>.*/)?told$", atold if ASYNC else told),
-    path("until", until),
+    path("until", atold if ASYNC else told),
     path("atold", atold),
     path("size", size),
     path("upload", upload),
