@@ -185,11 +185,6 @@ def file(request):
     return FileResponse(Path(__file__).with_name("wsgi_apps.py").open("rb"))
 
 
-def until(request):
-    """Answers at once, so that its head can say until when it is replayed."""
-    return JsonResponse(done(json.loads(request.body)), status=201)
-
-
 @require_POST
 @idempotent(required=True)
 def marked(request):
@@ -270,7 +265,7 @@ urlpatterns = [
     path("function", function),
     path("ready", lambda _: HttpResponse("ready")),
     re_path(r"^(?P<place>.*/)?told$", atold if ASYNC else told),
-    path("until", until),
+    path("until", atold if ASYNC else told),
     path("atold", atold),
     path("size", size),
     path("upload", upload),

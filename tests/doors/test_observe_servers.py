@@ -255,8 +255,8 @@ def test_django(server, tmp_path):
     manage(tmp_path, "migrate", "--verbosity", "0")
     with served(server, tmp_path, f"{module}:application", SHOP_MODE="observe", **variables) as shop:
         url = f"sqlite:///{tmp_path / 'django.db'}"
-        headers = [["idempotent-replayed", "true"]]  # the view says so itself
-        told = [shop.ask("POST /told", key="k-1", name="n", headers=headers) for _ in range(2)]
+        said = [("Idempotent-Replayed", "true")]  # by the view itself
+        told = [shop.ask("POST /told", key="k-1", name="n", headers=said) for _ in range(2)]
         assert [(answer.status, answer.replayed, answer.body) for answer in told] == [(201, True, b"order n")] * 2
         until(lambda: records(url) == {State.COMPLETED: 1})
         assert shop.ask("POST /told", key="k-1", name="other").status == 201

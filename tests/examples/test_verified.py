@@ -15,7 +15,10 @@ from tests.stores import postgres_server
 from tests.verify.serving import verify
 
 # Examples that are tried in another way, and where.
-ELSEWHERE: dict[str, str] = {}
+ELSEWHERE = {
+    "agent_tools_mcp": "tests/examples/test_agent_tools.py",  # it speaks no HTTP
+    "checkout_browser": "tests/browser/test_checkout.py",  # it takes forms, from pages
+}
 READY = {
     "payments_fastapi": "/openapi.json",
     "shop_django": "/ready",
