@@ -28,6 +28,9 @@ _GENERIC = {
 }
 
 
+_VARIABLE = re.compile(r"<[^>]*>")
+
+
 class Enrolment:
     """Finds the route of a request.
 
