@@ -169,6 +169,11 @@ def test_leave():
     assert asyncio.run(scene()) == (b"", [REQUEST])
 
 
+def test_who_left_gets_nothing():
+    """However quick the answer is."""
+    assert run(Leave(50))[:2] == (b"", [REQUEST])
+
+
 def test_one_fault_for_each_connection():
     """A function says which connection meets which fault."""
 

@@ -264,7 +264,7 @@ class Session:
         match owed.fault:
             case LoseResponse():
                 return not (piece.is_last or self._wire.acts_at_first_byte)
-            case Silence():
+            case Silence() | Leave():
                 return True
             case CutResponse(at_byte):
                 wanted = piece.content[: at_byte - owed.given_bytes]
