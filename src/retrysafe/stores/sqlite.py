@@ -43,9 +43,8 @@ T = TypeVar("T")
 BATCH_MAX = 256  # a batch that has so many takes nothing more
 BUSY_MS = 5_000
 
-# Held while a transition is handed over, a thread is started or stopped, and a process forks. One for
-# all stores, because a fork concerns all of them; it is never held while anything waits for a disk,
-# but in a fork.
+# Held while a store is made, a transition is handed over, a thread is started or stopped, and a process forks. One
+# for all stores, because a fork concerns all of them; it is never held while anything waits for a disk, but in a fork.
 _HANDING = threading.Lock()
 
 
@@ -79,7 +78,8 @@ class SqliteStore:
         self._writer: _Writer | None = None
         self._gathered: dict[asyncio.AbstractEventLoop, list[_Awaited]] = {}  # in the present turn of each loop
         self._closed = False
-        _STORES.add(self)
+        with _HANDING:  # a fork goes through them
+            _STORES.add(self)
 
     @property
     def name(self) -> str:
@@ -319,7 +319,7 @@ def _before_fork() -> None:
 
 
 def _after_fork() -> None:
-    with suppress(RuntimeError):  # it was not prepared for: `SqliteStore._hand` refuses what was open
+    with suppress(RuntimeError):  # it was not prepared for: `SqliteStore._ready_writer` refuses what was open
         _HANDING.release()
 
 
