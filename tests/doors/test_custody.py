@@ -357,6 +357,32 @@ async def test_another_task_of_the_handler_does_not_overtake_the_answer(held_up)
 
 
 @in_loop
+async def test_another_task_of_the_handler_that_answers_anew():
+    """While the answer waits for its record, and its head is to say more: the server says what it makes of two."""
+    go_on = asyncio.Event()
+
+    async def hold(transition):
+        if isinstance(transition, CompleteIfHeld):
+            await go_on.wait()
+
+    async def of_two_tasks(_connection, _receive, send):
+        await send(start())
+        last = asyncio.create_task(send(piece(b"ok")))
+        await turn(9)
+        await send({"type": "http.response.start", "status": 500})
+        await last
+
+    door = protected(of_two_tasks, TamperedStore(MemoryStore(), before=hold), policy=Policy(expires_header=True))
+    connection = Connection()
+    request = asyncio.create_task(connection.run(door))
+    await turn(50)
+    go_on.set()
+    answer = await request
+    assert (answer.status, answer.body, answer.whole) == (201, b"ok", True)
+    assert str(connection.error) == "unexpected http.response.start"
+
+
+@in_loop
 async def test_a_handler_sees_the_end_of_the_exchange_after_its_answer():
     """It waits for the disconnect, as some frameworks do, and gets it once the answer is out."""
     seen = []

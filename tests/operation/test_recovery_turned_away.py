@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from retrysafe import Policy, model
+from retrysafe import Policy, model, operation
 from retrysafe.model import State
 from retrysafe.operation.recovery import Fared
 from retrysafe.protocol.detour import comes_back
@@ -91,6 +91,28 @@ async def test_an_application_that_says_what_its_answers_mean():
     case.clock.now_ms += 61_000
     assert await case.recover(case.make_door(policy=policy)) == {Fared.DRIVEN: 1}
     assert case.states() == [State.COMPLETED]
+
+
+@pytest.mark.parametrize(
+    ("begins", "state", "fared"), [(False, State.RETRYABLE, Fared.TURNED_AWAY), (True, State.COMPLETED, Fared.DRIVEN)]
+)
+@in_loop
+async def test_effects_that_are_declared(begins, state, fared):
+    """Who answers in place of the handler never begins them; a handler that has begun them is believed."""
+    case = answering(302, "/login?next=/orders")
+    inner = case.handle
+
+    async def handle(request):
+        if begins:
+            operation().begin_effects()
+        return await inner(request)
+
+    case.handle = handle
+    policy = Policy(recovery="rerun", effects="declared")
+    leave(case.store.inner, "/orders", policy=policy)
+    case.clock.now_ms += 61_000
+    assert await case.recover(case.make_door(policy=policy)) == {fared: 1}
+    assert case.states() == [state]
 
 
 def test_a_client_is_answered_as_ever():

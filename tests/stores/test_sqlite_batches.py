@@ -368,6 +368,27 @@ def test_nobody_waits_for_a_writer_that_stumbled(store, path, monkeypatch, step)
     assert second.record.attempt == 1
 
 
+def test_nobody_waits_for_a_writer_that_cannot_be_started(path, monkeypatch):
+    """The system has no thread to give: who waits hears of it, and the next one finds a writer."""
+    store = SqliteStore(path)
+    store.open()
+    store.close()
+    store._closed = False
+
+    def refuse(_thread):
+        monkeypatch.undo()
+        raise RuntimeError("can't start new thread")
+
+    async def main():
+        async with asyncio.timeout(10):
+            return await asyncio.gather(*(store.submit(claiming()) for _ in "12"), return_exceptions=True)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert [type(error) for error in asyncio.run(main())] == [StoreUnavailable] * 2
+    assert [found.record.attempt for found in asyncio.run(main())] == [1, 1]
+    store.close()
+
+
 def test_errors_reveal_nothing(store):
     """An error repeats neither keys nor responses."""
     claim = claiming()
@@ -415,6 +436,19 @@ def test_loop_that_closed_is_left_alone(store, path):
 
     with writing_elsewhere(path):
         asyncio.run(main())
+    assert store.perform(Read(claim.record_id)).record.token == claim.token
+
+
+def test_loop_that_closed_in_the_same_turn_is_left_alone(store):
+    """So does one that is closed before the turn is over."""
+    claim = claiming()
+
+    async def main():
+        store.submit(claim)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(main())
+    loop.close()
     assert store.perform(Read(claim.record_id)).record.token == claim.token
 
 

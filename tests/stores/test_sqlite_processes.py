@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 from retrysafe.errors import StoreUnusable
 from retrysafe.model import State
 from retrysafe.protocol.transitions import Read
+from retrysafe.stores import sqlite
 from retrysafe.stores.sqlite import SqliteStore
 from tests.stores.workers import claiming, completing
 
@@ -268,6 +270,20 @@ assert all(store.perform(Read(claim.record_id)).record.token == claim.token for 
     )
     assert done.returncode == 0, done.stderr
     assert intact(path)
+
+
+def test_no_store_is_made_while_a_process_forks(path):
+    """A fork goes through all stores; one that came in between would end that before their files are closed."""
+    making = threading.Thread(target=SqliteStore, args=(path,))
+    sqlite._before_fork()
+    try:
+        making.start()
+        making.join(0.1)
+        assert making.is_alive()
+    finally:
+        sqlite._after_fork()
+    making.join(PATIENCE_S)
+    assert not making.is_alive()
 
 
 def fork_untold():

@@ -21,11 +21,14 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 def looked_through(outcome: Outcome, head: Head, policy: Policy) -> Outcome:
     """The outcome of a request that was sent again: a redirect to where one signs in is as good as a 401.
 
-    Where the policy has a `classify`, the application itself says what its answers mean.
+    Where the policy has a `classify`, or the handler said something of its operation, the application itself says what
+    its answers mean.
     """
-    if policy.classify is None and isinstance(outcome, Answered) and outcome.fate is Fate.RAN:
-        return replace(outcome, fate=Fate.NO_EFFECT) if comes_back(outcome.response, head) else outcome
-    return outcome
+    if policy.classify is not None or not isinstance(outcome, Answered):
+        return outcome
+    nothing_said = Fate.RAN if policy.effects == "assumed" else Fate.NOT_BEGUN
+    is_detour = outcome.fate is nothing_said and comes_back(outcome.response, head)
+    return replace(outcome, fate=Fate.NO_EFFECT) if is_detour else outcome
 
 
 def turns_away(outcome: Outcome, head: Head) -> bool:

@@ -179,9 +179,13 @@ def _with(added: Headers, messages: Sequence[Message]) -> Iterable[Message]:
     if not added:
         return messages
     return (
-        {**message, "headers": [*message["headers"], *added]} if message["type"] == "http.response.start" else message
+        {**message, "headers": [*message.get("headers", ()), *added]} if _is_head(message) else message
         for message in messages
     )
+
+
+def _is_head(message: Message) -> bool:
+    return bool(message["type"] == "http.response.start")
 
 
 def _messages(body: Body) -> Iterator[Message]:

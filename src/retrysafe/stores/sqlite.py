@@ -43,9 +43,8 @@ T = TypeVar("T")
 BATCH_MAX = 256  # a batch that has so many takes nothing more
 BUSY_MS = 5_000
 
-# Held while a transition is handed over, a thread is started or stopped, and a process forks. One for
-# all stores, because a fork concerns all of them; it is never held while anything waits for a disk,
-# but in a fork.
+# Held while a store is made, a transition is handed over, a thread is started or stopped, and a process forks. One
+# for all stores, because a fork concerns all of them; it is never held while anything waits for a disk, but in a fork.
 _HANDING = threading.Lock()
 
 
@@ -79,7 +78,8 @@ class SqliteStore:
         self._writer: _Writer | None = None
         self._gathered: dict[asyncio.AbstractEventLoop, list[_Awaited]] = {}  # in the present turn of each loop
         self._closed = False
-        _STORES.add(self)
+        with _HANDING:  # a fork goes through them
+            _STORES.add(self)
 
     @property
     def name(self) -> str:
@@ -95,6 +95,7 @@ class SqliteStore:
         """Hand one transition to the writer and wait for its answer."""
         call = _Blocking(transition)
         with _HANDING:
+            self.hand_over_all()  # what was submitted before it, also on a loop that was closed in that turn
             self._ready_writer().calls.put([call])
         answer: T = call.wait()
         return answer
@@ -161,25 +162,29 @@ class SqliteStore:
             writer.stop()
 
     def hand_over_all(self) -> None:
-        """Hand over what every loop has gathered, before the writer is stopped. Whoever calls it has `_HANDING`."""
+        """Hand over what every loop has gathered, before something else is done. Whoever calls it has `_HANDING`."""
+        if not self._gathered:
+            return
         with suppress(StoreError):  # each loop tells of it, when its turn ends
-            if self._gathered:
-                writer = self._ready_writer()
-                for calls in self._gathered.values():
-                    writer.calls.put(calls)
-                self._gathered.clear()
+            writer = self._ready_writer()
+            for calls in self._gathered.values():
+                writer.calls.put(calls)
+            self._gathered.clear()
 
     def _ready_writer(self) -> _Writer:
         """The writer, started if there is none. Whoever calls it has `_HANDING`.
 
         Raises:
-            StoreError: the store is closed, or belongs to another process.
+            StoreError: the store is closed, or belongs to another process, or its thread cannot be started.
         """
         if self._closed:
             raise StoreUnavailable(f"{self.name} is closed; open it before it is used")
         writer = self._writer
         if writer is None or writer.stopped:
-            writer = self._writer = _Writer(self._file, self._clock)
+            try:
+                writer = self._writer = _Writer(self._file, self._clock)
+            except RuntimeError as error:
+                raise StoreUnavailable(f"{self.name}: its thread cannot be started: {error}") from error
             weakref.finalize(self, writer.calls.put, None).atexit = False
         if writer.pid != os.getpid():
             raise StoreUnusable(
@@ -319,7 +324,7 @@ def _before_fork() -> None:
 
 
 def _after_fork() -> None:
-    with suppress(RuntimeError):  # it was not prepared for: `SqliteStore._hand` refuses what was open
+    with suppress(RuntimeError):  # it was not prepared for: `SqliteStore._ready_writer` refuses what was open
         _HANDING.release()
 
 
