@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from retrysafe import Policy, model
+from retrysafe import Policy, model, operation
 from retrysafe.model import State
 from retrysafe.operation.recovery import Fared
 from retrysafe.protocol.detour import comes_back
@@ -91,6 +91,27 @@ async def test_an_application_that_says_what_its_answers_mean():
     case.clock.now_ms += 61_000
     assert await case.recover(case.make_door(policy=policy)) == {Fared.DRIVEN: 1}
     assert case.states() == [State.COMPLETED]
+
+
+@pytest.mark.parametrize("begins", [False, True])
+@in_loop
+async def test_where_effects_are_declared(begins):
+    """A handler that has said that they begin was let in; one that has not said so, and redirects, was not."""
+    policy = Policy(recovery="rerun", effects="declared")
+    case = Case()
+
+    async def handle(request):
+        case.runs.append({})
+        if begins:
+            operation().begin_effects()
+        return Response(status_code=303, headers={"Location": "/pay?return_to=/orders"})
+
+    case.handle = handle  # type: ignore[method-assign]  # the handler of this test
+    leave(case.store.inner, "/orders", policy=policy)
+    case.clock.now_ms += 61_000
+    fared, state = (Fared.DRIVEN, State.COMPLETED) if begins else (Fared.TURNED_AWAY, State.RETRYABLE)
+    assert await case.recover(case.make_door(policy=policy)) == {fared: 1}
+    assert (case.states(), len(case.runs)) == ([state], 1)
 
 
 def test_a_client_is_answered_as_ever():

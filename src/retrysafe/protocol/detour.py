@@ -21,11 +21,14 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 def looked_through(outcome: Outcome, head: Head, policy: Policy) -> Outcome:
     """The outcome of a request that was sent again: a redirect to where one signs in is as good as a 401.
 
-    Where the policy has a `classify`, the application itself says what its answers mean.
+    Where the policy has a `classify`, the application itself says what its answers mean. Where effects are declared,
+    a handler that has said that they begin was let in, and one that has not said so did nothing.
     """
-    if policy.classify is None and isinstance(outcome, Answered) and outcome.fate is Fate.RAN:
-        return replace(outcome, fate=Fate.NO_EFFECT) if comes_back(outcome.response, head) else outcome
-    return outcome
+    if policy.classify is not None or not isinstance(outcome, Answered):
+        return outcome
+    fate_of_nobody = Fate.NOT_BEGUN if policy.effects == "declared" else Fate.RAN
+    is_turned_away = outcome.fate is fate_of_nobody and comes_back(outcome.response, head)
+    return replace(outcome, fate=Fate.NO_EFFECT) if is_turned_away else outcome
 
 
 def turns_away(outcome: Outcome, head: Head) -> bool:
