@@ -137,14 +137,13 @@ class Watcher:
             with self._lock:
                 self._held_bytes -= size
 
-    def begin(self, sighting: Sighting, seen: Seen) -> None:
-        """Ask, soon, what the request is."""
+    def begin(self, sighting: Sighting, seen: Seen) -> bool:
+        """Ask, soon, what the request is; whether there is room for it."""
         lane = self._lane_of(sighting)
         if lane is None or lane.is_full():
-            sighting.let_go()
-            self._count(sighting.route, Sight.LOST)
-        else:
-            lane.put(partial(self._see, sighting, seen))
+            return False
+        lane.put(partial(self._see, sighting, seen))
+        return True
 
     def end(self, sighting: Sighting, ended: Ended) -> None:
         """Note, soon, how it ended."""
