@@ -261,6 +261,12 @@ def _sighting(watcher, length, content_type=b"text/plain"):
     return made
 
 
+def _closed(source):
+    with source as opened:
+        read = opened.read()
+    return read, source.closed
+
+
 READERS = {
     "read": lambda source: source.read(),
     "in pieces": lambda source: [source.read(4) for _ in range(4)],
@@ -268,6 +274,7 @@ READERS = {
     "all lines": lambda source: source.readlines(),
     "iterated": list,
     "next": lambda source: [next(source) for _ in range(2)],
+    "with": _closed,
     "into": lambda source: io.BufferedReader(_Raw(source)).read(),
 }
 

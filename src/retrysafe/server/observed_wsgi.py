@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Self
 
 from retrysafe.server.environ import Environ, Resolver, head_of
 from retrysafe.server.length import Length, number_in
@@ -111,6 +111,13 @@ class WatchedInput:
         line: bytes = next(self._source)
         self._take(line, is_end=False)
         return line
+
+    def __enter__(self) -> Self:
+        self._source.__enter__()
+        return self
+
+    def __exit__(self, *failure: object) -> Any:
+        return self._source.__exit__(*failure)
 
     def _reading(self, name: str, own: Callable[..., Any]) -> Callable[..., Any]:
         def read(*arguments: Any, **named: Any) -> Any:
