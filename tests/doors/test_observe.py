@@ -477,6 +477,24 @@ async def test_a_door_that_closes_waits_no_longer_than_it_may(monkeypatch):
 
 
 @in_loop
+async def test_a_store_that_hangs_keeps_no_door_from_closing(monkeypatch, caplog):
+    """Not even by the counts that are to be written at the end."""
+    monkeypatch.setattr(retrysafe.server.observing, "PATIENCE_S", 0.05)
+    hanging = threading.Event()
+
+    def hang(_):
+        hanging.wait(10)
+
+    door = observing(Shop(), TamperedStore(MemoryStore(), before=hang))
+    await ask(door, key=None)
+    await ask(door)
+    async with asyncio.timeout(5):
+        await door.close()
+    hanging.set()
+    assert "what was observed last could not be written" in caplog.text
+
+
+@in_loop
 async def test_a_store_that_is_away_from_the_start(monkeypatch):
     """The door opens without it, says once that it fails, and counts what nobody could be asked about."""
     monkeypatch.setattr(retrysafe.server.observing, "_PAUSE_S", 0.0)
