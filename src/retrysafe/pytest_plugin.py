@@ -41,7 +41,7 @@ def retry_check(request: pytest.FixtureRequest) -> Callable[..., Any]:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """What each check came to, in a line; with `-v`, why cases were not tried."""
-    verbose = config.get_verbosity() > 0
+    verbose = config.option.verbose > 0  # `get_verbosity` is newer than the pytest of some who have retrysafe installed
     lines = [line for report in _calls(terminalreporter) for line in _lines(report, verbose=verbose)]
     if lines:
         terminalreporter.section(_SECTION)

@@ -9,10 +9,12 @@ import uuid
 
 import pytest
 from django.http import HttpResponse, StreamingHttpResponse
-from django.test import AsyncRequestFactory, override_settings
+from django.test import AsyncRequestFactory, RequestFactory, override_settings
 from django.urls import path
 
 from retrysafe.django import IdempotencyMiddleware
+from retrysafe.operate.observed import take_observed
+from retrysafe.protocol.observing import Sight
 from retrysafe.stores.memory import MemoryStore
 from tests.operation.django_setup import set_up
 
@@ -124,3 +126,57 @@ def test_the_request_is_cancelled():
         assert (again.content, again["Idempotent-Replayed"], shop.ran) == (b"".join(PIECES), "true", 1)
 
     run(scenario)
+
+
+OBSERVING = {
+    "SCOPE": "authorization", "MODE": "observe", "STATUS_PATH": "/status", "CONTRACT_PATH": "/contract",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("target", ["/status", "/contract"])
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_a_door_that_only_observes_answers_nothing_itself(method, target):
+    """What is at its own paths is the application's, in both modes."""
+
+    async def view_async(_):
+        return HttpResponse("the application's")
+
+    for view, factory in ((lambda _: HttpResponse("the application's"), RequestFactory()), (view_async, None)):
+        with override_settings(IDEMPOTENCY={**OBSERVING, "STORE": MemoryStore()}, ROOT_URLCONF=Shop().urls):
+            made = getattr(factory or AsyncRequestFactory(), method)(target, headers={"idempotency-key": "k-1"})
+            answered = IdempotencyMiddleware(view)(made)
+            answer = answered if factory else asyncio.run(_result(answered))
+        assert answer.content == b"the application's"
+
+
+async def _result(awaited):
+    return await awaited
+
+
+def test_a_door_that_only_observes_recovers_nothing():
+    """It starts without its store, whatever it is to do about abandoned operations once it protects."""
+    said = {"REAUTHENTICATE": lambda _: None, "ENCRYPTION_KEYS": "ab" * 32, "COMPLETE_ABANDONED": "1s"}
+    shop = Shop()
+    settings = {**OBSERVING, "SCOPE": "header:X-Account", "STORE": "mysql://shop@localhost:1/nowhere", **said}
+    with override_settings(IDEMPOTENCY=settings):
+        door = IdempotencyMiddleware(shop.view).door
+    assert not door.recovers
+    asyncio.run(door.serve())  # type: ignore[union-attr]  # in asynchronous mode
+
+
+def test_a_content_that_cannot_be_read_again_is_watched_as_it_is_read():
+    """As that of Django's own test client, which is no file: the view gets it whole."""
+
+    async def view(request):
+        return HttpResponse(request.body)
+
+    store = MemoryStore()
+    with override_settings(IDEMPOTENCY={**OBSERVING, "STORE": store}, ROOT_URLCONF=Shop().urls):
+        middleware = IdempotencyMiddleware(view)
+        for content in (b"one", b"one", b"two"):
+            headers = {"idempotency-key": "k-1", "authorization": "Bearer a"}
+            made = AsyncRequestFactory().post("/orders", content, content_type="text/plain", headers=headers)
+            assert asyncio.run(_result(middleware(made))).content == content
+    middleware.door.close()
+    (counted,) = take_observed(store, 1)
+    assert counted.counts == {Sight.FIRST: 1, Sight.REPLAYED: 1, Sight.MISMATCH: 1}

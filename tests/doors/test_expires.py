@@ -52,6 +52,18 @@ async def test_a_failure_that_is_recorded_says_it_too():
     assert (first.code, seconds(first)) == (again.code, seconds(again)) == ("handler-failed", 4_600)
 
 
+@pytest.mark.parametrize("lacking", [{"response_bytes_max": 2}, {"store_body": "none"}])
+@in_loop
+async def test_what_is_not_replayed_is_not_promised(lacking):
+    """An answer of which a receipt is kept says nothing, unless retries get that."""
+    for on_receipt, replays in (("refuse", False), ("receipt", True)):
+        policy = Policy(expires_header=True, on_receipt=on_receipt, **lacking)
+        door = protected(Shop(), MemoryStore(), policy=policy)
+        first, again = await ask(door), await ask(door)
+        assert (bool(first.values(FIELD)), again.replayed) == (replays, replays)
+        assert first.values(FIELD) == again.values(FIELD)
+
+
 @pytest.mark.parametrize("answer", ["released", "streamed", "in doubt"])
 @in_loop
 async def test_what_is_not_sure_is_not_said(answer):

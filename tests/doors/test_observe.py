@@ -261,6 +261,12 @@ def _sighting(watcher, length, content_type=b"text/plain"):
     return made
 
 
+def _closed(source):
+    with source as opened:
+        read = opened.read()
+    return read, source.closed
+
+
 READERS = {
     "read": lambda source: source.read(),
     "in pieces": lambda source: [source.read(4) for _ in range(4)],
@@ -268,6 +274,7 @@ READERS = {
     "all lines": lambda source: source.readlines(),
     "iterated": list,
     "next": lambda source: [next(source) for _ in range(2)],
+    "with": _closed,
     "into": lambda source: io.BufferedReader(_Raw(source)).read(),
 }
 
@@ -297,6 +304,36 @@ def test_a_blocking_handler_reads_in_whatever_way(how, length):
     watcher.close()
     is_known = length is not None or how != "next"
     assert counts_of(watcher._store)["*"].get(Sight.NOT_COMPARED, 0) == (0 if is_known else 1)
+
+
+@pytest.mark.parametrize("said", ["\xb2", "9" * 5_000, "-1", ""])
+def test_a_length_that_is_no_number(said):
+    """A server that hands it on hands it on; there is nothing to read by it."""
+
+    def shop(environ, start_response):
+        start_response("200 OK", [])
+        return [environ["CONTENT_LENGTH"].encode()]
+
+    store = MemoryStore()
+    door = BlockingMiddleware(shop, store=store, scope="header:X-Account", mode="observe")
+    environ = {
+        "REQUEST_METHOD": "POST", "PATH_INFO": "/", "HTTP_X_ACCOUNT": "a", "HTTP_IDEMPOTENCY_KEY": "k-1",
+        "CONTENT_LENGTH": said, "wsgi.input": io.BytesIO(),
+    }  # fmt: skip
+    assert list(door(environ, lambda *_: None)) == [said.encode()]  # type: ignore[arg-type]  # nobody writes
+    door.close()
+    assert counts_of(store) == {"*": {Sight.FIRST: 1}}
+
+
+def test_a_length_of_very_many_digits_is_no_failure():
+    """Of a handler that reads nothing."""
+    watcher = Watcher(MemoryStore(), None, "default", None, Noted(), anonymous=False)
+    head = Head("POST", b"/", b"", ((b"content-length", b"9" * 5_000),))
+    (route,) = {Routes(Policy(), {}).find("POST", "/")}
+    assert route is not None
+    Sighting(watcher, route, head, Key("k-1"), begin_noting(marked=False)).end()
+    watcher.close()
+    assert counts_of(watcher._store) == {"*": {Sight.NOT_COMPARED: 1}}
 
 
 def test_a_content_that_is_read_again_is_not_compared():
@@ -373,6 +410,25 @@ async def test_a_store_that_hangs_holds_up_nobody(monkeypatch):
 
 
 @in_loop
+async def test_a_store_that_is_too_slow_has_no_more_waiting_for_it(monkeypatch):
+    """A request that is lost leaves nothing behind: its end does not wait either."""
+    monkeypatch.setattr(retrysafe.server.observing, "WAITING_MAX", 3)
+    hanging = threading.Event()
+
+    def hang(_):
+        hanging.wait(10)
+
+    store = TamperedStore(MemoryStore(), before=hang)
+    door = observing(Shop(), store)
+    for _ in range(50):
+        await ask(door)
+    assert sum(lane._waiting.qsize() for lane in door._watcher._lanes) <= 4
+    hanging.set()
+    counts = (await counted(door, store))["*"]
+    assert counts[Sight.LOST] + counts[Sight.FIRST] + counts.get(Sight.REPLAYED, 0) == 50
+
+
+@in_loop
 async def test_nothing_of_a_key_overtakes_anything():
     """What came first is the first attempt, however long the store takes to answer about it."""
     hanging, asked = threading.Event(), list[Any]()
@@ -418,6 +474,24 @@ async def test_a_door_that_closes_waits_no_longer_than_it_may(monkeypatch):
     counts = await counted(door, inner)
     hanging.set()
     assert counts == {"*": {Sight.LOST: 2}}
+
+
+@in_loop
+async def test_a_store_that_hangs_keeps_no_door_from_closing(monkeypatch, caplog):
+    """Not even by the counts that are to be written at the end."""
+    monkeypatch.setattr(retrysafe.server.observing, "PATIENCE_S", 0.05)
+    hanging = threading.Event()
+
+    def hang(_):
+        hanging.wait(10)
+
+    door = observing(Shop(), TamperedStore(MemoryStore(), before=hang))
+    await ask(door, key=None)
+    await ask(door)
+    async with asyncio.timeout(5):
+        await door.close()
+    hanging.set()
+    assert "what was observed last could not be written" in caplog.text
 
 
 @in_loop

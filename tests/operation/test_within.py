@@ -75,6 +75,18 @@ async def test_every_end_of_a_transaction(kind, tmp_path):
     await counter.close()
 
 
+@pytest.mark.parametrize("response_bytes_max", [1, 100])
+@in_loop
+async def test_until_when_it_is_replayed(response_bytes_max, tmp_path):
+    """It is said of what was recorded in a transaction too, and only if retries get it."""
+    policy = Policy(transactional=True, expires_header=True, response_bytes_max=response_bytes_max)
+    counter = Counter(tmp_path, "sqlite-driver", policy)
+    (first, _), (again, _) = await counter.order(), await counter.order()
+    assert (bool(first.values("idempotency-expires")), again.replayed) == (response_bytes_max > 1,) * 2
+    assert first.values("idempotency-expires") == again.values("idempotency-expires")
+    await counter.close()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @in_loop
 async def test_a_commit(kind, tmp_path):

@@ -7,6 +7,10 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from retrysafe.pytest_plugin import pytest_terminal_summary
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = "retrysafe.pytest_plugin"
@@ -32,6 +36,13 @@ def test_it_imports_nothing_heavy():
     script = f"import sys, {PLUGIN}; print(*(name for name in {HEAVY} if name in sys.modules))"
     done = run("-c", script)
     assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
+
+
+def test_a_pytest_of_before():
+    """A run that checks nothing ends as ever, whatever pytest it is that found the plugin: 7 has no `get_verbosity`."""
+    older: Any = SimpleNamespace(option=SimpleNamespace(verbose=0))
+    passed = SimpleNamespace(when="call", sections=[("Captured stdout call", "hello")])
+    pytest_terminal_summary(SimpleNamespace(stats={"passed": [passed]}), older)
 
 
 def test_django_in_both_modes(tmp_path):

@@ -15,7 +15,9 @@ from starlette.testclient import TestClient
 
 from retrysafe import Policy, operation
 from retrysafe.asgi import IdempotencyMiddleware
+from retrysafe.drive import aio, sync
 from retrysafe.errors import CallerError, ConfigurationError
+from retrysafe.lab.interruptions import interruptible
 from retrysafe.lab.mutants.catalogue import FOUND_BY
 from retrysafe.lab.mutants.correct import Server
 from retrysafe.lab.mutants.privacy import KeysAreNotScoped
@@ -194,6 +196,22 @@ def test_mistakes_are_told():
             retry_check(app, "POST", "/orders", json={"a": 1}, effects=lambda reference: 0)
         with pytest.raises(ConfigurationError, match="operations= has sloow"):
             retry_check(app, "POST", "/orders", json={"a": 1}, operations={"sloow": "POST /slow"})
+
+
+def test_checks_may_overlap():
+    """Whichever ends first, requests of the other are interrupted still; afterwards the drivers are as they were."""
+    drivers = ((aio.Driver, "run"), (sync.Driver, "start"), (sync.Held, "conclude"))
+    before = [getattr(*driver) for driver in drivers]
+    with interruptible():
+        first, second = interruptible(), interruptible()
+        wrapped = [getattr(*driver) for driver in drivers]
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert [getattr(*driver) for driver in drivers] == wrapped != before
+    assert [getattr(*driver) for driver in drivers] == wrapped
+    second.__exit__(None, None, None)
+    assert [getattr(*driver) for driver in drivers] == before
 
 
 def test_an_application_that_does_not_start():

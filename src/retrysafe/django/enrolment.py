@@ -28,9 +28,6 @@ _GENERIC = {
 }
 
 
-_VARIABLE = re.compile(r"<[^>]*>")
-
-
 class Enrolment:
     """Finds the route of a request.
 

@@ -16,6 +16,7 @@ from retrysafe.server.capture import Capture, Message
 from retrysafe.server.environ import head_of as head_of_environ
 from retrysafe.server.environ import reader_of
 from retrysafe.server.exchange import head_of as head_of_connection
+from retrysafe.server.length import number_in
 
 # On a request that a middleware of ours protects: one is enough.
 PROTECTED = "retrysafe_protected"
@@ -31,7 +32,7 @@ def head_of(request: Any) -> Head:
 def length_of(head: Head) -> int | None:
     """How much content it says it has; None if it does not."""
     told = head.values(b"content-length")
-    return int(told[0]) if told and told[0].isdigit() else None
+    return number_in(told[0]) if told else None
 
 
 def read_request(request: Any, head: Head, body_bytes_max: int) -> Request | Unread:

@@ -103,7 +103,7 @@ def _watch_content(request: Any, sighting: Sighting) -> None:
         _tell(sighting, request.body)
     elif request._read_started:  # noqa: SLF001 - nothing public says so
         sighting.let_go()  # from the middle on nothing can be compared
-    elif hasattr(request, "scope"):
+    elif hasattr(request, "scope") and request._stream.seekable():  # noqa: SLF001 - all but that of its test client
         stream = request._stream  # noqa: SLF001 - Django has received it before, into a file of its own
         size = stream.seek(0, os.SEEK_END)
         stream.seek(0)

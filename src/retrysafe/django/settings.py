@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -130,7 +130,12 @@ def configuration() -> Configuration:
     faults.collect(lambda: _as_here(lambda: check_recovery(scope, *(said.get(name) for name in _OF_RECOVERY))))
     faults.raise_any()
     check_completes_within(found.routes, found.store)
-    return found
+    return _observing(found) if found.only_observes else found
+
+
+def _observing(found: Configuration) -> Configuration:
+    """The same for a door that only observes: it answers nothing itself, and recovers nothing."""
+    return replace(found, status=None, contract_path=None, reauthenticate=None, reconcile=None, every_s=None)
 
 
 _AS_ELSEWHERE = re.compile(r"\b(reauthenticate|reconcile|encryption_keys|complete_abandoned|status_path)\b")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from asyncio import sleep
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -69,9 +69,29 @@ class Interruption:
 current: ContextVar[Interruption | None] = ContextVar("interruption", default=None)
 
 
+_installing = threading.Lock()
+_installed: list[Callable[[], None]] = []  # what takes the wrapping off again, once for each context that lasts
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """While the context lasts, the drivers do to a request what stands in its context."""
+    """While the context lasts, the drivers do to a request what stands in its context.
+
+    Contexts may overlap, in whatever order they end: the drivers are wrapped once, from the first to the last.
+    """
+    with _installing:
+        _installed.append(_installed[0] if _installed else _install())
+    try:
+        yield
+    finally:
+        with _installing:
+            take_off = _installed.pop()
+            if not _installed:
+                take_off()
+
+
+def _install() -> Callable[[], None]:
+    """Wrap the drivers; what takes that off again."""
     before = (aio.Driver.run, sync.Driver.start, sync.Held.conclude)
     held: WeakKeyDictionary[sync.Held, Interruption] = WeakKeyDictionary()
 
@@ -100,10 +120,7 @@ def interruptible() -> Iterator[None]:
         return before[2](self, outcome)
 
     _set(run, start, conclude)
-    try:
-        yield
-    finally:
-        _set(*before)
+    return lambda: _set(*before)
 
 
 def _set(run: Any, start: Any, conclude: Any) -> None:

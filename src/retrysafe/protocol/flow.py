@@ -26,7 +26,7 @@ from retrysafe.protocol.fingerprint import fingerprint_of, matches
 from retrysafe.protocol.key import Absent, Key, Malformed, as_uuid, is_128_bit, parse_key, record_id
 from retrysafe.protocol.policy import Policy
 from retrysafe.protocol.problem import Problem
-from retrysafe.protocol.snapshot import Encryption, Unreadable, receipt, replay, seal, take_snapshot, unseal
+from retrysafe.protocol.snapshot import Encryption, Snapshot, Unreadable, receipt, replay, seal, take_snapshot, unseal
 from retrysafe.protocol.stored_request import StoredRequest, fits, seal_request, without_credentials
 from retrysafe.value import value
 
@@ -285,11 +285,16 @@ def _stored_answer(identity: bytes, record: Record, head: Head, terms: Terms) ->
         snapshot = unseal(record.response or b"", identity, terms.secret, terms.encryption)
     except Unreadable:
         return _refuse(refusals.REPLAY_UNREADABLE, terms)
-    if not snapshot.whole and terms.policy.on_receipt != "receipt":
+    if not _is_for_retries(snapshot, terms.policy):
         return _refuse(refusals.replay_unavailable(snapshot.response), terms)
     policy = terms.policy
     response = replay(snapshot, head, policy) if snapshot.whole else receipt(snapshot, policy)
     return Respond(_with(response, expires(record, policy)), Ending.REPLAYED)
+
+
+def _is_for_retries(snapshot: Snapshot, policy: Policy) -> bool:
+    """Whether retries get something of what was kept."""
+    return snapshot.whole or policy.on_receipt == "receipt"
 
 
 # --- record and respond ---------------------------------------------------------------------------
@@ -308,10 +313,12 @@ def _conclude(claim: Claim, outcome: effects.Outcome, request: Request, terms: T
         verdict = Verdict.RELEASE  # to forget the record would be to forget what an earlier attempt did, and its steps
     answered, substitute = (outcome, None) if isinstance(outcome, Answered) else _answer_of(outcome, verdict, terms)
     stored: bytes | None = None
+    is_promised = False
     if verdict is Verdict.RECORD:
         # A problem document of ours has nothing in it that a policy could want to be left out.
-        options = () if substitute else (policy,)
-        stored = seal(take_snapshot(answered, request.head, *options), claim.record_id, terms.secret, terms.encryption)
+        snapshot = take_snapshot(answered, request.head, *(() if substitute else (policy,)))
+        stored = seal(snapshot, claim.record_id, terms.secret, terms.encryption)
+        is_promised = policy.expires_header and _is_for_retries(snapshot, policy)
     settlement, event, ending = _settlement(claim, verdict, stored or b"", policy)
     if misjudged:
         ending = Ending.MISJUDGED
@@ -321,7 +328,7 @@ def _conclude(claim: Claim, outcome: effects.Outcome, request: Request, terms: T
     if settled is Settled.REFUSED:
         settled = yield from _look_again(claim, _Intent(states.target(event), stored), request.head, terms)
     promised: Headers = ()
-    if policy.expires_header and verdict is Verdict.RECORD and settled is Settled.DONE:
+    if is_promised and settled is Settled.DONE:
         promised = yield from _promised(claim.record_id, policy)
     return _told(settled, outcome, substitute, ending, promised)
 
@@ -470,8 +477,16 @@ def _learn(claim: Claim, outcome: effects.CompletedWithin, request: Request, ter
     settled = yield from _settled_in(found, claim, intent, request.head, terms)
     if isinstance(settled, Respond):
         return _instead(outcome.ended, settled)
-    promised = () if found is None else expires(found.record, terms.policy)
+    promised = () if found is None else _promised_within(found.record, claim.record_id, terms)
     return _instead(outcome.ended, Respond(_with(outcome.response, promised), Ending.RECORDED))
+
+
+def _promised_within(record: Record, identity: bytes, terms: Terms) -> Headers:
+    """Until when what the handler recorded is replayed; nothing if it is not."""
+    if not terms.policy.expires_header:
+        return ()
+    snapshot = unseal(record.response or b"", identity, terms.secret, terms.encryption)
+    return expires(record, terms.policy) if _is_for_retries(snapshot, terms.policy) else ()
 
 
 def _read(record_id: bytes) -> Flow[Found | None]:

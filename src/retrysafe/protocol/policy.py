@@ -110,7 +110,7 @@ class Policy:
             `Proxy-Authorization` and `Cookie`: they are left out of a request that is stored to be sent again (R45).
         replay_marker: the response field that says `true` on replays and on nothing else (R58).
         expires_header: experimental: answers that are recorded, and replays, say in `Idempotency-Expires` until when
-            they are replayed. It costs a first answer one more look at the store (R83).
+            they are replayed, if retries get them. It costs a first answer one more look at the store (R83).
         problems_url: where the pages of the problem types are; ends in a slash (R76).
         classify: may overrule what becomes of an answer: called with it, returns `"record"`,
             `"release"`, `"unknown"`, or None for the default (R51).

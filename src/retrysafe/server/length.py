@@ -1,11 +1,20 @@
-"""When a response is complete by its own `Content-Length`, before its handler says so."""
+"""What a `Content-Length` says: how long a content is, and when a response is complete before its handler says so."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 _BODILESS = frozenset({204, 205, 304})
+
+
+def number_in(line: str | bytes) -> int | None:
+    """The number that a client wrote; None if it is none, or has more digits than anything can be read of."""
+    if line.isascii() and line.isdigit():  # there are digits beyond ASCII of which no number can be made
+        with suppress(ValueError):
+            return int(line)
+    return None
 
 
 class Length:

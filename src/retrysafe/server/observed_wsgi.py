@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Self
 
 from retrysafe.server.environ import Environ, Resolver, head_of
-from retrysafe.server.length import Length
+from retrysafe.server.length import Length, number_in
 from retrysafe.server.observing import OBSERVED, Watcher
 from retrysafe.server.routes import Route
 from retrysafe.server.sighting import Sighting
@@ -66,8 +66,7 @@ def account_of(resolver: Callable[[Any], Any], request: Any) -> str | None:
 
 def watch_content(environ: Environ, sighting: Sighting) -> None:
     """Have the sighting told of what is read of the request's content, if it has one."""
-    told = environ.get("CONTENT_LENGTH") or ""
-    length = int(told) if told.isdigit() else None
+    length = number_in(environ.get("CONTENT_LENGTH") or "")
     is_chunked = bool(environ.get("wsgi.input_terminated")) and bool(environ.get("HTTP_TRANSFER_ENCODING"))
     if length or (length is None and is_chunked):
         environ["wsgi.input"] = WatchedInput(environ["wsgi.input"], sighting, length)
@@ -112,6 +111,13 @@ class WatchedInput:
         line: bytes = next(self._source)
         self._take(line, is_end=False)
         return line
+
+    def __enter__(self) -> Self:
+        self._source.__enter__()
+        return self
+
+    def __exit__(self, *failure: object) -> Any:
+        return self._source.__exit__(*failure)
 
     def _reading(self, name: str, own: Callable[..., Any]) -> Callable[..., Any]:
         def read(*arguments: Any, **named: Any) -> Any:
@@ -162,10 +168,10 @@ class _Telling:
     def start(self, status: str, headers: Any, *exc_info: Any, **named: Any) -> Write:
         """The handler's `start_response`."""
         write = self._server_start(status, headers, *exc_info, **named)
-        code = status[:3]
-        if code.isdigit():
-            self._sighting.answer(int(code), headers)
-            self._length.start(int(code), headers)
+        code = number_in(status[:3])
+        if code is not None:
+            self._sighting.answer(code, headers)
+            self._length.start(code, headers)
         return write
 
     def content(self, iterable: Iterable[bytes], file_wrapper: Any) -> Iterable[bytes]:

@@ -51,6 +51,7 @@ HELD_BYTES_MAX = 64 << 20
 WRITTEN_EVERY_S = 10.0
 PATIENCE_S = 5.0
 """How long a door that closes waits for what is still to be asked."""
+_WRITING_S = 1.0  # and so much longer for the counts to be written
 _PAUSE_S = 1.0  # in which a store that failed is not asked
 
 
@@ -137,14 +138,13 @@ class Watcher:
             with self._lock:
                 self._held_bytes -= size
 
-    def begin(self, sighting: Sighting, seen: Seen) -> None:
-        """Ask, soon, what the request is."""
+    def begin(self, sighting: Sighting, seen: Seen) -> bool:
+        """Ask, soon, what the request is; whether there is room for it."""
         lane = self._lane_of(sighting)
         if lane is None or lane.is_full():
-            sighting.let_go()
-            self._count(sighting.route, Sight.LOST)
-        else:
-            lane.put(partial(self._see, sighting, seen))
+            return False
+        lane.put(partial(self._see, sighting, seen))
+        return True
 
     def end(self, sighting: Sighting, ended: Ended) -> None:
         """Note, soon, how it ended."""
@@ -231,7 +231,7 @@ class Watcher:
         return not self._counts.unwritten
 
     def close(self) -> None:
-        """Ask what is still to be asked, with a bound, and write what was counted. The next request begins anew."""
+        """Ask what is still to be asked, and write the counts, each with a bound. The next request begins anew."""
         with self._lock:
             lanes, self._lanes = self._lanes, []
             writer, self._writer = self._writer, None
@@ -244,8 +244,7 @@ class Watcher:
         for lane in lanes:
             lane.drain()
         self._failed_at_s = -inf
-        writer.end(until_s)
-        if not self._write():
+        if not writer.end(until_s + _WRITING_S):
             _log.warning("what was observed last could not be written: %s is away", self._store.name)
         self._place = None
 
@@ -288,21 +287,26 @@ class _Lane:
 
 
 class _Writer:
-    """A thread that writes what was counted, some time after it was."""
+    """A thread that writes what was counted, some time after it was, and once more when it ends."""
 
     def __init__(self, write: Callable[[], bool]) -> None:
         self.changed = threading.Event()
+        self._is_done = False
         self._ending = threading.Event()
         self._write = write
         self._thread = threading.Thread(target=self._run, name="retrysafe observed counts", daemon=True)
         self.changed.set()
         self._thread.start()
 
-    def end(self, until_s: float) -> None:
-        """Stop it; who does so writes the rest."""
+    def end(self, until_s: float) -> bool:
+        """Have it write the rest, and wait no longer than that for it; whether all is written.
+
+        Whoever closes a door writes nothing itself: a store that hangs would keep its process from ending.
+        """
         self._ending.set()
         self.changed.set()
         self._thread.join(max(0.0, until_s - time.monotonic()))
+        return self._is_done
 
     def _run(self) -> None:
         while not self._ending.is_set():
@@ -311,6 +315,7 @@ class _Writer:
             self.changed.clear()
             if not self._ending.is_set() and not self._write():
                 self.changed.set()
+        self._is_done = self._write()
 
 
 _ALL: weakref.WeakSet[Watcher] = weakref.WeakSet()

@@ -15,6 +15,7 @@ from retrysafe.operation.noted import Noted
 from retrysafe.protocol.effects import Answered, Broken, Cancelled, Ended, Raised
 from retrysafe.protocol.key import Key
 from retrysafe.protocol.observing import Seen, Sight
+from retrysafe.server.length import number_in
 from retrysafe.server.routes import Route
 
 COMPARED_BYTES_MAX = 1 << 20
@@ -33,8 +34,8 @@ class Watch(Protocol):
     def let_go(self, size: int) -> None:
         """So many bytes are held no longer."""
 
-    def begin(self, sighting: Sighting, seen: Seen) -> None:
-        """Ask the store what the request is."""
+    def begin(self, sighting: Sighting, seen: Seen) -> bool:
+        """Ask the store what the request is; False if it will not be asked."""
 
     def end(self, sighting: Sighting, ended: Ended) -> None:
         """Note in the store how it ended, once it is known what it is."""
@@ -139,8 +140,9 @@ class Sighting:
             return
         seen = Seen(self._request, self.key, self._account, self.route.policy, self.route.entry, os.urandom(16))
         self._request = Request(self.head, BytesBody())
-        self._watch.begin(self, seen)
-        if self._ended is not None:
+        if not self._watch.begin(self, seen):
+            self._close(Sight.LOST)  # and its end is not noted: nothing more may wait for a store that is too slow
+        elif self._ended is not None:
             self._is_over = True
             self._watch.end(self, self._ended)
 
@@ -153,7 +155,8 @@ class Sighting:
 
     def _says_too_large(self) -> bool:
         lengths = self.head.values(b"content-length")
-        return bool(lengths) and lengths[0].isdigit() and int(lengths[0]) > self.route.policy.request_bytes_max
+        length = number_in(lengths[0]) if lengths else None
+        return length is not None and length > self.route.policy.request_bytes_max
 
     def _end_by(self, failure: BaseException | None) -> Ended:
         if self._status is None:
