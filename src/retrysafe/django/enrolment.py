@@ -13,7 +13,7 @@ from retrysafe.server.marker import MarkedRoutes, options_of
 from retrysafe.server.routes import Route, Routes
 
 _METHODS = ("POST", "PATCH", "PUT", "DELETE")
-_NAMED = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
+_VARIABLE = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
 
 # What the generic views of the REST framework go through for a method; the last is where their effects begin.
 _GENERIC = {
@@ -110,7 +110,7 @@ def _path_of(pattern: str) -> str:
     """A pattern as clients know it: `/charges/{pk}`, whether it is written as a path or as a regular expression."""
     from django.contrib.admindocs.views import simplify_regex  # noqa: PLC0415 - brings in the admin, for this alone
 
-    return _NAMED.sub(r"{\1}", simplify_regex(pattern))
+    return _VARIABLE.sub(r"{\1}", simplify_regex(pattern))
 
 
 def answers(view: Any, method: str) -> bool:
