@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import signal
 from typing import Any
 
@@ -24,8 +25,16 @@ settings.register_profile(
 )
 settings.load_profile("prove" if os.environ.get("RETRYSAFE_PROVE") else "quick")
 
+# By which cases are chosen where not all are taken. All workers have it from the process that starts them.
+os.environ.setdefault("RETRYSAFE_CASES", str(random.SystemRandom().randrange(1 << 32)))
+
 # What a shell starts in the background ignores Ctrl-C, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_report_header() -> str:
+    """How to take the same cases again."""
+    return f"RETRYSAFE_CASES={os.environ['RETRYSAFE_CASES']} chooses the same cases again"
 
 
 _LONGEST = ("tests/prove", "tests/verify/test_m", "tests/stores", "tests/lab", "tests/verify", "tests/operation")

@@ -13,8 +13,8 @@ from retrysafe.stores.dynamodb import DynamoStore
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.testing import store_contract
 from retrysafe.testing.machine import store_machine
-from tests.stores.colours import mainly
 from tests.stores.dynamodb_service import Service, running
+from tests.stores.ways import mainly
 
 
 class OneClient(boto3.Session):  # type: ignore[misc] # boto3 has no types

@@ -6,9 +6,9 @@ import functools
 
 from retrysafe.testing import store_contract
 from retrysafe.testing.cases_doubt import EngineErrors
-from tests.stores.colours import mainly
 from tests.stores.cutting_proxy import CuttingProxy
 from tests.stores.postgres_server import OnManualClock, bouncer, schema_of, server
+from tests.stores.ways import further
 
 
 @functools.cache
@@ -42,8 +42,8 @@ def through_a_proxy(clock, folder):
 
 
 TestPostgres = store_contract(direct)
-TestPortable = store_contract(portable, colours=mainly("blocking"))
-TestPooled = store_contract(pooled, colours=mainly("asyncio"))
+TestPortable = further(portable, "blocking")
+TestPooled = further(pooled, "asyncio")
 
 
 class TestPostgresThatIsNotHeard(EngineErrors):

@@ -5,21 +5,17 @@ from __future__ import annotations
 from retrysafe.testing import store_contract
 from retrysafe.testing.cases_doubt import EngineErrors
 from tests.stores import redis_stores
-from tests.stores.colours import mainly
 from tests.stores.redis_servers import PROGRAMS
 from tests.stores.redis_stores import away, clustered, failing_store, mute, single, timed_store, watched
+from tests.stores.ways import further
 
 servers_end = redis_stores.servers_end
 
 TestLeanConnection = store_contract(failing_store, failing=away)
-TestRedisPy = store_contract(
-    lambda clock, folder: timed_store(f"{single()}?client=redis-py", clock, folder), colours=mainly("asyncio")
-)
-TestSentinels = store_contract(lambda clock, folder: timed_store(watched(), clock, folder), colours=mainly("blocking"))
-TestCluster = store_contract(lambda clock, folder: timed_store(clustered(), clock, folder), colours=mainly("asyncio"))
-TestTheOtherServer = store_contract(
-    lambda clock, folder: timed_store(single([*PROGRAMS][-1]), clock, folder), colours=mainly("asyncio")
-)
+TestRedisPy = further(lambda clock, folder: timed_store(f"{single()}?client=redis-py", clock, folder), "asyncio")
+TestSentinels = further(lambda clock, folder: timed_store(watched(), clock, folder), "blocking")
+TestCluster = further(lambda clock, folder: timed_store(clustered(), clock, folder), "asyncio")
+TestTheOtherServer = further(lambda clock, folder: timed_store(single([*PROGRAMS][-1]), clock, folder), "asyncio")
 
 
 class TestLostAnswers(EngineErrors):
