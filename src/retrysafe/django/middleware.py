@@ -191,9 +191,13 @@ class _Opened:
         """Make the store ready, for a process that serves nothing."""
         await asyncio.to_thread(self.open)
 
+    def end_observing(self) -> None:
+        """Write what was observed; doors that share a store do it before one of them lets that go."""
+        self._watcher.close()
+
     def close(self) -> None:
         """Let the store go; the end of the process does it."""
-        self._watcher.close()
+        self.end_observing()
         self._secret = None
         if self._settings.owns_store:
             self._settings.store.close()
@@ -301,14 +305,19 @@ class AsyncDoor(_Opened):
         except StoreError as error:
             self._observer.notice(StoreFailed("open", str(error)))
 
-    async def stop(self) -> None:
-        """Wait for running views, as long as the settings say; then let the store go."""
+    async def finish(self) -> None:
+        """Wait for running views, as long as the settings say, and have all written that is to be."""
         if self._recovering is not None:
             self._recovering.cancel()
             await asyncio.wait({self._recovering})
             self._recovering = None
         await self._driver.drain(self._settings.drain_s)
         await self._observer.flush()
+        await asyncio.to_thread(self.end_observing)
+
+    async def stop(self) -> None:
+        """The same; then let the store go."""
+        await self.finish()
         await asyncio.to_thread(self.close)
 
 
@@ -327,10 +336,12 @@ async def serve_all() -> None:
 
 
 async def drain_all() -> None:
-    """Wait for the running views of this process, and let its stores go."""
-    for door in list(NOTED):
-        if isinstance(door, AsyncDoor):
-            await door.stop()
+    """Wait for the running views of this process, and let its stores go: each when no door has any use for it."""
+    doors = [door for door in list(NOTED) if isinstance(door, AsyncDoor)]
+    for door in doors:
+        await door.finish()
+    for door in doors:
+        await door.stop()
 
 
 def close_all() -> None:
@@ -338,7 +349,10 @@ def close_all() -> None:
 
     The end of the process does it. A runner of tests does it before it drops their database.
     """
-    for door in list(NOTED):
+    doors = list(NOTED)
+    for door in doors:
+        door.end_observing()
+    for door in doors:
         door.close()
     close_stores()
 
