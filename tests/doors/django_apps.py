@@ -65,7 +65,7 @@ from rest_framework.views import APIView
 
 from retrysafe.django import idempotent
 from retrysafe.django.asgi import get_asgi_application
-from retrysafe.operation import operation
+from retrysafe.operation import current_operation, operation
 from retrysafe.recovery import Completed, Identity
 from tests.doors.wsgi_apps import answer, numbers, ticks
 
@@ -188,7 +188,9 @@ def marked(request):
 def named(request, name):
     """One that is marked as safe to run again, at a path with a variable in it."""
     done({"name": name})
-    return JsonResponse({"by": request.headers.get("X-By"), "name": name}, status=201)
+    now = current_operation()
+    said = {"by": request.headers.get("X-By"), "name": name, "attempt": now.attempt if now else 0}
+    return JsonResponse(said, status=201)
 
 
 class Item(View):

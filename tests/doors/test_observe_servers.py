@@ -255,9 +255,10 @@ def test_django(server, tmp_path):
     manage(tmp_path, "migrate", "--verbosity", "0")
     with served(server, tmp_path, f"{module}:application", SHOP_MODE="observe", **variables) as shop:
         url = f"sqlite:///{tmp_path / 'django.db'}"
-        told = [shop.ask("POST /told", key="k-1", name="n") for _ in range(2)]
+        wish = {"name": "n", "operation": True, "headers": [["Idempotent-Replayed", "true"]]}
+        told = [shop.ask("POST /told", key="k-1", **wish) for _ in range(2)]
         assert [(answer.status, answer.replayed, answer.body) for answer in told] == [
-            (201, True, b'{"name": "n", "attempt": 0}')  # the view says so itself
+            (201, True, b"order n")  # the view says the one itself, and has no operation to tell of
         ] * 2
         until(lambda: records(url) == {State.COMPLETED: 1})
         assert shop.ask("POST /told", key="k-1", name="other").status == 201
@@ -267,8 +268,8 @@ def test_django(server, tmp_path):
             201,
             201,
         ]
-        assert shop.ask("POST /streamed", key="k-3", name="s", pieces=["a", "b"]).body == b"ab"
-        assert shop.ask("POST /told", key="k-4", name="e", **{"raise": True}).status == 500
+        assert shop.ask("POST /streamed?name=s", key="k-3", content=b"").body == b"0,1,2,3,4,"
+        assert shop.ask("POST /told", key="k-4", name="e", **{"raise": "before"}).status == 500
         assert shop.ledger("effect", "n") == 3
     assert observed(url) == {
         "*": {"first_attempts": 3, "duplicates_replayed": 1, "mismatches": 1, "missing_keys": 1},
