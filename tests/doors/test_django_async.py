@@ -13,9 +13,12 @@ from django.test import AsyncRequestFactory, RequestFactory, override_settings
 from django.urls import path
 
 from retrysafe.django import IdempotencyMiddleware
+from retrysafe.django.middleware import close_all, drain_all
 from retrysafe.operate.observed import take_observed
 from retrysafe.protocol.observing import Sight
+from retrysafe.stores.location import open_store
 from retrysafe.stores.memory import MemoryStore
+from tests.drive.harness import in_loop
 from tests.operation.django_setup import set_up
 
 set_up()
@@ -180,3 +183,47 @@ def test_a_content_that_cannot_be_read_again_is_watched_as_it_is_read():
     middleware.door.close()
     (counted,) = take_observed(store, 1)
     assert counted.counts == {Sight.FIRST: 1, Sight.REPLAYED: 1, Sight.MISMATCH: 1}
+
+
+@pytest.mark.parametrize("ending", ["drain", "close"])
+def test_doors_that_share_a_store_let_go_of_it_together(ending, tmp_path):
+    """As several of one project do: what each has observed is written before the first of them closes the store."""
+    url = f"sqlite:///{tmp_path}/observed.db"
+    with override_settings(IDEMPOTENCY={**OBSERVING, "STORE": url}, ROOT_URLCONF=Shop().urls):
+        doors = [IdempotencyMiddleware(_repeats) for _ in range(8)]
+        for number, middleware in enumerate(doors):
+            headers = {"idempotency-key": f"k-{number}", "authorization": "Bearer a"}
+            asyncio.run(_result(middleware(AsyncRequestFactory().post("/orders", headers=headers))))
+        if ending == "drain":
+            asyncio.run(drain_all())
+        else:
+            close_all()
+    store = open_store(url)
+    store.open()
+    (counted,) = take_observed(store, 1)
+    store.close()
+    assert counted.counts == {Sight.FIRST: 8}
+
+
+@in_loop
+async def test_a_running_view_has_its_store_until_it_has_ended(tmp_path):
+    """Although another door of the project, over the same store, has nothing left to do."""
+    shop = Shop()
+    shop.settings = {"STORE": f"sqlite:///{tmp_path}/records.db", "SCOPE": "authorization"}
+    with shop.project():
+        others = [IdempotencyMiddleware(shop.view) for _ in range(8)]
+        shop.door = IdempotencyMiddleware(shop.view)
+    running = asyncio.create_task(shop.ask("k-1", **{"x-whole": "1"}))
+    await shop.begun.wait()
+    draining = asyncio.create_task(drain_all())
+    await asyncio.sleep(0.3)
+    shop.end.set()
+    await draining
+    assert (await running).status_code == 201
+    again = await shop.ask("k-1", **{"x-whole": "1"})
+    assert (again.headers["Idempotent-Replayed"], shop.ran, len(others)) == ("true", 1, 8)
+    await drain_all()
+
+
+async def _repeats(request):
+    return HttpResponse(request.body)

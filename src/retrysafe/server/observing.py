@@ -50,8 +50,7 @@ HELD_BYTES_MAX = 64 << 20
 """Contents that are held to be compared, of all requests together."""
 WRITTEN_EVERY_S = 10.0
 PATIENCE_S = 5.0
-"""How long a door that closes waits for what is still to be asked."""
-_WRITING_S = 1.0  # and so much longer for the counts to be written
+"""How long a door that closes waits for what is still to be asked, and as long again for the counts to be written."""
 _PAUSE_S = 1.0  # in which a store that failed is not asked
 
 
@@ -244,7 +243,7 @@ class Watcher:
         for lane in lanes:
             lane.drain()
         self._failed_at_s = -inf
-        if not writer.end(until_s + _WRITING_S):
+        if not writer.end(time.monotonic() + PATIENCE_S):
             _log.warning("what was observed last could not be written: %s is away", self._store.name)
         self._place = None
 
