@@ -265,7 +265,7 @@ urlpatterns = [
     path("function", function),
     path("ready", lambda _: HttpResponse("ready")),
     re_path(r"^(?P<place>.*/)?told$", atold if ASYNC else told),
-    path("until", lambda request: done(json.loads(request.body))),  # what is streamed says nothing of it
+    path("until", atold if ASYNC else told),
     path("atold", atold),
     path("size", size),
     path("upload", upload),
