@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
-# Half of what tests do is to wait for servers, so a few more of them run than there are cores.
-WORKERS ?= 3
+# Half of what tests do is to wait for servers, so twice as many of them run as there are cores.
+WORKERS ?= 4
 
 # Tests start some hundred processes. Each would compile the package anew where the environment forbids to keep that.
 unexport PYTHONDONTWRITEBYTECODE
