@@ -43,12 +43,16 @@ class Mariadb:
         self.folder = Path(tempfile.mkdtemp(prefix="retrysafe-mariadb-"))
         self._process = None
         account = _account()
-        os.chown(self.folder, account.pw_uid, account.pw_gid)
+        scratch = self.folder / "tmp"  # a server that starts clears its folder of what others have there, too
+        scratch.mkdir()
+        for folder in (self.folder, scratch):
+            os.chown(folder, account.pw_uid, account.pw_gid)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.address = Address("127.0.0.1", self.port, USER, PASSWORD, "")
         self._common = ["--no-defaults", f"--user={account.pw_name}", f"--datadir={self.folder / 'data'}"]
+        self._common += [f"--tmpdir={scratch}"]
         install = [installed("mariadb-server", "mariadb-install-db"), *self._common, "--skip-test-db"]
         done = subprocess.run(install, capture_output=True, text=True, check=False, cwd="/")
         assert done.returncode == 0, done.stdout + done.stderr

@@ -305,6 +305,13 @@ def test_what_the_server_quotes_is_not_repeated():
     assert "6b6579" not in said
 
 
+def test_a_server_whose_files_fail_is_to_blame_itself():
+    """It is no fault of what it was given, and may be over soon."""
+    said = failure_of("mysql", ServerError(6, "Error on delete of '/tmp/#sql-temptable-1'"))
+    assert isinstance(said, StoreUnavailable)
+    assert "own files" in str(said)
+
+
 def test_from_a_url(address):
     """The URL of the docs, with a password that needs escaping, opens the store."""
     password = PASSWORD.replace(" ", "%20")

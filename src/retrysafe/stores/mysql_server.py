@@ -318,6 +318,9 @@ _ADVICE: Mapping[int, tuple[type[StoreError], str]] = {
 }
 
 
+_OWN_ERRORS = 1_000  # below are those of the system that the server runs on (mysys: EE_DELETE, EE_DISK_FULL)
+
+
 def failure_of(name: str, error: ServerError) -> StoreError:
     """What callers are to hear. Never what the server quotes: it might be a part of a stored answer."""
     code = _DEADLOCK if error.code in CONFLICTS else error.code
@@ -327,4 +330,6 @@ def failure_of(name: str, error: ServerError) -> StoreError:
     if error.lost:
         said = error.said if error.code >= 2000 else "it ended the conversation"
         return StoreUnavailable(f"{name}: error {error.code}, {said}; look whether the server is up and can be reached")
+    if error.code < _OWN_ERRORS:
+        return StoreUnavailable(f"{name}: error {error.code} with the server's own files or memory; its log has more")
     return StoreError(f"{name} does not take the values of this transition: error {error.code}")
