@@ -321,6 +321,18 @@ def test_each_outcome_has_its_settlement(outcome, transition):
     assert isinstance(Run().executing().answer(outcome).step.transition, transition)
 
 
+def test_a_release_after_an_earlier_attempt_keeps_the_key_for_as_long_as_an_outcome_would():
+    """That attempt may have had an effect after all: another request does not get its key meanwhile."""
+    policy = Policy(recovery="rerun")
+    first = Run(recovery="rerun").executing().answer(effects.Raised(Fate.NO_EFFECT)).step.transition
+    run = Run(recovery="rerun").claiming().found(State.IN_PROGRESS, lease_until_ms=1_000)
+    while not isinstance(run.step, effects.Execute):
+        run.answer(True)
+    second = run.answer(effects.Raised(Fate.NO_EFFECT)).step.transition
+    assert (first.claim.attempt, first.forget_after_ms) == (1, policy.lifetime_ms)
+    assert (second.claim.attempt, second.forget_after_ms) == (2, policy.keep_ms + policy.tombstone_ms)
+
+
 def test_a_broken_response_is_broken_off():
     """Bytes are out: nothing whole can follow."""
     assert Run().executing().answer(effects.Broken()).answer(Settled.DONE).step == answers.BreakOff()

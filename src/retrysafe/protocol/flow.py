@@ -368,7 +368,9 @@ def _settlement(
             completing = transitions.CompleteIfHeld(claim, stored, policy.keep_ms, policy.tombstone_ms)
             return completing, states.Event.COMPLETE, Ending.RECORDED
         case Verdict.RELEASE:
-            return transitions.ReleaseIfHeld(claim, policy.lifetime_ms), states.Event.RELEASE, Ending.RELEASED
+            # An earlier attempt may have had an effect after all: its key is taken for as long as with an outcome.
+            kept_ms = policy.lifetime_ms if claim.attempt == 1 else policy.keep_ms + policy.tombstone_ms
+            return transitions.ReleaseIfHeld(claim, kept_ms), states.Event.RELEASE, Ending.RELEASED
         case Verdict.DISCARD:
             return transitions.DiscardIfHeld(claim), states.Event.DISCARD, Ending.DISCARDED
         case Verdict.UNKNOWN:
