@@ -187,6 +187,8 @@ BAD: Sequence[tuple[str, str, Evidence]] = [
     ("I6", "in progress longer than a handler may take", case(gone(1, 0), said(2, 42, 43, "in-progress"))),
     ("I6", "the record stayed in progress though it was asked for", case(
         *CRASHED, held("in_progress"), said(2, 20, 21, "outcome-unknown"))),
+    ("I6", "in progress when the one that was paused has had its time", case(
+        gone(1, 1, node="n1"), fault(0, Kind.PAUSE, "n1", 20), said(2, 62, 62.9, "in-progress"))),
     # --- I7
     ("I7", "an owner before completed", case(
         wrote(0, "CLAIM", "t1"), wrote(11, "TAKE_OVER", "t1", "t2", attempt=2), wrote(12, "COMPLETE", "t1"), **RERUN)),
@@ -267,6 +269,8 @@ GOOD: Sequence[tuple[str, Evidence]] = [
     ("crashed before the effect, then unknown", case(*CRASHED, said(2, 14, 15, "outcome-unknown"), held("unknown"))),
     ("in progress within a lease of the crash", case(*CRASHED, said(2, 12.5, 12.9, "in-progress"))),
     ("in progress: the client left, the handler runs on", case(gone(1, 0), said(2, 29, 30, "in-progress"))),
+    ("in progress: who has it was paused before it began", case(
+        gone(1, 1, node="n1"), fault(0, Kind.PAUSE, "n1", 20), said(2, 60, 60.9, "in-progress"))),
     ("in progress: the claim may have been applied", case(
         said(1, 0, 1, "store-unavailable"), said(2, 5, 6, "in-progress"))),
     ("in progress: not recorded, and still being settled", case(

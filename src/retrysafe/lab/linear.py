@@ -127,6 +127,16 @@ def _in_progress(evidence: Evidence, calls: Sequence[Call]) -> Iterator[Violatio
                 yield Violation("I6", sentence, (call, *others))
 
 
+def _paused_ns(evidence: Evidence, call: Call) -> int:
+    """For how long whoever has the call could not go on with it, nor learn that its time was over."""
+    pauses = [
+        (fault.at_ns, fault.until_ns)
+        for fault in evidence.faults
+        if fault.kind is Kind.PAUSE and fault.node in ("", call.node) and fault.until_ns is not None
+    ]
+    return sum(max(0, until_ns - max(at_ns, call.invoked_ns)) for at_ns, until_ns in pauses)
+
+
 def _busy_until_ns(evidence: Evidence, call: Call) -> int:
     """Until when the record may be in progress because of this call, at most."""
     rules = evidence.rules
@@ -137,7 +147,7 @@ def _busy_until_ns(evidence: Evidence, call: Call) -> int:
                 return fault.at_ns + patience_ns
             break
     if call.returned_ns is None:
-        return call.invoked_ns + rules.execution_max_ms * NS + patience_ns
+        return call.invoked_ns + rules.execution_max_ms * NS + patience_ns + _paused_ns(evidence, call)
     if call.unrecorded or call.code in _LEAVES_IT_OPEN:
         return call.returned_ns + patience_ns
     return call.returned_ns
