@@ -14,7 +14,8 @@ PERHAPS_NOT = "Your order may not have come through. Send it again: it is not do
 
 
 def expect_one(shop, page, quantity=1):
-    """One order, and the page says which."""
+    """Nothing is under way (a page may still show the answer of before); one order, and the page says which."""
+    expect(page.get_by_role("button")).to_be_enabled()
     expect(page.get_by_role("status")).to_contain_text("Order ")
     ((number, ordered),) = shop.orders(page)
     expect_said(page, f"Order {number}, for {quantity}.")
