@@ -83,6 +83,16 @@ def order(
     return {"order": number, "quantity": quantity}
 
 
+@app.get("/carts/{cart}/orders")
+def orders(cart: str, shopper: Annotated[str, Cookie()]) -> list[dict[str, int]]:
+    """What the shopper ordered from a cart."""
+    with closing(sqlite3.connect(DATABASE, timeout=30)) as connection:
+        found = connection.execute(
+            "SELECT number, quantity FROM orders WHERE cart = ? AND shopper = ? ORDER BY number", (cart, shopper)
+        )
+        return [{"order": number, "quantity": quantity} for number, quantity in found]
+
+
 app.mount("/retrysafe", StaticFiles(directory=MODULE))
 app.mount("/page", StaticFiles(directory=PAGE))
 app.add_middleware(

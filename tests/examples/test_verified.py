@@ -17,7 +17,6 @@ from tests.verify.serving import verify
 # Examples that are tried in another way, and where.
 ELSEWHERE = {
     "agent_tools_mcp": "tests/examples/test_agent_tools.py",  # it speaks no HTTP
-    "checkout_browser": "tests/browser/test_checkout.py",  # it takes forms, from pages
 }
 READY = {
     "payments_fastapi": "/openapi.json",
@@ -25,6 +24,7 @@ READY = {
     "bookings_flask": "/rooms/1/bookings",
     "provisioning_starlette": "/ready",
     "parcels_node": "/parcels",
+    "checkout_browser": "/openapi.json",
 }
 # In which cases need room: beds, places, money, a provider that is quick.
 ROOM = {"BOOKINGS_BEDS": "100000", "VAN_PLACES": "100000", "PROVIDER_SLOW_S": "0"}

@@ -80,6 +80,9 @@ def test_usage():
         ("POST", "http://127.0.0.1:1/x", "--with", "slow"),
         ("POST", "http://127.0.0.1:1/x", "--account", "no colon"),
         ("POST", "http://127.0.0.1:1/x", "--json", '{"reference": 1}', *COUNTED),
+        ("POST", "http://127.0.0.1:1/x", "--form", "reference=1", *COUNTED),
+        ("POST", "http://127.0.0.1:1/x", "--form", "two words"),
+        ("POST", "http://127.0.0.1:1/x", "--form", "a=1", "--json", "{}"),
     ):
         assert verify(*arguments).exit_code == 2, arguments
 

@@ -20,7 +20,7 @@ from retrysafe.verify.cases.retention import lifetime_of
 from retrysafe.verify.cases.security import chance_of
 from retrysafe.verify.message import Answer, Sent
 from retrysafe.verify.report.curl import body_text, curl
-from retrysafe.verify.target import NEEDS
+from retrysafe.verify.target import NEEDS, Operation
 from retrysafe.verify.template import Path as JsonPath
 from retrysafe.verify.template import fill, is_unique
 from retrysafe.verify.verdict import Severity
@@ -114,6 +114,18 @@ def test_a_change_leaves_the_reference():
     }
     with pytest.raises(LookupError):
         content.changed({"reference": "r-1", "lines": [], "gift": True}, "r-1")
+
+
+def test_a_form_is_content_with_fields():
+    """It is read, changed and written as JSON is; what looks like a number counts as one, if it is written as such."""
+    sent = Operation("POST", "http://here/{{unique}}", "n=1&zip=01234&tag=a&tag=b+c&r={{unique}}").request("r-1")
+    assert sent.form
+    assert sent.document == {"n": 1, "zip": "01234", "tag": ["a", "b c"], "r": "r-1"}
+    changed = content.changed(sent.document, "r-1")
+    assert sent.holding(changed).body == b"n=2&zip=01234&tag=a&tag=b+c&r=r-1"
+    assert sent.holding({}).body == b""
+    for text in ("", "two words=1", "no-equals", "a=1&&b=2", '{"a":"b=c"}', "oops"):
+        assert not Operation("POST", "http://here", text).request("").form
 
 
 def test_a_doubled_member_has_both_orders():
@@ -263,6 +275,18 @@ def test_a_sample_of_a_schema():
     assert found is not None
     assert found["operationId"] == "refund"
     assert openapi.operation_at(document, "POST", "https://api.example/v1/orders") is None
+
+
+def test_a_sample_of_a_form():
+    """An operation that takes no JSON is sent a form, with the reference in its first text."""
+    schema = {"type": "object", "required": ["note", "count"], "properties": {"count": {"type": "integer"}}}
+    body = {"content": {"application/x-www-form-urlencoded": {"schema": schema}}}
+    document = {
+        "servers": [{"url": "https://api.example"}],
+        "paths": {"/orders": {"post": {"operationId": "order", "requestBody": body}}},
+    }
+    operation, _ = openapi.operation_of(document, "order", "file.json")
+    assert operation.body == "note={{unique}}&count=1"
 
 
 def test_a_document_in_yaml(tmp_path):

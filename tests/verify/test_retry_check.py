@@ -24,6 +24,7 @@ from retrysafe.lab.mutants.privacy import KeysAreNotScoped
 from retrysafe.lab.mutants.reuse import ReuseRuns
 from retrysafe.lab.mutants.serving import OPERATIONS
 from retrysafe.testing import NotSafeToRetry, retry_check
+from retrysafe.testing.asked import Options
 from tests.verify.checked_apps import ACCOUNTS, MAKERS, SCOPE, Orders, asgi, checked
 
 # For the last four the engine is needed: a request that takes its time, a client that leaves, a worker that dies.
@@ -48,6 +49,35 @@ def test_what_is_protected_passes(name, tmp_path):
     for dead in ("OUT-08", "OUT-09"):
         assert "409" in report[dead].notes[0]
         assert "outcome-unknown" in report[dead].notes[0]
+
+
+@pytest.mark.parametrize("store", ["memory://", None])
+def test_a_form(store):
+    """Of an application that takes forms, the cases about other content are tried too."""
+    orders = Orders()
+
+    async def order(request):
+        form = await request.form()
+        return JSONResponse({**orders.place(form["reference"]), "quantity": int(form["quantity"])})
+
+    app = Starlette(routes=[Route("/orders", order, methods=["POST"])])
+    if store:
+        app.add_middleware(IdempotencyMiddleware, store=store, scope=SCOPE)
+    cases = ("REP-01", "FPR-01", "FPR-02", "FPR-03", "CON-09")
+    asked: Options = {
+        "form": {"quantity": 1, "reference": "{{unique}}"},
+        "accounts": ACCOUNTS,
+        "cases": cases,
+        "effects": orders.count,
+    }
+    if store:
+        report = retry_check(TestClient(app), "POST", "/orders", **asked)
+        assert set(report.passed) == set(cases) - {"FPR-03"}
+        assert report["FPR-03"].verdict == "skip"
+        return
+    with pytest.raises(NotSafeToRetry) as raised:
+        retry_check(TestClient(app), "POST", "/orders", **asked)
+    assert {"REP-01", "FPR-01", "CON-09"} <= set(raised.value.report.failed)
 
 
 @pytest.mark.parametrize("name", MAKERS)

@@ -15,6 +15,7 @@ class Options(TypedDict, total=False):
     Attributes:
         json: the content. The text `{{unique}}` in it, or in the path, is a reference that is new for each thing that
             is to be done, and the same in every retry of it.
+        form: the content instead, as the fields of a form.
         effects: counts what was done: a function that is given the reference, or nothing and then counts all; it is
             called on the thread of the test, and may be a coroutine function. Or a line as `retrysafe verify
             --effects` takes it. Without one, effects are told from answers, where these tell.
@@ -29,6 +30,7 @@ class Options(TypedDict, total=False):
     """
 
     json: Any
+    form: Mapping[str, Any]
     effects: str | Count
     headers: Mapping[str, str]
     accounts: Sequence[Mapping[str, str]]
@@ -48,6 +50,7 @@ class Asked:
     method: str
     path: str
     json: Any = None
+    form: Mapping[str, Any] = field(default_factory=dict)
     effects: str | Count | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     accounts: Sequence[Mapping[str, str]] = ()

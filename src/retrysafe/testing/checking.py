@@ -22,6 +22,7 @@ from retrysafe.testing.asked import Asked, Count
 from retrysafe.testing.retry_report import CaseOutcome, NotSafeToRetry, RetryReport
 from retrysafe.testing.served import HOST, LEASE_S, MARK, Marks, served, served_here
 from retrysafe.verify.case import Case, Result
+from retrysafe.verify.content import form_text
 from retrysafe.verify.effects import Counter, parse_counter
 from retrysafe.verify.message import Answer, Fields
 from retrysafe.verify.probe import Probe, Run, Settings
@@ -139,9 +140,8 @@ def _target(asked: Asked, inner: Behind, base: str, call: Call) -> Target:
         raise ConfigurationError([f"operations= has {', '.join(unknown)}; known are {', '.join(sorted(OPERATIONS))}"])
     headers = (*inner.fields, *asked.headers.items())
     accounts = [tuple(account.items()) for account in asked.accounts] or [inner.account]
-    body = None if asked.json is None else json.dumps(asked.json)
     path = asked.path if asked.path.startswith("/") else f"/{asked.path}"
-    operation = Operation(asked.method.upper(), base + path, body, headers)
+    operation = Operation(asked.method.upper(), base + path, _body(asked), headers)
     target = Target(
         operation,
         {name: parse_operation(each, base, headers) for name, each in asked.operations.items()},
@@ -152,9 +152,17 @@ def _target(asked: Asked, inner: Behind, base: str, call: Call) -> Target:
     )
     if target.counter and target.counter.by_reference and not operation.has_reference():
         raise ConfigurationError(
-            ["effects= counts by the reference, and no request has it: put {{unique}} into json=, or into the path"]
+            ["effects= counts by the reference, and no request has it: put {{unique}} into json=, form= or the path"]
         )
     return target
+
+
+def _body(asked: Asked) -> str | None:
+    if asked.json is not None and asked.form:
+        raise ConfigurationError(["json= and form= are two contents of one request: give one of them"])
+    if asked.form:
+        return form_text(asked.form)
+    return None if asked.json is None else json.dumps(asked.json)
 
 
 def _counter(effects: str | Count | None, base: str, fields: Fields, call: Call) -> Counter | None:
@@ -204,6 +212,7 @@ _HOW = {
     "effects": ": effects=",
     "account": ": accounts=",
     "other-account": ": a second one in accounts=",
+    "fields": ": json= or form=",
     "json": ": json=",
 }
 

@@ -1,4 +1,4 @@
-"""Variations of JSON content: the same said differently, and something else said."""
+"""Content with fields, JSON or a form, and variations of it: the same said differently, and something else said."""
 
 from __future__ import annotations
 
@@ -7,12 +7,64 @@ import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
+from urllib.parse import parse_qs, urlencode
 
 Document = Mapping[str, Any]
 
+JSON, FORM = "application/json", "application/x-www-form-urlencoded"
+
+_FORM = re.compile(r"[^=&\s]+=[^&\s]*(&[^=&\s]+=[^&\s]*)*")
+
+
+def media_type(text: str) -> str:
+    """What content looks like: JSON, a form, or text."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return FORM if is_form(text) else "text/plain"
+    return JSON
+
+
+def is_form(text: str) -> bool:
+    """Whether this is a form as it is sent: `name=value`, and `&` between them."""
+    return _FORM.fullmatch(text) is not None
+
+
+def read(body: str, form: bool) -> dict[str, Any] | None:
+    """The members of a JSON object, or the fields of a form; None if it is neither.
+
+    What is a number in a form is one here, and a field that comes more than once is a list.
+    """
+    if form:
+        fields = parse_qs(body, keep_blank_values=True)
+        return {name: _plain([_number(value) for value in values]) for name, values in fields.items()}
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _number(text: str) -> str | int:
+    return int(text) if re.fullmatch(r"0|[1-9][0-9]{0,14}", text) else text
+
+
+def _plain(values: list[Any]) -> Any:
+    return values[0] if len(values) == 1 else values
+
+
+def form_text(fields: Document) -> str:
+    """A form as it is sent, with the place for the reference as it is."""
+    return urlencode(fields, doseq=True, safe="{}")
+
+
+def write(document: Document, form: bool) -> bytes:
+    """As most clients write it."""
+    return urlencode(document, doseq=True).encode() if form else encode(document)
+
 
 def encode(document: Any) -> bytes:
-    """As most clients write it."""
+    """As most clients write JSON."""
     return json.dumps(document).encode()
 
 

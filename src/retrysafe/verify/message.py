@@ -8,10 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from retrysafe.verify import content
+
 Field = tuple[str, str]
 Fields = tuple[Field, ...]
 
 NO_ANSWER = 0
+
+
+def _media_type(value: str) -> str:
+    return value.partition(";")[0].strip().lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,21 @@ class Sent:
     def setting(self, name: str, value: str) -> Self:
         """The same request with this as its only field of that name."""
         return self.without(name).adding((name, value))
+
+    @property
+    def form(self) -> bool:
+        """Whether the content is a form."""
+        said = next((value for name, value in self.headers if name.lower() == "content-type"), "")
+        return _media_type(said) == content.FORM
+
+    @property
+    def document(self) -> dict[str, Any] | None:
+        """The content, if it is a JSON object or a form."""
+        return content.read(self.body.decode(errors="replace"), self.form)
+
+    def holding(self, document: content.Document) -> Self:
+        """The same request with this for content, written in the same way."""
+        return replace(self, body=content.write(document, self.form))
 
     @property
     def target(self) -> str:
@@ -100,7 +121,7 @@ class Answer:
     @property
     def media_type(self) -> str:
         """The media type without its parameters."""
-        return (self.value("content-type") or "").partition(";")[0].strip().lower()
+        return _media_type(self.value("content-type") or "")
 
     def json(self) -> Any:
         """The content as JSON; None if it is not JSON."""

@@ -9,6 +9,7 @@ from urllib.parse import urljoin, urlsplit
 
 from retrysafe.errors import ConfigurationError
 from retrysafe.formats.openapi import Document, operations, resolve
+from retrysafe.verify import content
 from retrysafe.verify.target import Operation
 from retrysafe.verify.template import UNIQUE
 
@@ -57,12 +58,14 @@ def _base(document: Document, source: str) -> str:
 
 def _content(document: Document, described: Document) -> str | None:
     body = resolve(document, described.get("requestBody"))
-    media = body.get("content", {}).get("application/json")
+    form = content.JSON not in (kinds := body.get("content", {}))
+    media = kinds.get(content.FORM if form else content.JSON)
     if media is None:
         return None
     example = media.get("example", next((each.get("value") for each in media.get("examples", {}).values()), None))
     made = example if example is not None else sample(document, media.get("schema", {}))
-    return json.dumps(_with_reference(made))
+    made = _with_reference(made)
+    return content.form_text(made) if form else json.dumps(made)
 
 
 def _with_reference(made: Any) -> Any:

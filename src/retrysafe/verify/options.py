@@ -14,11 +14,13 @@ from urllib.parse import urlsplit
 from retrysafe.errors import ConfigurationError
 from retrysafe.formats.openapi import load as load_document
 from retrysafe.verify import openapi as api_documents
+from retrysafe.verify.content import is_form
 from retrysafe.verify.effects import parse_counter
 from retrysafe.verify.message import Fields
 from retrysafe.verify.probe import Run, Settings
 from retrysafe.verify.profile import load
 from retrysafe.verify.target import HOOKS, LOOPBACK, OPERATIONS, Operation, Target, parse_field, parse_operation
+from retrysafe.verify.template import fill
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -30,6 +32,7 @@ class Given:
     Attributes:
         operation: `METHOD URL`, of what is verified.
         json: its content.
+        form: its content, if that is a form: `a=1&b=2`, as it is sent.
         header: fields of every request.
         account: fields that say who asks.
         other_account: the same of another account.
@@ -54,6 +57,7 @@ class Given:
 
     operation: str = ""
     json: str = ""
+    form: str = ""
     header: tuple[str, ...] = ()
     account: tuple[str, ...] = ()
     other_account: tuple[str, ...] = ()
@@ -128,6 +132,7 @@ def build(given: Given, settings: Settings) -> Run:
         ConfigurationError: it cannot be; with what to change.
         RetrysafeError: the OpenAPI document cannot be fetched.
     """
+    _refuse_content(given)
     document = load_document(given.openapi) if given.openapi else None
     headers = _fields(given.header)
     operation, required = _operation(given, document, headers)
@@ -166,11 +171,21 @@ def build(given: Given, settings: Settings) -> Run:
     return Run(target, load(given.profile), settings)
 
 
+def _refuse_content(given: Given) -> None:
+    """One content, and a form as a form is sent."""
+    if given.json and given.form:
+        raise ConfigurationError(["--json and --form are two contents of one operation: give one of them"])
+    if given.form and not is_form(fill(given.form, "x")):
+        raise ConfigurationError(
+            ["--form is written as it is sent: 'name=value&name=value', a space as + and other signs as %XX"]
+        )
+
+
 def _refuse_what_counts_nothing(target: Target) -> None:
     """A counter that asks for the reference finds no effect of requests without one, and every case would fail."""
     if target.counter and target.counter.by_reference and not target.operation.has_reference():
         raise ConfigurationError(
-            ["--effects counts what has {{unique}}, and the operation has it nowhere: put it into --json, or the URL"]
+            ["--effects counts what has {{unique}}, and the operation has it nowhere: put it into its content or URL"]
         )
 
 
@@ -179,12 +194,13 @@ def _operation(given: Given, document: Mapping[str, Any] | None, headers: Fields
         operation, required = api_documents.operation_of(document, given.operation_id, given.server or given.openapi)
         if given.server:
             operation = operation.at(given.server)
-        made = replace(operation, headers=headers, body=given.json or operation.body)
+        made = replace(operation, headers=headers, body=given.json or given.form or operation.body)
         return made, required
     if not given.operation:
         raise ConfigurationError(["what is to be verified? give METHOD URL, or --openapi and --operation, or --suite"])
     operation = parse_operation(given.operation, "", headers)
-    return (replace(operation, body=given.json) if given.json else operation), None
+    body = given.json or given.form
+    return (replace(operation, body=body) if body else operation), None
 
 
 def _base_url(operation: Operation) -> str:

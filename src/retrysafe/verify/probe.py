@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import secrets
 import time
 import uuid
@@ -16,6 +15,7 @@ from email.utils import formatdate
 from typing import Any, NoReturn
 
 from retrysafe.faults import ChaosProxy, Fault
+from retrysafe.verify.content import Document
 from retrysafe.verify.effects import run_command
 from retrysafe.verify.message import NO_ANSWER, Answer, Field, Fields, Sent, summary
 from retrysafe.verify.profile import Profile
@@ -120,9 +120,14 @@ class Intent:
 
     @property
     def document(self) -> dict[str, Any]:
-        """The content, which is a JSON object."""
-        document: dict[str, Any] = json.loads(self.request.body)
+        """The content, which is a JSON object or a form."""
+        document = self.request.document
+        assert document is not None, "the case needs content with fields"
         return document
+
+    def holding(self, document: Document) -> Intent:
+        """The same intent with this for content, written in the same way."""
+        return replace(self, request=self.request.holding(document))
 
 
 def quoted(key: str) -> str:
@@ -239,8 +244,7 @@ class Probe:
         if self.profile.json_member:
             if lines is not None:
                 raise Skipped("the profile carries the key in the content, where it has no spelling")
-            document = json.loads(sent.body) if sent.body else {}
-            return replace(sent, body=json.dumps({**document, self.profile.json_member: intent.key}).encode())
+            return sent.holding({**(sent.document or {}), self.profile.json_member: intent.key})
         values = [self.spelled(intent.key)] if lines is None else lines
         sent = sent.adding(*((self.profile.header, value) for value in values))
         return sent.adding((self.profile.companion, intent.first_sent)) if self.profile.companion else sent

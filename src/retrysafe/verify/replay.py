@@ -10,6 +10,7 @@ from typing import Any
 
 from retrysafe.errors import ConfigurationError
 from retrysafe.verify.case import Result
+from retrysafe.verify.content import is_form
 from retrysafe.verify.report.document import VERSION
 from retrysafe.verify.verdict import Verdict
 
@@ -53,9 +54,10 @@ def read(path: Path) -> Before:
 def _given(report: Mapping[str, Any]) -> dict[str, Any]:
     target = report["target"]
     operation = target["operation"]
+    body = operation["body"] or ""
     return {
         "operation": f"{operation['method']} {operation['url']}",
-        "json": operation["body"] or "",
+        "form" if is_form(body) else "json": body,
         "header": tuple(f"{name}: {value}" for name, value in operation["headers"]),
         "with_": {name: _text(each) for name, each in target["operations"].items()},
         "required": target["required"],

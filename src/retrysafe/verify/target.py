@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,6 +9,7 @@ from urllib.parse import urljoin, urlsplit
 
 from retrysafe.errors import ConfigurationError
 from retrysafe.formats.openapi import METHODS
+from retrysafe.verify import content
 from retrysafe.verify.effects import Counter
 from retrysafe.verify.message import Field, Fields, Sent
 from retrysafe.verify.template import fill, is_unique
@@ -38,7 +38,7 @@ class Operation:
         headers = tuple((name, fill(value, reference)) for name, value in self.headers)
         body = fill(self.body or "", reference)
         if body and not any(name.lower() == "content-type" for name, _ in headers):
-            headers = (("Content-Type", "application/json" if _is_json(body) else "text/plain"), *headers)
+            headers = (("Content-Type", content.media_type(body)), *headers)
         return Sent(self.method, fill(self.url, reference), headers, body.encode())
 
     def has_reference(self) -> bool:
@@ -49,14 +49,6 @@ class Operation:
         """The same operation somewhere else: its path and query below another base."""
         parts = urlsplit(self.url)
         return replace(self, url=base_url.rstrip("/") + parts.path + (f"?{parts.query}" if parts.query else ""))
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
 
 
 def parse_operation(text: str, base_url: str, headers: Fields = ()) -> Operation:
@@ -93,6 +85,7 @@ NEEDS: Mapping[str, tuple[str, str]] = {
         "a second credential of the same account",
         "--second-credential 'Authorization: ...'",
     ),
+    "fields": ("content with fields", "--json '{...}', --form 'a=1&b=2'"),
     "json": ("content that is a JSON object", "--json '{...}'"),
     "lifetime": ("a lifetime short enough to wait for", "--lifetime-s SECONDS"),
     "lease": ("how long a dead worker holds a key", "--lease-s SECONDS"),
@@ -205,12 +198,8 @@ class Target:
 
     @property
     def content(self) -> dict[str, Any] | None:
-        """The content of the operation as a JSON object; None if it is none."""
-        try:
-            document = json.loads(self.operation.body or "")
-        except ValueError:
-            return None
-        return document if isinstance(document, dict) else None
+        """The members or fields of the operation's content; None if it has none."""
+        return self.operation.request("").document
 
     def offers(self, need: str) -> bool:
         """Whether the operator gave this."""
@@ -225,7 +214,8 @@ class Target:
             "account": self.account,
             "other-account": self.other_account,
             "second-credential": self.second_credential,
-            "json": self.content,
+            "fields": self.content,
+            "json": None if self.operation.request("").form else self.content,
             "lifetime": self.lifetime_s,
             "lease": self.lease_s,
             "origins": len(self.origins) == 2,

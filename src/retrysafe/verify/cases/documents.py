@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import Any
 
 from retrysafe.formats.openapi import resolve
-from retrysafe.verify import content
 from retrysafe.verify.case import Group
 from retrysafe.verify.cases.reuse import other
 from retrysafe.verify.message import Answer
@@ -102,7 +101,7 @@ async def distinct_errors(t: Probe) -> None:
     """The errors of keys can be told from each other, and from those of validation."""
     errors = await _errors(t)
     if t.target.content is not None:
-        answer = await t.send(t.intent().saying(content.encode({})))
+        answer = await t.send(t.intent().holding({}))
         errors |= {"validation": answer} if answer.refused else {}
     kinds = {name: f"{answer.status} {answer.kind}" for name, answer in errors.items()}
     if len(kinds) < 2:

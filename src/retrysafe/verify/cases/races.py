@@ -94,7 +94,7 @@ async def after_flight(t: Probe) -> None:
     MUST,
     "contract R34",
     "A changed order slips in while the first is at work.",
-    needs=["slow", "json"],
+    needs=["slow", "fields"],
     core=True,
 )
 async def other_in_flight(t: Probe) -> None:
@@ -167,7 +167,7 @@ async def client_gone(t: Probe) -> None:
     MUST,
     "contract R34, R37",
     "Whichever request wins, a second one is done as well.",
-    needs=["json"],
+    needs=["fields"],
     core=True,
 )
 async def identical_and_others(t: Probe) -> None:

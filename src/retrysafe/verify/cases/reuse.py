@@ -22,7 +22,7 @@ _BEYOND_DOUBLES = (9_007_199_254_740_992, 9_007_199_254_740_993)
 def other(t: Probe, intent: Intent) -> Intent:
     """Another request under the same key."""
     try:
-        return intent.saying(content.encode(content.changed(intent.document, intent.reference)))
+        return intent.holding(content.changed(intent.document, intent.reference))
     except LookupError:
         t.skip("the content has no value that could be changed: give it a number, or a text besides the reference")
 
@@ -47,7 +47,7 @@ def spare(t: Probe, intent: Intent, raw: str) -> Intent:
     SHOULD,
     "draft 2.7",
     "A client's bug that reuses keys loses orders without a word.",
-    needs=["effects", "json"],
+    needs=["effects", "fields"],
     core=True,
 )
 async def changed(t: Probe) -> None:
@@ -63,7 +63,7 @@ async def changed(t: Probe) -> None:
     MUST,
     "contract R34",
     "A refused reuse takes the answer away from the request that it belongs to.",
-    needs=["json"],
+    needs=["fields"],
     core=True,
 )
 async def original_again(t: Probe) -> None:
