@@ -9,7 +9,7 @@ WORKERS ?= 4
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help test prove demo bench conformance format clean
+.PHONY: help test types collected prove demo bench conformance format clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -17,9 +17,16 @@ help: ## Show this
 test: $(READY) ## Every check: format, lint, types, layers, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(MAKE) --no-print-directory --jobs 2 types collected
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder
+
+types:
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder
+
+# Compiles every module, while another core is busy with the types; else each of the workers would, all at once.
+collected:
+	$(BIN)/python -m pytest --collect-only --quiet --quiet > .venv/collected || (cat .venv/collected && false)
 
 prove: $(READY) ## The proofs that take hours: kills, stops, the stores' deaths, many examples
 	$(BIN)/python -m prove

@@ -103,14 +103,8 @@ def _killing(store: str, action: Action) -> Callable[[Run], Done]:
     def run(order: Run) -> Done:
         modes = [mode for mode in order.modes if not mode.stores or store in mode.stores]
         each = max(1, -(-order.count // max(1, len(modes))))
-        tally = proof.prove(
-            store,
-            action,
-            modes=modes,
-            select=proof.some(action, order.seed, each, every=order.whole),
-            folder=order.folder,
-            told=order.told,
-        )
+        plan = {action: proof.some(action, order.seed, each, every=order.whole)}
+        tally = proof.prove(store, plan, modes=modes, folder=order.folder, told=order.told)[action]
         return Done(tally.cases, str(tally), (tally.version,))
 
     return run

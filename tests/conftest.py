@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import random
@@ -45,6 +46,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     first = len(_LONGEST)
     places = {item.nodeid: [i for i, name in enumerate(_LONGEST) if item.nodeid.startswith(name)] for item in items}
     items.sort(key=lambda item: min(places[item.nodeid], default=first))
+
+
+def pytest_collection_finish() -> None:
+    """Whoever collects garbage need not go through all tests each time; some do so hundreds of times."""
+    gc.freeze()
 
 
 class _Scheduling(LoadScopeScheduling):  # type: ignore[misc] # the plugin has no types

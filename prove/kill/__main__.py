@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from prove.kill.cases import situations
+from prove.kill.forks import Forks
 from prove.kill.modes import MODES, Mode
 from prove.kill.orders import Case
 from prove.kill.places import PLACES, place
@@ -45,7 +46,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _show_points(store: str, mode: Mode, folder: Path) -> None:
-    with place(store, folder) as where, Rig(mode, where, folder) as rig:
+    with place(store, folder) as where, Forks(folder, where.url) as forks, Rig(mode, where, forks, folder) as rig:
         known = situations(mode)
         for (name, before), points in zip(known.items(), rig.points(list(known.values())), strict=True):
             print(f"{name}: {before or 'a new key'}")
@@ -56,8 +57,9 @@ def _run(store: str, mode: Mode, case: Case, times: int, folder: Path) -> int:
     def again(_: Rig, __: Mode) -> Iterator[Case]:
         yield from [case] * times
 
+    action = case.shots[-1].action
     try:
-        tally = prove(store, case.shots[-1].action, modes=[mode], select=again, folder=folder, told=lambda _: None)
+        tally = prove(store, {action: again}, modes=[mode], folder=folder, told=lambda _: None)[action]
     except Violated as violated:
         print(*violated.sentences, sep="\n")
         if violated.evidence:

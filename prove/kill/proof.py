@@ -1,15 +1,16 @@
-"""A store, an action, and so many cases of it in every mode; the first that breaks a promise ends it."""
+"""A store, actions, and so many cases of each in every mode; the first that breaks a promise ends it."""
 
 from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 from prove.kill.cases import at_random, enumerated
+from prove.kill.forks import Forks
 from prove.kill.handlers import LEASE_MS
 from prove.kill.judge import faults
 from prove.kill.modes import Mode
@@ -22,6 +23,9 @@ from retrysafe.lab.evidence import Event, Fault, Kind, as_line
 # So many keys at a time: one wait for a lease, or one death of a store, is for all of them.
 _BATCH = {Action.KILL: 16, Action.STOP: 8, Action.STORE: 12, Action.NONE: 16}
 _NS = 1_000_000
+
+Select = Callable[[Rig, Mode], Iterator[Case]]
+"""The cases of one mode."""
 
 
 @dataclass(slots=True)
@@ -67,42 +71,43 @@ class Tally:
         return words
 
 
-def prove(  # noqa: PLR0913 - each is a setting of its own, by name
+def prove(
     store: str,
-    action: Action,
+    plan: Mapping[Action, Select],
     *,
     modes: Sequence[Mode],
-    select: Callable[[Rig, Mode], Iterator[Case]],
     folder: Path,
     told: Callable[[int], None],
-) -> Tally:
+) -> dict[Action, Tally]:
     """Run the cases that are selected for each mode, and judge each.
 
     Args:
         store: name of a place.
-        action: what happens at the points.
+        plan: the cases, by what happens at their points.
         modes: in turn.
-        select: the cases of one mode.
         folder: for everything that is written.
         told: how many more cases are done.
+
+    Returns:
+        What was done, by what happened at the points.
 
     Raises:
         Violated: by the first that is wrong.
     """
-    tally = Tally()
-    with place(store, folder) as where:
-        tally.version = where.version()
+    with place(store, folder) as where, Forks(folder, where.url) as forks:
+        tallies = {action: Tally(version=where.version()) for action in plan}
         for mode in (one for one in modes if not one.stores or store in one.stores):
             own = folder / mode.name
             own.mkdir()
-            with Rig(mode, where, own) as rig:
-                cases = iter(select(rig, mode))
-                while batch := list(islice(cases, _batch(store, mode, action))):
-                    for trial in _ran(rig, store, batch):
-                        _judge(store, mode, trial)
-                        tally.add(mode, trial)
-                    told(len(batch))
-    return tally
+            with Rig(mode, where, forks, own) as rig:
+                for action, select in plan.items():
+                    cases = iter(select(rig, mode))
+                    while batch := list(islice(cases, _batch(store, mode, action))):
+                        for trial in _ran(rig, store, batch):
+                            _judge(store, mode, trial)
+                            tallies[action].add(mode, trial)
+                        told(len(batch))
+    return tallies
 
 
 def _batch(store: str, mode: Mode, action: Action) -> int:
@@ -132,12 +137,12 @@ def _judge(store: str, mode: Mode, trial: Trial) -> None:
         raise Violated(found, replay, [as_line(trial.evidence.rules), *map(as_line, seen)])
 
 
-def every_point(action: Action) -> Callable[[Rig, Mode], Iterator[Case]]:
+def every_point(action: Action) -> Select:
     """Each point of each situation once."""
     return lambda rig, _: iter(enumerated(rig, [action]))
 
 
-def some(action: Action, seed: int, number: int, *, every: bool) -> Callable[[Rig, Mode], Iterator[Case]]:
+def some(action: Action, seed: int, number: int, *, every: bool) -> Select:
     """So many: every point once, and the rest at random; or, unless it has to be `every` point, a choice of them."""
 
     def select(rig: Rig, mode: Mode) -> Iterator[Case]:
@@ -151,7 +156,7 @@ def some(action: Action, seed: int, number: int, *, every: bool) -> Callable[[Ri
     return select
 
 
-def a_share(action: Action, seed: int, of: int) -> Callable[[Rig, Mode], Iterator[Case]]:
+def a_share(action: Action, seed: int, of: int) -> Select:
     """One in so many points of all situations, chosen by a seed."""
 
     def select(rig: Rig, mode: Mode) -> Iterator[Case]:

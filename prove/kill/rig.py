@@ -101,12 +101,14 @@ class Rig:
     Args:
         mode: of the route.
         where: its records are.
+        forks: makes the processes that serve, over that store.
         folder: for everything that is written.
     """
 
-    def __init__(self, mode: Mode, where: Place, folder: Path) -> None:
+    def __init__(self, mode: Mode, where: Place, forks: Forks, folder: Path) -> None:
         self.mode = mode
         self._place = where
+        self._forks = forks
         self._folder = folder
         self._numbers = count(1)
         self._beside = 0
@@ -117,7 +119,6 @@ class Rig:
 
     def __enter__(self) -> Self:
         with ExitStack() as opening:
-            self._forks = opening.enter_context(Forks(self._folder, self._place.url))
             opening.callback(self._kill_all)
             self._records = open_store(self._place.url)
             opening.callback(self._records.close)

@@ -32,12 +32,12 @@ SHARES = {Action.KILL: 10, Action.STOP: 30, Action.STORE: 30}  # one in so many,
 SERVERS = [store for store in PLACES if store != "sqlite"]
 
 
-def run(store, action, modes, select, folder):
+def run(store, plan, modes, folder):
     """Prove it; a violation fails the test, with the command that shows it again."""
     folder.chmod(0o755)
     sys.stdout.write(f"RETRYSAFE_SEED={SEED} chooses the same points again\n")
     try:
-        return prove(store, action, modes=modes, select=select, folder=folder, told=lambda _: None)
+        return prove(store, plan, modes=modes, folder=folder, told=lambda _: None)
     except Violated as violated:
         pytest.fail("\n".join([*violated.sentences, "", f"Again: {violated.replay}", *violated.evidence]))
 
@@ -53,7 +53,7 @@ def place(tmp_path_factory):
 @pytest.mark.parametrize("mode", PROVED, ids=lambda mode: mode.name)
 def test_killed_at_every_point(mode, place):
     """Over SQLite: `kill -9` at each point of each situation, a new process, two retries, and the auditor."""
-    tally = run("sqlite", Action.KILL, [mode], every_point(Action.KILL), place)
+    tally = run("sqlite", {Action.KILL: every_point(Action.KILL)}, [mode], place)[Action.KILL]
     assert tally.cases > 100
     assert tally.passed_by <= tally.cases // 10, "most of the points that were found are passed again"
     for point in ("before open #1", "before ClaimIfAbsent #1", mode.lost):
@@ -62,23 +62,23 @@ def test_killed_at_every_point(mode, place):
 
 def test_stopped_past_the_lease(place):
     """Over SQLite: a process stops at a point, somebody else asks after its lease, and it goes on."""
-    tally = run("sqlite", Action.STOP, PROVED, a_share(Action.STOP, SEED, 1 if PROVE else 40), place)
-    assert tally.hurt > 0
+    tallies = run("sqlite", {Action.STOP: a_share(Action.STOP, SEED, 1 if PROVE else 40)}, PROVED, place)
+    assert tallies[Action.STOP].hurt > 0
 
 
-@pytest.mark.parametrize("action", SHARES)
 @pytest.mark.parametrize("store", SERVERS)
-def test_some_of_the_points(store, action, place):
+def test_some_of_the_points(store, place):
     """Over each server: a process is killed, or stopped, or the server is killed under it."""
-    tally = run(store, action, PROVED, a_share(action, SEED, 1 if PROVE else SHARES[action]), place)
-    assert tally.hurt > 0
+    plan = {action: a_share(action, SEED, 1 if PROVE else share) for action, share in SHARES.items()}
+    tallies = run(store, plan, PROVED, place)
+    assert all(tally.hurt > 0 for tally in tallies.values())
 
 
 def test_a_broken_promise_is_found(place):
     """A mode that promises at most one effect and runs again does not get through."""
     case = Case((Shot(Action.KILL, "before CompleteIfHeld #1"),))
     with pytest.raises(Violated) as caught:
-        prove("sqlite", Action.KILL, modes=[BROKEN], select=lambda *_: iter([case]), folder=place, told=lambda _: None)
+        prove("sqlite", {Action.KILL: lambda *_: iter([case])}, modes=[BROKEN], folder=place, told=lambda _: None)
     assert any(sentence.startswith("I1 ") for sentence in caught.value.sentences)
     words = caught.value.replay.replace("python", sys.executable, 1)
     again = subprocess.run(
@@ -96,9 +96,7 @@ def test_a_key_that_does_not_move_on_is_found(place, monkeypatch):
     monkeypatch.setattr(rig, "until", partial(until, patience_s=LEASE_MS / 10_000))
     case = Case((Shot(Action.KILL, "before CompleteIfHeld #1"),))
     with pytest.raises(Violated) as caught:
-        prove(
-            "sqlite", Action.KILL, modes=PROVED[:1], select=lambda *_: iter([case]), folder=place, told=lambda _: None
-        )
+        prove("sqlite", {Action.KILL: lambda *_: iter([case])}, modes=PROVED[:1], folder=place, told=lambda _: None)
     (sentence,) = caught.value.sentences
     assert sentence.startswith("I6 ")
     assert caught.value.replay.endswith(f"--mode manual --case '{case}'")

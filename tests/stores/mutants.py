@@ -25,6 +25,9 @@ from retrysafe.protocol.transitions import (
 )
 from retrysafe.stores.memory import MemoryStore, allowed
 from retrysafe.testing import store_contract
+from tests.stores.ways import mainly
+
+COLOURS = mainly("blocking")
 
 
 class Mutant(MemoryStore):
@@ -895,9 +898,9 @@ def _suite(mutant: type[Mutant], cases: frozenset[str]) -> type:
     """The parts of the suite in which these cases are."""
     if issubclass(mutant, Shared):
         trouble = mutant.trouble if issubclass(mutant, Failing) else None
-        whole = store_contract(mutant, failing=trouble)
+        whole = store_contract(mutant, failing=trouble, colours=COLOURS)
     else:
-        whole = store_contract(lambda clock, folder: mutant(clock), durable=False)
+        whole = store_contract(lambda clock, folder: mutant(clock), durable=False, colours=COLOURS)
     parts = tuple(part for part in whole.__bases__ if not cases.isdisjoint(vars(part)))
     return type("Suite", parts, {name: vars(whole)[name] for name in ("make", "failing") if name in vars(whole)})
 

@@ -59,7 +59,7 @@ def service():
         yield service
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def session():
     return boto3.Session(aws_access_key_id="id", aws_secret_access_key="secret", region_name="eu-central-1")
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 
-from retrysafe.testing import store_contract
 from retrysafe.testing.cases_doubt import EngineErrors
 from tests.stores.cutting_proxy import CuttingProxy
 from tests.stores.mariadb import ManualMysqlStore, server
+from tests.stores.ways import main
 
-TestMysql = store_contract(ManualMysqlStore)
+TestMysql = main(ManualMysqlStore)
 
 
 @cache

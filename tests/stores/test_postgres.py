@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 
-from retrysafe.testing import store_contract
 from retrysafe.testing.cases_doubt import EngineErrors
 from tests.stores.cutting_proxy import CuttingProxy
 from tests.stores.postgres_server import OnManualClock, bouncer, schema_of, server
-from tests.stores.ways import further
+from tests.stores.ways import further, main
 
 
 @functools.cache
@@ -41,7 +40,7 @@ def through_a_proxy(clock, folder):
     return OnManualClock(server().url(port=proxy().port), clock, schema_of(folder), clocks_url=server().url())
 
 
-TestPostgres = store_contract(direct)
+TestPostgres = main(direct)
 TestPortable = further(portable, "blocking")
 TestPooled = further(pooled, "asyncio")
 

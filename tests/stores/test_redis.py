@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from retrysafe.testing import store_contract
 from retrysafe.testing.cases_doubt import EngineErrors
 from tests.stores import redis_stores
 from tests.stores.redis_servers import PROGRAMS
 from tests.stores.redis_stores import away, clustered, failing_store, mute, single, timed_store, watched
-from tests.stores.ways import further
+from tests.stores.ways import further, main
 
 servers_end = redis_stores.servers_end
 
-TestLeanConnection = store_contract(failing_store, failing=away)
+TestLeanConnection = main(failing_store, failing=away)
 TestRedisPy = further(lambda clock, folder: timed_store(f"{single()}?client=redis-py", clock, folder), "asyncio")
 TestSentinels = further(lambda clock, folder: timed_store(watched(), clock, folder), "blocking")
 TestCluster = further(lambda clock, folder: timed_store(clustered(), clock, folder), "asyncio")

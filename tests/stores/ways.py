@@ -1,9 +1,9 @@
-"""How much of the suite runs over the further ways to reach a store.
+"""How much of the suite runs over stores that are servers, and over the further ways to reach them.
 
-The main way to each store is taken whole. A further way differs from it in the connection or in the server, and not in
-what is done: so `make test` takes of each of them one colour, and of that one case in `ONE_IN`, by a seed that it
-prints. So it does with DynamoDB, whose stand-in takes longer for a case than all other stores together. `make prove`
-takes all of it.
+The main way to each is taken whole in one colour. The other colour sends the same statements, and a further way differs
+in the connection or in the server, and not in what is done: so `make test` takes of each of them one case in `ONE_IN`,
+by a seed that it prints. So it does with DynamoDB, whose stand-in takes longer for a case than all other stores
+together. `make prove` takes all of it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,12 @@ def mainly(colour: str) -> tuple[str, ...]:
     return tuple(COLOURS) if _PROVES else (colour,)
 
 
+def main(make: Callable[..., Any], **options: Any) -> type[Any]:
+    """The suite over the main way to a server: whole for an event loop, and some cases for threads."""
+    suite: type[Any] = pytest.mark.main_way(store_contract(make, **options))
+    return suite
+
+
 def further(make: Callable[..., Any], colour: str, **options: Any) -> type[Any]:
     """The suite over a further way, of which some cases are taken; options are those of `store_contract`."""
     suite: type[Any] = pytest.mark.further_way(store_contract(make, colours=mainly(colour), **options))
@@ -34,6 +40,7 @@ def further(make: Callable[..., Any], colour: str, **options: Any) -> type[Any]:
 
 
 def is_taken(item: pytest.Item, seed: str) -> bool:
-    """Whether a test is: of a further way, one in so many."""
-    is_further = item.get_closest_marker("further_way") is not None
-    return _PROVES or not is_further or zlib.crc32(f"{seed} {item.nodeid}".encode()) % ONE_IN == 0
+    """Whether a test is: of a further way, and of the second colour of a main way, one in so many."""
+    is_second = item.get_closest_marker("main_way") is not None and "[blocking" in item.name
+    is_sampled = is_second or item.get_closest_marker("further_way") is not None
+    return _PROVES or not is_sampled or zlib.crc32(f"{seed} {item.nodeid}".encode()) % ONE_IN == 0
