@@ -20,12 +20,12 @@ test: $(READY) ## Every check: format, lint, types, layers, tests
 	$(MAKE) --no-print-directory --jobs 2 types collected
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder
 
-types:
+types: $(READY) ## Check types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
 # Compiles every module, while another core is busy with the types; else each of the workers would, all at once.
-collected:
+collected: $(READY) ## Collect the tests
 	$(BIN)/python -m pytest --collect-only --quiet --quiet > .venv/collected || (cat .venv/collected && false)
 
 prove: $(READY) ## The proofs that take hours: kills, stops, the stores' deaths, many examples
