@@ -24,7 +24,7 @@ PAGE = HERE / "page"
 MODULE = HERE.parents[1] / "browser" / "src"
 DATABASE = os.environ.get("DATABASE", "orders.db")
 PARTNERS = os.environ.get("PARTNERS", "").split()  # other origins whose pages may order here
-TICKETS_MAX = 9
+TICKETS_MAX = int(os.environ.get("TICKETS_MAX", "9"))
 TABLE = """
 CREATE TABLE IF NOT EXISTS orders (
     number INTEGER PRIMARY KEY, shopper TEXT NOT NULL, cart TEXT NOT NULL, quantity INTEGER NOT NULL

@@ -161,6 +161,6 @@ def a_share(action: Action, seed: int, of: int) -> Select:
 
     def select(rig: Rig, mode: Mode) -> Iterator[Case]:
         known = enumerated(rig, [action])
-        yield from random.Random(f"{seed} {mode.name}").sample(known, max(1, len(known) // of))  # noqa: S311 - the same again
+        yield from random.Random(f"{seed} {mode.name} {action}").sample(known, max(1, len(known) // of))  # noqa: S311 - the same again
 
     return select

@@ -27,7 +27,7 @@ READY = {
     "checkout_browser": "/openapi.json",
 }
 # In which cases need room: beds, places, money, a provider that is quick.
-ROOM = {"BOOKINGS_BEDS": "100000", "VAN_PLACES": "100000", "PROVIDER_SLOW_S": "0"}
+ROOM = {"BOOKINGS_BEDS": "100000", "VAN_PLACES": "100000", "PROVIDER_SLOW_S": "0", "TICKETS_MAX": "100000"}
 # Without these two, nothing was shown.
 SHOWN = ("REP-01", "CON-01")
 

@@ -1,7 +1,7 @@
 """Processes and stores die at every point of a request, and every promise is kept.
 
 Over SQLite every point is taken once; elsewhere a tenth of them, and fewer where processes stop or stores die instead,
-chosen by a seed that is printed. With RETRYSAFE_PROVE=1 every
+chosen by a seed that is printed. With RETRYSAFE_PROVE=1, and time for it (`-o faulthandler_timeout=7200`), every
 point is taken everywhere; `make prove` takes thousands more at random.
 """
 

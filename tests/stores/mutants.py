@@ -902,7 +902,8 @@ def _suite(mutant: type[Mutant], cases: frozenset[str]) -> type:
     else:
         whole = store_contract(lambda clock, folder: mutant(clock), durable=False, colours=COLOURS)
     parts = tuple(part for part in whole.__bases__ if not cases.isdisjoint(vars(part)))
-    return type("Suite", parts, {name: vars(whole)[name] for name in ("make", "failing") if name in vars(whole)})
+    members = {name: member for name, member in vars(whole).items() if name in {"make", "failing", "subject"}}
+    return type("Suite", parts, members)
 
 
 EVERY_CASE = frozenset(case for cases in CAUGHT_BY.values() for case in cases)

@@ -18,7 +18,7 @@ import pytest
 from retrysafe.testing import store_contract
 from retrysafe.testing.subject import COLOURS
 
-ONE_IN = 3
+ONE_IN = 4
 _PROVES = bool(os.environ.get("RETRYSAFE_PROVE"))
 
 

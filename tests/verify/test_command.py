@@ -83,6 +83,8 @@ def test_usage():
         ("POST", "http://127.0.0.1:1/x", "--form", "reference=1", *COUNTED),
         ("POST", "http://127.0.0.1:1/x", "--form", "two words"),
         ("POST", "http://127.0.0.1:1/x", "--form", "a=1", "--json", "{}"),
+        ("POST", "http://127.0.0.1:1/x", "--form", '{"token":"abc=="}'),
+        ("POST", "http://127.0.0.1:1/x", "--form", "a=1", "--header", "Content-Type: application/json"),
     ):
         assert verify(*arguments).exit_code == 2, arguments
 
@@ -297,6 +299,24 @@ slow = 'POST /orders?delay=600 {CONTENT}'
     assert done.exit_code == 0, done.output
     suite.write_text("colour = 1\n")
     assert verify("--suite", str(suite)).exit_code == 2
+
+
+def test_the_content_is_one(good, tmp_path):
+    """What is given nearer takes the place of what is given further away, whatever its kind."""
+    suite = tmp_path / "verify.toml"
+    suite.write_text(f'operation = "POST {good}/orders"\nform = "reference={{{{unique}}}}"\neffects = "same $.id"\n')
+    asked = ("--suite", str(suite), *ALICE, "--only", "REP-01")
+    assert verify(*asked).exit_code == 4  # the shop takes no forms
+    assert verify(*asked, "--json", CONTENT).exit_code == 0
+
+
+def test_an_operation_without_content_is_not_changed(good):
+    """A case about other content, of an operation that has none, is skipped, and the others are run."""
+    given = ("--with", "slow=POST /orders?delay=300", "--only", "CON-05", "--only", "REP-01")
+    done = verify("POST", f"{good}/orders", "--json", CONTENT, *ALICE, *COUNTED, *given)
+    assert done.exit_code == 0, done.output
+    assert "pass          REP-01" in done.output
+    assert "no content with fields" in done.output
 
 
 def test_environment(good, monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -19,11 +19,12 @@ from retrysafe.verify.cases import CATALOGUE
 from retrysafe.verify.cases.retention import lifetime_of
 from retrysafe.verify.cases.security import chance_of
 from retrysafe.verify.message import Answer, Sent
+from retrysafe.verify.probe import with_member
 from retrysafe.verify.report.curl import body_text, curl
 from retrysafe.verify.target import NEEDS, Operation
 from retrysafe.verify.template import Path as JsonPath
 from retrysafe.verify.template import fill, is_unique
-from retrysafe.verify.verdict import Severity
+from retrysafe.verify.verdict import Severity, Skipped
 from retrysafe.verify.wire import request_bytes
 
 ROOT = Path(__file__).parents[2]
@@ -124,8 +125,39 @@ def test_a_form_is_content_with_fields():
     changed = content.changed(sent.document, "r-1")
     assert sent.holding(changed).body == b"n=2&zip=01234&tag=a&tag=b+c&r=r-1"
     assert sent.holding({}).body == b""
-    for text in ("", "two words=1", "no-equals", "a=1&&b=2", '{"a":"b=c"}', "oops"):
+    for text in ("", "two words=1", "no-equals", "a=1&&b=2", '{"a":"b=c"}', "oops", "aGVsbG8=", "YQ==", "<a>x=1</a>"):
         assert not Operation("POST", "http://here", text).request("").form
+    said = (("Content-Type", content.FORM),)
+    assert Operation("POST", "http://here", '{"a": 1}', said).request("").document == {"a": 1}  # as curl sends JSON
+
+
+def test_a_form_is_written_as_browsers_write_it():
+    """And as clients do: words for what is true or absent, names for what is nested, a line for each of several."""
+    fields = {"gift": True, "note": None, "to": {"street": "a b"}, "tag": ["x", 2], "r": "{{ unique }}"}
+    assert content.form_text(fields) == "gift=true&note=&to[street]=a+b&tag=x&tag=2&r={{unique}}".replace(
+        "[", "%5B"
+    ).replace("]", "%5D")
+
+
+@pytest.mark.parametrize(
+    ("text", "other"), [("9.99", "9.90"), ("9.94", "9.95"), ("true", "false"), ("false", "true"), ("tea", "teax")]
+)
+def test_a_text_is_changed_in_kind(text, other):
+    """An API that looks at what it is given before it looks at its key would refuse anything else for itself."""
+    assert content.changed({"r": "r-1", "price": text}, "r-1") == {"r": "r-1", "price": other}
+
+
+def test_a_key_in_the_content():
+    """It is one more member or field; what has neither cannot carry it."""
+    form = Operation("POST", "http://here", "a=1&b=2&a=3").request("")
+    assert with_member(form, "key", "k 1").body == b"a=1&b=2&a=3&key=k+1"
+    assert (
+        json.loads(with_member(Operation("POST", "http://here", '{"a":1}').request(""), "key", "k").body)["key"] == "k"
+    )
+    coded = replace(form, body=b"\x1f\x8b", headers=(("Content-Encoding", "gzip"),))
+    for sent in (coded, Operation("POST", "http://here", "[1]").request(""), replace(form, body=b"x", headers=())):
+        with pytest.raises(Skipped):
+            with_member(sent, "key", "k")
 
 
 def test_a_doubled_member_has_both_orders():
@@ -280,13 +312,18 @@ def test_a_sample_of_a_schema():
 def test_a_sample_of_a_form():
     """An operation that takes no JSON is sent a form, with the reference in its first text."""
     schema = {"type": "object", "required": ["note", "count"], "properties": {"count": {"type": "integer"}}}
-    body = {"content": {"application/x-www-form-urlencoded": {"schema": schema}}}
+    body: dict[str, object] = {"content": {content.FORM: {"schema": schema}}}
     document = {
         "servers": [{"url": "https://api.example"}],
         "paths": {"/orders": {"post": {"operationId": "order", "requestBody": body}}},
     }
     operation, _ = openapi.operation_of(document, "order", "file.json")
     assert operation.body == "note={{unique}}&count=1"
+    media: dict[str, object] = {}
+    body["content"] = {content.FORM: media}
+    for example, text in (("amount=1&r={{unique}}", "amount=1&r={{unique}}"), ({}, None), ([1], None)):
+        media["example"] = example
+        assert openapi.operation_of(document, "order", "file.json")[0].body == text
 
 
 def test_a_document_in_yaml(tmp_path):

@@ -60,9 +60,10 @@ def verify(options: dict[str, Any], say: Callable[[str], None]) -> int:
 
 def _given(options: Mapping[str, Any], before: replays.Before | None) -> Given:
     """Options over the suite over what the report says that is replayed."""
-    said = {**(before.given if before else {}), **(read_suite(options["suite"]) if options["suite"] else {})}
     names = {each.name for each in fields(Given)}
-    said |= {name: value for name, value in options.items() if name in names and value not in {None, ()}}
+    said: dict[str, Any] = dict(before.given) if before else {}
+    said = _over(said, read_suite(options["suite"]) if options["suite"] else {})
+    said = _over(said, {name: value for name, value in options.items() if name in names and value not in {None, ()}})
     if operation := options["operation"]:
         said["operation"] = " ".join(operation if len(operation) > 1 else ("POST", *operation))
     else:
@@ -74,6 +75,12 @@ def _given(options: Mapping[str, Any], before: replays.Before | None) -> Given:
     if before and before.credentials and not given.account:
         raise ConfigurationError([f"the report was made with {', '.join(before.credentials)}: give --account again"])
     return given
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """What is said here over what is said there; the content is one, whatever its kind."""
+    content = {"json", "form"} if above.keys() & {"json", "form"} else set()
+    return {name: value for name, value in below.items() if name not in content} | above
 
 
 def _refuse_places(options: Mapping[str, Any]) -> None:

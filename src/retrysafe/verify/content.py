@@ -4,38 +4,64 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 from urllib.parse import parse_qs, urlencode
+
+from retrysafe.verify.template import UNIQUE, fill
 
 Document = Mapping[str, Any]
 
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 
-_FORM = re.compile(r"[^=&\s]+=[^&\s]*(&[^=&\s]+=[^&\s]*)*")
+_NAME, _TEXT = r"[\w.~%+*\[\]-]+", r"[\w.~%+*\[\]{}:/@!$'(),;?-]*"
+_FORM = re.compile(rf"{_NAME}={_TEXT}(&{_NAME}={_TEXT})*", re.ASCII)
+_DECIMAL = re.compile(r"[0-9]+\.[0-9]+")
+_TOLD = {True: "true", False: "false", None: ""}
 
 
 def media_type(text: str) -> str:
     """What content looks like: JSON, a form, or text."""
-    try:
-        json.loads(text)
-    except ValueError:
-        return FORM if is_form(text) else "text/plain"
-    return JSON
+    if _is_json(text):
+        return JSON
+    return FORM if is_form(text) and not text.endswith("=") else "text/plain"  # which may be base64
 
 
 def is_form(text: str) -> bool:
-    """Whether this is a form as it is sent: `name=value`, and `&` between them."""
+    """Whether this is a form as it is sent: `name=value`, with `&` between them and other signs as `%XX`."""
     return _FORM.fullmatch(text) is not None
 
 
-def read(body: str, form: bool) -> dict[str, Any] | None:
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def form_text(fields: Document) -> str:
+    """A form as it is sent: `a[b]` for what is nested, and the place for the reference as it is."""
+    return urlencode([(name, fill(text, UNIQUE)) for name, text in _pairs(fields)], safe="{}")
+
+
+def _pairs(fields: Document, prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in fields.items():
+        path = f"{prefix}[{name}]" if prefix else str(name)
+        if isinstance(value, Mapping):
+            yield from _pairs(value, path)
+            continue
+        for each in value if isinstance(value, list | tuple) else (value,):
+            yield path, _TOLD[each] if each is None or isinstance(each, bool) else str(each)
+
+
+def read(body: str, is_form: bool) -> dict[str, Any] | None:
     """The members of a JSON object, or the fields of a form; None if it is neither.
 
     What is a number in a form is one here, and a field that comes more than once is a list.
     """
-    if form:
+    if is_form and not _is_json(body):
         fields = parse_qs(body, keep_blank_values=True)
         return {name: _plain([_number(value) for value in values]) for name, values in fields.items()}
     try:
@@ -53,14 +79,9 @@ def _plain(values: list[Any]) -> Any:
     return values[0] if len(values) == 1 else values
 
 
-def form_text(fields: Document) -> str:
-    """A form as it is sent, with the place for the reference as it is."""
-    return urlencode(fields, doseq=True, safe="{}")
-
-
-def write(document: Document, form: bool) -> bytes:
+def write(document: Document, is_form: bool) -> bytes:
     """As most clients write it."""
-    return urlencode(document, doseq=True).encode() if form else encode(document)
+    return urlencode(document, doseq=True).encode() if is_form else encode(document)
 
 
 def encode(document: Any) -> bytes:
@@ -127,7 +148,16 @@ def _change(value: Any, fits: Callable[[Any], bool]) -> Any:
         )
     if not fits(value):
         return None
-    return value + 1 if isinstance(value, int) else value + "x"
+    return value + 1 if isinstance(value, int) else _varied(value)
+
+
+def _varied(text: str) -> str:
+    """Another text, and of the same kind where that is a kind that an API would ask for."""
+    if text in {"true", "false"}:
+        return "false" if text == "true" else "true"
+    if _DECIMAL.fullmatch(text):
+        return text[:-1] + str((int(text[-1]) + 1) % 10)
+    return text + "x"
 
 
 def doubled(document: Document, reference: str) -> tuple[bytes, bytes]:

@@ -55,14 +55,18 @@ class Sent:
 
     @property
     def form(self) -> bool:
-        """Whether the content is a form."""
+        """Whether the content is a form, and not JSON that only says so."""
         said = next((value for name, value in self.headers if name.lower() == "content-type"), "")
-        return _media_type(said) == content.FORM
+        return _media_type(said) == content.FORM and content.media_type(self._text) != content.JSON
+
+    @property
+    def _text(self) -> str:
+        return self.body.decode(errors="replace")
 
     @property
     def document(self) -> dict[str, Any] | None:
         """The content, if it is a JSON object or a form."""
-        return content.read(self.body.decode(errors="replace"), self.form)
+        return content.read(self._text, self.form)
 
     def holding(self, document: content.Document) -> Self:
         """The same request with this for content, written in the same way."""

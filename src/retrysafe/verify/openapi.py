@@ -64,8 +64,12 @@ def _content(document: Document, described: Document) -> str | None:
         return None
     example = media.get("example", next((each.get("value") for each in media.get("examples", {}).values()), None))
     made = example if example is not None else sample(document, media.get("schema", {}))
+    if form and isinstance(made, str):
+        return made
     made = _with_reference(made)
-    return content.form_text(made) if form else json.dumps(made)
+    if not form:
+        return json.dumps(made)
+    return content.form_text(made) if isinstance(made, dict) and made else None
 
 
 def _with_reference(made: Any) -> Any:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from retrysafe.errors import ConfigurationError
 from retrysafe.formats.openapi import load as load_document
 from retrysafe.verify import openapi as api_documents
-from retrysafe.verify.content import is_form
+from retrysafe.verify.content import FORM, is_form
 from retrysafe.verify.effects import parse_counter
 from retrysafe.verify.message import Fields
 from retrysafe.verify.probe import Run, Settings
@@ -179,6 +179,9 @@ def _refuse_content(given: Given) -> None:
         raise ConfigurationError(
             ["--form is written as it is sent: 'name=value&name=value', a space as + and other signs as %XX"]
         )
+    types = [value for name, value in _fields(given.header) if name.lower() == "content-type"]
+    if given.form and any(value.partition(";")[0].strip().lower() != FORM for value in types):
+        raise ConfigurationError([f"--form is sent as {FORM}, and --header says {', '.join(types)}"])
 
 
 def _refuse_what_counts_nothing(target: Target) -> None:

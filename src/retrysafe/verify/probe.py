@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from typing import Any, NoReturn
+from urllib.parse import urlencode
 
 from retrysafe.faults import ChaosProxy, Fault
 from retrysafe.verify.content import Document
@@ -130,6 +131,20 @@ class Intent:
         return replace(self, request=self.request.holding(document))
 
 
+def with_member(sent: Sent, name: str, key: str) -> Sent:
+    """The request with the key in its content.
+
+    Raises:
+        Skipped: the content has no members.
+    """
+    if sent.form and sent.body:
+        return replace(sent, body=sent.body + f"&{urlencode({name: key})}".encode())
+    is_coded = any(field.lower() == "content-encoding" for field, _ in sent.headers)
+    if sent.body and (is_coded or sent.document is None):
+        raise Skipped("the profile carries the key in the content, which has no members here")
+    return sent.holding({**(sent.document or {}), name: key})
+
+
 def quoted(key: str) -> str:
     """The key as a Structured Field String."""
     return '"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"'
@@ -244,7 +259,7 @@ class Probe:
         if self.profile.json_member:
             if lines is not None:
                 raise Skipped("the profile carries the key in the content, where it has no spelling")
-            return sent.holding({**(sent.document or {}), self.profile.json_member: intent.key})
+            return with_member(sent, self.profile.json_member, intent.key)
         values = [self.spelled(intent.key)] if lines is None else lines
         sent = sent.adding(*((self.profile.header, value) for value in values))
         return sent.adding((self.profile.companion, intent.first_sent)) if self.profile.companion else sent
@@ -252,6 +267,10 @@ class Probe:
     def length_on_wire(self, intent: Intent) -> int:
         """How many bytes the request has."""
         return len(request_bytes(self.prepared(intent)))
+
+    def may_send(self, requests: int) -> bool:
+        """Whether so many more requests are within the bound."""
+        return self.run.sent + requests <= self.settings.effects_max
 
     async def _account_for(self, sent: Sent, reference: str) -> None:
         if sent.method in {"GET", "HEAD", "OPTIONS"}:

@@ -10,8 +10,9 @@ from typing import Any
 
 from retrysafe.errors import ConfigurationError
 from retrysafe.verify.case import Result
-from retrysafe.verify.content import is_form
+from retrysafe.verify.content import FORM, media_type
 from retrysafe.verify.report.document import VERSION
+from retrysafe.verify.template import fill
 from retrysafe.verify.verdict import Verdict
 
 _FOUND = {"fail", "warn"}
@@ -57,7 +58,7 @@ def _given(report: Mapping[str, Any]) -> dict[str, Any]:
     body = operation["body"] or ""
     return {
         "operation": f"{operation['method']} {operation['url']}",
-        "form" if is_form(body) else "json": body,
+        "form" if media_type(fill(body, "x")) == FORM else "json": body,
         "header": tuple(f"{name}: {value}" for name, value in operation["headers"]),
         "with_": {name: _text(each) for name, each in target["operations"].items()},
         "required": target["required"],

@@ -197,9 +197,14 @@ class Target:
         return frozenset(name.lower() for name, _ in fields)
 
     @property
+    def _example(self) -> Sent:
+        """The operation, for some reference."""
+        return self.operation.request("x")
+
+    @property
     def content(self) -> dict[str, Any] | None:
         """The members or fields of the operation's content; None if it has none."""
-        return self.operation.request("").document
+        return self._example.document
 
     def offers(self, need: str) -> bool:
         """Whether the operator gave this."""
@@ -215,7 +220,7 @@ class Target:
             "other-account": self.other_account,
             "second-credential": self.second_credential,
             "fields": self.content,
-            "json": None if self.operation.request("").form else self.content,
+            "json": None if self._example.form else self.content,
             "lifetime": self.lifetime_s,
             "lease": self.lease_s,
             "origins": len(self.origins) == 2,

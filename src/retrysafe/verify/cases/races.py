@@ -100,8 +100,9 @@ async def after_flight(t: Probe) -> None:
 async def other_in_flight(t: Probe) -> None:
     """Another request under a key that is in flight never runs."""
     intent = t.intent("slow")
+    changed = other(t, intent)
     async with t.running(intent) as first:
-        answer = await t.send(other(t, intent))
+        answer = await t.send(changed)
         t.must(not answer.success, "a refusal", answer)
         t.still(first)
     if answer.status not in t.profile.mismatch:

@@ -21,10 +21,16 @@ _BEYOND_DOUBLES = (9_007_199_254_740_992, 9_007_199_254_740_993)
 
 def other(t: Probe, intent: Intent) -> Intent:
     """Another request under the same key."""
+    _must_have_fields(t, intent)
     try:
         return intent.holding(content.changed(intent.document, intent.reference))
     except LookupError:
         t.skip("the content has no value that could be changed: give it a number, or a text besides the reference")
+
+
+def _must_have_fields(t: Probe, intent: Intent) -> None:
+    if intent.request.document is None:
+        t.skip("the operation has no content with fields")
 
 
 async def done_with_spare(t: Probe, intent: Intent, raw: str) -> tuple[Intent, Answer]:
@@ -142,6 +148,7 @@ async def array_order(t: Probe) -> None:
 async def boundary(t: Probe) -> None:
     """The same parts with a new boundary are a retry."""
     intent = t.intent("multipart")
+    _must_have_fields(t, intent)
     first = await t.done(_multipart(intent, intent.document))
     again = await t.send(_multipart(intent, intent.document))
     t.expect(again.status == first.status, f"{first.status}, as at first", again)
@@ -159,6 +166,7 @@ async def boundary(t: Probe) -> None:
 async def other_file(t: Probe) -> None:
     """One byte of a file changed is another request."""
     intent = t.intent("multipart")
+    _must_have_fields(t, intent)
     first = await t.done(_multipart(intent, intent.document))
     *_, name = intent.document
     changed_file = {**intent.document, name: f"{intent.document[name]}!"}
