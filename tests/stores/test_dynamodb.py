@@ -13,7 +13,7 @@ from retrysafe.stores.dynamodb import DynamoStore
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.testing.machine import store_machine
 from tests.stores.dynamodb_service import Service, running
-from tests.stores.ways import further
+from tests.stores.ways import imitated
 
 
 class OneClient(boto3.Session):  # type: ignore[misc] # boto3 has no types
@@ -62,7 +62,7 @@ def conflicting(folder):
     STARTED[0].trouble("conflict", TABLE, times=0)
 
 
-TestDynamo = further(make, "asyncio", failing=conflicting)
+TestDynamo = imitated(make, "asyncio", failing=conflicting)
 
 TestDynamoAgainstMemory = store_machine(lambda clock, folder: MemoryStore(clock), make)
 TestDynamoAgainstMemory.settings = settings(max_examples=settings().max_examples // 10, stateful_step_count=25)

@@ -17,6 +17,7 @@ PROVED = bool(os.environ.get("RETRYSAFE_PROVE"))
 CASES = [case for case in CATALOGUE if case.core or PROVED]
 DOORS = ["asgi", "gateway", *(["asgi_postgres", "asgi_mysql", "asgi_redis", "asgi_dynamodb"] if PROVED else [])]
 
+UNCLEAR = {Verdict.SKIP, Verdict.INCONCLUSIVE}
 JOBS = {"asgi_dynamodb": 2}  # its service does one request after the other
 _PAPERS = "what an application publishes is its own; no door writes it"
 _NEVER_TRIED = {
@@ -42,9 +43,18 @@ NOT_TRIED = {
 @pytest.mark.parametrize("door", DOORS)
 def test_door_passes(door, tmp_path):
     """No failure, no warning, nothing inconclusive, and nothing skipped but what is known and why."""
+    known = NOT_TRIED[door.partition("_")[0]]
     with getattr(own_doors, door)(tmp_path) as run:
-        results = asyncio.run(run_cases(run, CASES, jobs=JOBS.get(door, 6)))
+        results = asyncio.run(told(run, known, JOBS.get(door, 6)))
     assert not {result.case.id: result.findings for result in results if result.findings}
-    assert not {result.case.id: result.reason for result in results if result.verdict is Verdict.INCONCLUSIVE}
-    skipped = {result.case.id for result in results if result.verdict is Verdict.SKIP}
-    assert skipped == set(NOT_TRIED[door.partition("_")[0]]) & {case.id for case in CASES}
+    unclear = {result.case.id: result.reason for result in results if result.verdict in UNCLEAR}
+    assert {id_: reason for id_, reason in unclear.items() if id_ not in known} == {}
+    assert set(unclear) == set(known) & {case.id for case in CASES}
+
+
+async def told(run, known, jobs):
+    """What the cases say; those that a busy machine left without a verdict are asked once more."""
+    results = await run_cases(run, CASES, jobs=jobs)
+    again = [result.case for result in results if result.verdict in UNCLEAR and result.case.id not in known]
+    clear = [result for result in results if result.case not in again]
+    return [*clear, *(await run_cases(run, again) if again else ())]
