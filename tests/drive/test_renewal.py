@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import uvloop
 
 from retrysafe import Policy
 from retrysafe.drive import RENEWALS_PER_LEASE
@@ -15,6 +16,8 @@ from retrysafe.protocol.effects import Execute
 from retrysafe.protocol.key import Key
 from retrysafe.protocol.transitions import ClaimIfAbsent, RenewIfHeld
 from retrysafe.stores.memory import MemoryStore
+from tests.doors.connections import ask, protected
+from tests.doors.handlers import Shop
 from tests.drive.harness import Noted, TamperedStore, eventually, failing, in_loop, records
 
 
@@ -143,6 +146,38 @@ def test_every_loop_has_its_timer(lease_of_first):
 
     asyncio.run(serve(b"a", lease_of_first, to_the_end=False))
     asyncio.run(serve(b"b", "90ms", to_the_end=True))
+
+
+def test_a_renewal_that_is_late():
+    """A loop may give another kind of handle for what is due at once, as uvloop does: the next handler begins."""
+    store = TamperedStore(MemoryStore())
+    renewals = Renewals(store, Noted())
+
+    async def scene() -> None:
+        execution, loop = claimed(store, b"a", "90ms"), asyncio.get_running_loop()
+        renewals._wake_at(loop.time() - 1, loop)  # as on a machine that was busy with something else
+        renewals.start(execution, Handler())
+        before = leases(store)
+        await eventually(lambda: leases(store)[b"a"] > before[b"a"])
+        renewals.stop(execution)
+
+    uvloop.run(scene())
+
+
+@in_loop
+async def test_an_owner_that_cannot_begin_lets_nobody_wait(monkeypatch):
+    """A defect before the handler runs is for who waits, and nothing goes on in its name."""
+    door = protected(Shop(), MemoryStore())
+    renewals = door._driver.renewals
+
+    def broken(*_: object) -> None:
+        raise AttributeError("a defect of ours")
+
+    monkeypatch.setattr(renewals, "start", broken)
+    with pytest.raises(AttributeError, match="of ours"):
+        await ask(door, key="k-1")
+    assert (door._driver._owners, renewals._running) == ({}, {})
+    await door.close()
 
 
 @in_loop

@@ -223,8 +223,8 @@ class _Owner:
 
     async def _run(self) -> None:
         driver = self._driver
-        driver.renewals.start(self._effect, self._exchange)
-        try:
+        try:  # around all of it: who waits for the end waits for ever if it does not come
+            driver.renewals.start(self._effect, self._exchange)
             await self._exchange.execute(self._effect, self._conclude)
         except Exception as error:
             if self.ended.done():

@@ -51,14 +51,15 @@ class Renewals:
         self._store = store
         self._observer = observer
         self._running: dict[bytes, _Running] = {}
-        self._timers: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
+        # With when it is due: what a loop gives for a time that is over need not know that, and uvloop's does not.
+        self._timers: dict[asyncio.AbstractEventLoop, tuple[float, asyncio.Handle]] = {}
 
     def start(self, effect: Execute, exchange: Overdueable) -> None:
         """Renew this claim from now on."""
         loop = asyncio.get_running_loop()
         running = self._running[effect.claim.token] = _Running(effect, exchange, loop)
         timer = self._timers.get(loop)
-        if timer is None or running.due_s < timer.when():
+        if timer is None or running.due_s < timer[0]:
             self._wake_at(running.due_s, loop)
 
     def stop(self, effect: Execute) -> None:
@@ -68,10 +69,10 @@ class Renewals:
     def _wake_at(self, when_s: float, loop: asyncio.AbstractEventLoop) -> None:
         timer = self._timers.pop(loop, None)
         if timer is not None:
-            timer.cancel()
+            timer[1].cancel()
         for closed in [known for known in list(self._timers) if known.is_closed()]:
             self._timers.pop(closed, None)
-        self._timers[loop] = loop.call_at(when_s, self._renew_due)
+        self._timers[loop] = when_s, loop.call_at(when_s, self._renew_due)
 
     def _renew_due(self) -> None:
         loop = asyncio.get_running_loop()
