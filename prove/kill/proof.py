@@ -101,13 +101,17 @@ def prove(
             own.mkdir()
             with Rig(mode, where, forks, own) as rig:
                 for action, select in plan.items():
-                    cases = iter(select(rig, mode))
-                    while batch := list(islice(cases, _batch(store, mode, action))):
+                    for batch in _batches(select(rig, mode), _batch(store, mode, action)):
                         for trial in _ran(rig, store, batch):
                             _judge(store, mode, trial)
                             tallies[action].add(mode, trial)
                         told(len(batch))
     return tallies
+
+
+def _batches(cases: Iterator[Case], size: int) -> Iterator[list[Case]]:
+    while batch := list(islice(cases, size)):
+        yield batch
 
 
 def _batch(store: str, mode: Mode, action: Action) -> int:

@@ -250,6 +250,30 @@ def test_the_loop_may_end_at_any_moment(make_store):
     assert len(list(_sweep(once))) > 15
 
 
+@pytest.mark.parametrize("make_store", [_quick, _slow])
+def test_the_patience_of_a_door_may_end_at_any_moment(make_store):
+    """What is at work is cut off, be it about to begin: who waits hears something, and there is no second effect."""
+    clock = ManualClock()
+
+    async def once(moment: int) -> bool:
+        effects, store = Effects(), make_store(clock)
+        door = protected(slow_handler(effects), store, policy=Policy(lease="1s"))
+        await door.open()
+        request = asyncio.create_task(SlowConnection(body=[b"{", b"}"]).run(door))
+        await turn(moment)
+        running = not request.done()
+        await door._driver.drain(0)
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.wait([request])
+        assert not door._driver._owners
+        clock.now_ms += 1_001
+        await ask(door, body=[b"{}"])
+        assert effects.done <= 1
+        return running
+
+    assert len(list(_sweep(once))) > 15
+
+
 @in_loop
 async def test_a_client_of_a_real_store_may_leave_at_any_moment(tmp_path):
     """The same with the writer thread of SQLite, which answers whoever still waits and no one else."""

@@ -152,6 +152,7 @@ class Driver:
         late = list(self._owners)
         if late:
             self.observer.notice(CutOff(sum(not owner.concluded for owner in late)))
+            await asyncio.sleep(0)  # a task that is cancelled before its first step would never tell who waits for it
             for owner in late:
                 owner.task.cancel()
             await asyncio.wait([owner.task for owner in late], timeout=SETTLE_S + RETRY_MOST_S)

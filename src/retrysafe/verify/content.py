@@ -61,7 +61,7 @@ def read(body: str, is_form: bool) -> dict[str, Any] | None:
 
     What is a number in a form is one here, and a field that comes more than once is a list.
     """
-    if is_form and not _is_json(body):
+    if is_form:
         fields = parse_qs(body, keep_blank_values=True)
         return {name: _plain([_number(value) for value in values]) for name, values in fields.items()}
     try:
