@@ -16,7 +16,7 @@ from retrysafe.errors import CallerError, StoreUnavailable
 from retrysafe.model import Record, State
 from retrysafe.observe import StoreFailed
 from retrysafe.operation import StepCall
-from retrysafe.operation.recovery import ATTEMPTS_MAX, BACKOFF_FIRST_MS, BACKOFF_MOST_MS, Fared, due_at_ms
+from retrysafe.operation.recovery import AT_ONCE, ATTEMPTS_MAX, BACKOFF_FIRST_MS, BACKOFF_MOST_MS, Fared, due_at_ms
 from retrysafe.protocol.journal import unseal_journal
 from retrysafe.protocol.stored_request import STORED_REQUEST_BYTES_MAX
 from retrysafe.protocol.transitions import (
@@ -489,3 +489,21 @@ async def test_what_is_over_is_expired_and_forgotten():
     assert await case.recover() == {Fared.EXPIRED: 250}
     case.clock.now_ms += 1_000
     assert await case.recover() == {Fared.FORGOTTEN: 250}
+
+
+@in_loop
+async def test_a_pass_may_be_cancelled_at_any_moment(recwarn):
+    """A door that closes begins nothing more, and leaves nothing behind that Python has to complain of."""
+    driven = 0
+    for turns in range(100):
+        case = Case()
+        for number in range(AT_ONCE + 1):
+            case.abandon(key=f"k-{number}")
+        recovering = asyncio.create_task(case.recover())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        recovering.cancel()
+        await asyncio.wait({recovering})
+        driven += not recovering.cancelled()
+        assert [str(warned.message) for warned in recwarn] == []
+    assert 0 < driven < 100

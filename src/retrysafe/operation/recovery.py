@@ -13,10 +13,11 @@ import inspect
 import logging
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol, TypeVar, assert_never
+from functools import partial
+from typing import Protocol, TypeVar, assert_never
 
 from retrysafe.drive.step import first, sent
 from retrysafe.errors import CallerError, StoreError
@@ -138,7 +139,7 @@ class Completer:
             StoreError: the store failed; what was done by then stays so.
         """
         async for page in _pages(self._means.store, lambda after: ListAbandoned(after, PAGE)):
-            await _some_at_once((self._complete(listed, page.now_ms) for listed in page.records), told)
+            await _some_at_once((partial(self._complete, listed, page.now_ms) for listed in page.records), told)
 
     async def _complete(self, listed: Listed, now_ms: int) -> Fared:
         record = listed.record
@@ -190,7 +191,7 @@ async def reap(door: Door, means: Means, told: Callable[[Counts], None]) -> None
 
     async for page in _pages(means.store, lambda after: ListRecords((State.IN_PROGRESS,), None, after, PAGE)):
         lapsed = [listed for listed in page.records if listed.record.lease_until_ms <= page.now_ms]
-        await _some_at_once((abandon(listed) for listed in lapsed), told)
+        await _some_at_once((partial(abandon, listed) for listed in lapsed), told)
     more = True
     while more:
         purged = await means.store.submit(Purge())
@@ -219,7 +220,7 @@ class Reconciler:
             StoreError: the store failed; what was done by then stays so.
         """
         async for page in _pages(self._means.store, lambda after: ListRecords((State.UNKNOWN,), None, after, PAGE)):
-            await _some_at_once((self._ask(listed) for listed in page.records), told)
+            await _some_at_once((partial(self._ask, listed) for listed in page.records), told)
 
     async def _ask(self, listed: Listed) -> Fared:
         policy = self._door.policy(listed.record.route)
@@ -323,8 +324,8 @@ async def _pages(store: Store, listing: Callable[[bytes], Transition[RecordsPage
         after = page.next_after
 
 
-async def _some_at_once(work: Iterable[Coroutine[Any, Any, Fared]], told: Callable[[Counts], None]) -> None:
-    """Do it, some at a time; what each comes to is told at once.
+async def _some_at_once(work: Iterable[Callable[[], Awaitable[Fared]]], told: Callable[[Counts], None]) -> None:
+    """Do it, some at a time; what each comes to is told at once. What is cancelled before its turn is never begun.
 
     Raises:
         StoreError: of one of them, once the others are over.
@@ -332,10 +333,10 @@ async def _some_at_once(work: Iterable[Coroutine[Any, Any, Fared]], told: Callab
     turns = asyncio.Semaphore(AT_ONCE)
     failures: list[StoreError] = []
 
-    async def one(piece: Coroutine[Any, Any, Fared]) -> None:
+    async def one(piece: Callable[[], Awaitable[Fared]]) -> None:
         async with turns:
             try:
-                told(Counter([await piece]))
+                told(Counter([await piece()]))
             except StoreError as error:
                 failures.append(error)
 

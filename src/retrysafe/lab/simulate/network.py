@@ -101,6 +101,11 @@ class Server:
         """What it holds."""
         return self.store._records  # noqa: SLF001 - the auditor looks into the store, not through it
 
+    @property
+    def is_locked(self) -> bool:
+        """A transaction of a handler is open, and holds its record."""
+        return bool(self._locks)
+
     def apply(self, transition: Transition[T], node: str) -> T:
         """Do one transition and write it down."""
         if self.is_away:
@@ -430,6 +435,6 @@ class Connection:
 
 
 def purge(server: Server) -> None:
-    """What the reaper does, in one batch."""
-    if not server.is_away:
+    """What the reaper does, in one batch. It leaves alone what is locked; here, as on SQLite, until nothing is."""
+    if not server.is_away and not server.is_locked:
         server.apply(Purge(), "reaper")
