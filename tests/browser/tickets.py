@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import BrowserContext, Page, expect
 
-from retrysafe.demo.processes import Child, await_ready, child, free_port
+from retrysafe.demo.processes import Child, await_ready, free_port
 from retrysafe.faults import ChaosProxy, Fault, Nothing
 from tests.client.network import Network
+from tests.forked import child
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "checkout_browser"
 

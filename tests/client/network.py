@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from retrysafe.demo.processes import Child, await_ready, child, free_port
+from retrysafe.demo.processes import Child, await_ready, free_port
 from retrysafe.faults import ChaosProxy, Fault, Nothing
 from tests.doors.servers import command
+from tests.forked import child
 
 PATIENCE_S = 30
 

@@ -9,9 +9,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from retrysafe.demo.processes import HOST, await_ready, child, free_port
+from retrysafe.demo.processes import HOST, await_ready, free_port
 from tests.doors.gates import TABLE
 from tests.doors.servers import Shop, command, until
+from tests.forked import child
 
 _ONCE = {
     "spelling": "a key is an argument as it stands, and whose it is another: there is no field to misread or to forget",

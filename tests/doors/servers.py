@@ -12,8 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from retrysafe.demo.processes import HOST, Child, await_ready, child, free_port
+from retrysafe.demo.processes import HOST, Child, await_ready, free_port
 from tests.doors.connections import Answer
+from tests.forked import child
 
 PATIENCE_S, MOMENT_S = 10, 2
 SERVERS = ("uvicorn", "uvicorn with h11", "hypercorn", "granian")

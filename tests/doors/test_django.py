@@ -6,27 +6,26 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import uuid
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from retrysafe.demo.processes import await_ready, child, free_port
+from retrysafe.demo.processes import await_ready, free_port
+from tests import forked
 from tests.doors.servers import Shop, command, connect, request_bytes
+from tests.forked import child
 
+ROOT = Path(__file__).parents[2]
 MODULE = "tests.doors.django_apps"
 SERVERS = ("gunicorn", "uvicorn")
 STATUS, CONTRACT = "/idempotency/requests", "/.well-known/idempotency-contract"
 
 
-def manage(place, *words, module=("-m", MODULE), **environment):
+def manage(place, *words, **environment):
     """A command of Django's; what it printed."""
-    done = subprocess.run(
-        [sys.executable, *module, *words],
-        env={**os.environ, "SHOP_PLACE": str(place), **environment}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = forked.run(MODULE, *words, cwd=ROOT, env={**os.environ, "SHOP_PLACE": str(place), **environment})
     assert done.returncode == 0, done.stderr
     return done.stdout
 

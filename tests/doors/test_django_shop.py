@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import product
+from pathlib import Path
 
 import psycopg
 import pytest
 
-from retrysafe.demo.processes import await_ready, child, free_port
+from retrysafe.demo.processes import await_ready, free_port
+from tests import forked
 from tests.doors.servers import Shop, command, until
+from tests.forked import child
 from tests.stores import postgres_server
 
+ROOT = Path(__file__).parents[2]
 STOCK = 1_000
 APPLICATIONS = {
     "gunicorn": "examples.shop_django.wsgi:application",
@@ -33,16 +35,14 @@ def some_of(engines, servers):
 
 
 def run(environment, *words):
-    """A program of this environment; what it printed."""
-    done = subprocess.run(
-        [sys.executable, *words], env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
+    """A module in this environment; what it printed."""
+    done = forked.run(*words, cwd=ROOT, env={**os.environ, **environment})
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
 
 def manage(environment, *words):
-    return run(environment, "-m", "examples.shop_django.manage", *words)
+    return run(environment, "examples.shop_django.manage", *words)
 
 
 def prepared(engine, place):
@@ -53,7 +53,7 @@ def prepared(engine, place):
         with psycopg.connect(server.url(), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")
         environment |= {"SHOP_DATABASE": name, "SHOP_POSTGRES_PORT": str(server.port)}
-    run(environment, "-m", "tests.doors.shop_setup", str(STOCK))
+    run(environment, "tests.doors.shop_setup", str(STOCK))
     return environment
 
 
@@ -142,29 +142,16 @@ def test_the_shop_is_killed_again_and_again(tmp_path, engine, server):
 def doubtful(tmp_path):
     """A shop with a record whose outcome nobody knows; where it is, the key, and its record."""
     environment = prepared("sqlite", tmp_path)
-    script = (
-        "import os, django; os.environ['DJANGO_SETTINGS_MODULE'] = 'examples.shop_django.settings'; django.setup();"
-        "from retrysafe.django.desk import desk\n"
-        "from retrysafe.model import Claim\n"
-        "from retrysafe.operate.which import by_key\n"
-        "from retrysafe.protocol import transitions\n"
-        "opened, namespace = desk()\n"
-        "identity = by_key(opened.secret, namespace, '1', 'k-1')\n"
-        "claim = transitions.ClaimIfAbsent(identity, bytes(16), bytes(33), 1000, 10**9, 'POST /orders', None)\n"
-        "opened.store.perform(claim)\n"
-        "opened.store.perform(transitions.MarkUnknownIfHeld(Claim(identity, bytes(16), 1), 10**9))\n"
-        "print(identity.hex())"
-    )
-    return environment, run(environment, "-c", script).strip()
+    return environment, run(environment, "tests.doors.shop_doubt").strip()
 
 
 def test_the_pages_of_the_admin(doubtful):
     """Who may view sees records, who may change resolves them, who may neither gets nothing; nobody adds any."""
     environment, _ = doubtful
-    seen = json.loads(run(environment, "-m", "tests.doors.shop_pages", "look", "viewer", "nobody"))
+    seen = json.loads(run(environment, "tests.doors.shop_pages", "look", "viewer", "nobody"))
     assert seen["nobody"] == {"list": 403}
     assert (seen["viewer"]["page"], seen["viewer"]["form"], seen["viewer"]["faulty"]) == (200, False, 403)
-    root = json.loads(run(environment, "-m", "tests.doors.shop_pages", "resolve", "root"))["root"]
+    root = json.loads(run(environment, "tests.doors.shop_pages", "resolve", "root"))["root"]
     assert (root["page"], root["form"], root["faulty"], root["resolved"]) == (200, True, 200, 302)
     assert (root["history"], root["add"] != 200) == (True, True)
 

@@ -9,10 +9,11 @@ import pytest
 from flask import Flask
 
 from retrysafe import ConfigurationError
-from retrysafe.demo.processes import await_ready, child, free_port
+from retrysafe.demo.processes import await_ready, free_port
 from retrysafe.flask import Idempotency, idempotent
 from retrysafe.stores.memory import MemoryStore
 from tests.doors.servers import Shop, command
+from tests.forked import child
 
 
 @pytest.fixture(scope="module")

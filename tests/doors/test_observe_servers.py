@@ -18,13 +18,14 @@ from typing import Any
 
 import pytest
 
-from retrysafe.demo.processes import await_ready, child, free_port
+from retrysafe.demo.processes import await_ready, free_port
 from retrysafe.model import State
 from retrysafe.protocol.observing import observed_route
 from retrysafe.protocol.transitions import ListRecords
 from retrysafe.stores.location import open_store
 from tests.doors.servers import BLOCKING_SERVERS, Shop, command, connect, request_bytes, until
 from tests.doors.test_django import manage
+from tests.forked import child
 from tests.gateway.processes import Gateway, Ledger
 from tests.operate.shops import command as retrysafe
 from tests.stores import redis_servers

@@ -14,7 +14,8 @@ from typing import Any
 
 import httpx2
 
-from retrysafe.demo.processes import Child, await_ready, child, free_port
+from retrysafe.demo.processes import Child, await_ready, free_port
+from tests.forked import child
 from tests.gateway.processes import environment as own_environment
 
 ROOT = Path(__file__).parents[2]

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests import forked
+
 _PATIENCE_S = 20
 _POLL_S = 0.02
 _SOURCE = Path(__file__).parents[2] / "src"
@@ -87,10 +89,10 @@ class Gateway:
 
     def __init__(self, upstream: str, folder: Path, *options: str) -> None:
         self._log = folder / "gateway.log"
-        command = [sys.executable, "-m", "retrysafe", "serve", "--upstream", upstream, "--listen", "127.0.0.1:0"]
+        command = ["retrysafe", "serve", "--upstream", upstream, "--listen", "127.0.0.1:0"]
         command += ["--store", f"sqlite:///{folder / 'records.db'}", "--scope", "header:X-Account-Id", *options]
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen(command, stderr=log, cwd=folder, env=environment())
+            self.process = forked.start(*command, stderr=log, cwd=folder, env=environment())
         until(lambda: b"retrysafe serves" in self._log.read_bytes() or self.process.poll() is not None, "the gateway")
         announced = re.search(r"retrysafe serves http://127\.0\.0\.1:([0-9]+)", self.log)
         assert announced is not None, self.log

@@ -13,6 +13,7 @@ from functools import partial
 
 import pytest
 
+from tests import forked
 from tests.gateway.processes import Gateway, Ledger, environment, in_thread, until
 from tests.gateway.serving import call, keyed
 
@@ -296,10 +297,8 @@ def test_health_is_told_apart(ledger, start):
 
 def started(tmp_path, *options, **variables):
     """A start that is expected to fail: exit code and what was said."""
-    command = [sys.executable, "-m", "retrysafe", "serve", "--upstream", "http://127.0.0.1:9", *options]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, env=environment(**variables), timeout=20, check=False
-    )
+    command = ["retrysafe", "serve", "--upstream", "http://127.0.0.1:9", *options]
+    done = forked.run(*command, cwd=tmp_path, env=environment(**variables))
     assert "Traceback" not in done.stderr
     return done.returncode, done.stderr.strip().splitlines()
 

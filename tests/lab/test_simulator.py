@@ -143,8 +143,8 @@ def test_a_seed_gives_the_same_run_again():
     ("mode", "seed"), [(Mode.RERUN, 20_507_889), (Mode.STEPS, 40_147_975), (Mode.TRANSACTIONAL, 20_280_664)]
 )
 def test_a_run_that_broke_a_promise_once(mode, seed):
-    """One was the product's fault, which forgot what an earlier owner had done; one the auditor's, with a pause; and one
-    the simulated server's, which purged a record that the transaction of a handler had locked.
+    """One was the product's fault, which forgot what an earlier owner had done; one the auditor's, with a pause; and
+    one the simulated server's, which purged a record that the transaction of a handler had locked.
     """
     assert run_seed(seed, mode).violations == ()
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from retrysafe.demo.processes import await_ready, child, free_port
+from retrysafe.demo.processes import await_ready, free_port
 from retrysafe.model import State
 from retrysafe.protocol.transitions import ListRecords
 from retrysafe.stores.location import open_store
 from tests.doors.servers import Shop, command
+from tests.forked import child
 from tests.operation.downstream import Downstream
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import uuid
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 
 from retrysafe.django.settings import configuration
 from retrysafe.errors import ConfigurationError
+from tests import forked
 from tests.doors.servers import until
 from tests.doors.test_django import MODULE, manage, served
 from tests.gateway.processes import environment
@@ -53,10 +52,7 @@ def command(place, *words, **settings):
     """A command beside the project, as JSON; its exit code and what it printed."""
     paths = os.pathsep.join([environment()["PYTHONPATH"], str(ROOT)])
     variables = {"PYTHONPATH": paths, "SHOP_PLACE": str(place), "SHOP_LEASE": LEASE, **settings}
-    done = subprocess.run(
-        [sys.executable, "-m", "retrysafe", *words, "--json"], cwd=place, env=environment(**variables), text=True,
-        capture_output=True, check=False,
-    )  # fmt: skip
+    done = forked.run("retrysafe", *words, "--json", cwd=place, env=environment(**variables))
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 import uuid
 from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests.doors.connections import ask, protected
 from tests.drive.harness import PATIENCE_S, in_loop
 from tests.gateway.processes import environment
@@ -32,11 +31,8 @@ async def test_the_process_dies(kind, ending, tmp_path):
     """One order in the end, never two; and before the commit none."""
     place, name = PLACES[KINDS[kind][0]](tmp_path), uuid.uuid4().hex
     told = json.dumps({"kind": kind, "words": place.words, "name": name, "ending": ending})
-    command = [sys.executable, "-m", "tests.operation.dying", told]
-    died = await asyncio.to_thread(
-        subprocess.run, command, cwd=ROOT, env=environment(), capture_output=True, check=False, timeout=60
-    )
-    assert died.returncode == -9, died.stderr.decode()
+    died = await asyncio.to_thread(forked.run, "tests.operation.dying", told, cwd=ROOT, env=environment())
+    assert died.returncode == -9, died.stderr
     committed = ending == "die after the commit"
     assert place.orders(name) == int(committed)
 

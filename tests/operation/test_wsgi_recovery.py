@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
 import sys
 import uuid
 from pathlib import Path
@@ -13,16 +12,18 @@ from pathlib import Path
 import pytest
 
 from retrysafe import ConfigurationError, operation
-from retrysafe.demo.processes import await_ready, child, free_port
+from retrysafe.demo.processes import await_ready, free_port
 from retrysafe.model import State
 from retrysafe.operation.recovery import Fared
 from retrysafe.protocol.transitions import ListRecords
 from retrysafe.recovery import Identity, StillUnknown
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.wsgi import IdempotencyMiddleware
+from tests import forked
 from tests.doors.servers import Shop, command, serving, until
 from tests.doors.test_wsgi import ask
 from tests.drive.harness import ManualClock
+from tests.forked import child
 from tests.gateway.processes import environment
 from tests.operation.abandoned import KEYS, LEASE_MS, RERUN, SECRET, leave
 
@@ -71,10 +72,9 @@ def test_the_command_completes_what_was_abandoned(tmp_path, name, target):
     reports = []
 
     def driven():
-        done = subprocess.run(
-            [sys.executable, "-m", "retrysafe", "recover", target, "--once", "--json"], cwd=tmp_path, text=True,
-            capture_output=True, check=True, env=environment(**settings),
-        )  # fmt: skip
+        words = ("retrysafe", "recover", target, "--once", "--json")
+        done = forked.run(*words, cwd=tmp_path, env=environment(**settings))
+        assert done.returncode == 0, done.stderr
         reports.append(json.loads(done.stdout))
         return reports[-1]["driven"]
 

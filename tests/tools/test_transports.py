@@ -13,7 +13,8 @@ import pytest
 from mcp import Client, MCPError, StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
-from retrysafe.demo.processes import await_ready, child, free_port
+from retrysafe.demo.processes import await_ready, free_port
+from tests.forked import child
 
 PATIENCE_S = 30
 MODULE = "tests.tools.served"

@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
-from retrysafe.demo.processes import HOST, Child, await_ready, child, free_port
+from retrysafe.demo.processes import HOST, Child, await_ready, free_port
 from retrysafe.lab.mutants.correct import ORIGINS
 from retrysafe.lab.mutants.serving import HOOKS, OPERATIONS, ORDER
 from retrysafe.verify.options import Given, build
 from retrysafe.verify.probe import Run, Settings
+from tests.forked import child
 from tests.stores import dynamodb_service, mariadb, postgres_server, redis_servers
 from tests.verify.shop_app import LEASE_S, LIFETIME_S, STORE
 

@@ -17,12 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from retrysafe.demo.processes import HOST, await_ready, child, free_port
+from retrysafe.demo.processes import HOST, await_ready, free_port
 from retrysafe.lab.mutants.catalogue import FOUND_BY, MUTANTS
 from retrysafe.lab.mutants.matrix import NOT_TRIED, found, matrix, page, results_of
 from retrysafe.verify.case import Result
 from retrysafe.verify.cases import CATALOGUE
 from retrysafe.verify.verdict import Verdict
+from tests.forked import child
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 150
