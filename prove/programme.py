@@ -150,7 +150,7 @@ def _simulating(order: Run) -> Done:
         for asked in as_completed([cores.submit(_simulated, *chunk) for chunk in chunks]):
             number, sentences, replay = asked.result()
             if sentences:
-                cores.shutdown(wait=False, cancel_futures=True)
+                cores.shutdown(cancel_futures=True)  # and waits: the end of `with` would take it back
                 raise Violated(sentences, shlex.split(replay))
             order.told(number)
     return Done(order.count, f"{len(modes)} modes, from seed {order.seed}")

@@ -56,6 +56,36 @@ def test_a_violation_ends_it():
     assert re.search("it had to be one that is told that the outcome is unknown|^I1 ", again.stdout, re.MULTILINE)
 
 
+MANY = """
+import sys, threading
+from pathlib import Path
+from types import SimpleNamespace
+
+from prove import programme
+from prove.violated import Violated
+
+def run_seed(*_):
+    with Path(sys.argv[1]).open("a") as begun:
+        begun.write(".")
+    threading.Event().wait(0.05)  # as long as some schedules take
+    return SimpleNamespace(violations=["I1"])
+
+programme.run_seed = run_seed
+order = programme.Run(200_000, whole=True, seed=1, modes=(), folder=Path(), told=lambda _: None)
+try:
+    programme._simulating(order)
+except Violated:
+    print("violated")
+"""
+
+
+def test_of_many_schedules_none_is_begun_after_a_violation(tmp_path):
+    """Those that run already go on to their end; that is before the end of the process."""
+    done = python("-c", MANY, tmp_path / "begun")
+    assert done.stdout == "violated\n", done.stderr
+    assert (tmp_path / "begun").stat().st_size < 40  # of four hundred
+
+
 def test_every_proof_is_named():
     """`--list` names each, with what makes it a whole one."""
     shown = python("-m", "prove", "--list").stdout
