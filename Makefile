@@ -9,7 +9,7 @@ WORKERS ?= 4
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help test types collected prove demo bench conformance format clean
+.PHONY: help test types tested prove demo bench conformance format clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -17,16 +17,16 @@ help: ## Show this
 test: $(READY) ## Every check: format, lint, types, layers, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(MAKE) --no-print-directory --jobs 2 types collected
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder
+	$(MAKE) --no-print-directory --jobs 2 types tested
 
 types: $(READY) ## Check types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-# Compiles every module, while another core is busy with the types; else each of the workers would, all at once.
-collected: $(READY) ## Collect the tests
+# To collect the tests compiles every module; else each of the workers would, all at once.
+tested: $(READY) ## Run the tests
 	$(BIN)/python -m pytest --collect-only --quiet --quiet > .venv/collected || (cat .venv/collected && false)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 prove: $(READY) ## The proofs that take hours: kills, stops, the stores' deaths, many examples
 	$(BIN)/python -m prove
