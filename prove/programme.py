@@ -146,13 +146,15 @@ def _simulating(order: Run) -> Done:
         for mode, each in zip(modes, _shares(order.count, len(modes)), strict=True)
         for first in range(0, each, _SCHEDULES)
     ]
-    with ProcessPoolExecutor(os.cpu_count()) as cores:
+    cores = ProcessPoolExecutor(os.cpu_count())
+    try:
         for asked in as_completed([cores.submit(_simulated, *chunk) for chunk in chunks]):
             number, sentences, replay = asked.result()
             if sentences:
-                cores.shutdown(cancel_futures=True)  # and waits: the end of `with` would take it back
                 raise Violated(sentences, shlex.split(replay))
             order.told(number)
+    finally:  # whatever ends it, nothing more is begun
+        cores.shutdown(cancel_futures=True)
     return Done(order.count, f"{len(modes)} modes, from seed {order.seed}")
 
 

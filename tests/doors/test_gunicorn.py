@@ -9,9 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from retrysafe.demo.processes import await_ready, free_port
+from retrysafe.demo.processes import await_ready, child, free_port
 from tests.doors.servers import Shop, command, connect, request_bytes, until
-from tests.forked import child
 
 
 @pytest.fixture

@@ -10,12 +10,11 @@ import uuid
 
 import pytest
 
-from retrysafe.demo.processes import free_port
+from retrysafe.demo.processes import child, free_port
 from retrysafe.stores.sqlite import SqliteStore
 from tests.doors.connections import ask, protected
 from tests.doors.handlers import Shop as Handler
 from tests.doors.servers import SERVERS, command, connect, request_bytes, serving, until
-from tests.forked import child
 
 STOP_S_MAX = 20
 

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from retrysafe.model import State
-from tests import forked
 from tests.doors.servers import until
 from tests.gateway.processes import environment
 from tests.operation.killed import die, states
@@ -42,25 +41,21 @@ def reauthenticate(account):
 """
 
 
-def surroundings(folder: Path, **variables: str) -> dict[str, str]:
-    """The environment of a command in a folder, with a module `doors` in it."""
+def command(folder: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    """`retrysafe recover` in a folder, with a module `doors` in it."""
     (folder / "doors.py").write_text(DOOR)
     paths = os.pathsep.join([environment()["PYTHONPATH"], str(ROOT)])
-    return environment(**{"PYTHONPATH": paths, **variables})
-
-
-def command(folder: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
-    """`retrysafe recover` in such a folder."""
     return subprocess.Popen(
         [sys.executable, "-m", "retrysafe", "recover", *arguments], cwd=folder, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=surroundings(folder, **variables),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(**{"PYTHONPATH": paths, **variables}),
     )  # fmt: skip
 
 
 def recover(folder: Path, *arguments: str, **variables: str) -> tuple[int, str, str]:
     """The same to its end: exit code, what it printed, what it complained of."""
-    done = forked.run("retrysafe", "recover", *arguments, cwd=folder, env=surroundings(folder, **variables))
-    return done.returncode, done.stdout, done.stderr
+    process = command(folder, *arguments, **variables)
+    printed, complaints = process.communicate(timeout=30)
+    return process.returncode, printed, complaints
 
 
 def where(folder: Path, other_side: Any) -> dict[str, str]:

@@ -57,7 +57,7 @@ def test_a_violation_ends_it():
 
 
 MANY = """
-import sys, threading
+import os, sys, threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -68,21 +68,25 @@ def run_seed(*_):
     with Path(sys.argv[1]).open("a") as begun:
         begun.write(".")
     threading.Event().wait(0.05)  # as long as some schedules take
+    if "broken" in sys.argv:
+        raise OSError
     return SimpleNamespace(violations=["I1"])
 
+os.cpu_count = lambda: 2
 programme.run_seed = run_seed
 order = programme.Run(200_000, whole=True, seed=1, modes=(), folder=Path(), told=lambda _: None)
 try:
     programme._simulating(order)
-except Violated:
-    print("violated")
+except (Violated, OSError) as error:
+    print(type(error).__name__)
 """
 
 
-def test_of_many_schedules_none_is_begun_after_a_violation(tmp_path):
+@pytest.mark.parametrize(("how", "told"), [("", "Violated"), ("broken", "OSError")])
+def test_of_many_schedules_none_is_begun_after_one_that_fails(tmp_path, how, told):
     """Those that run already go on to their end; that is before the end of the process."""
-    done = python("-c", MANY, tmp_path / "begun")
-    assert done.stdout == "violated\n", done.stderr
+    done = python("-c", MANY, tmp_path / "begun", how)
+    assert done.stdout == f"{told}\n", done.stderr
     assert (tmp_path / "begun").stat().st_size < 40  # of four hundred
 
 

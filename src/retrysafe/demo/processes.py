@@ -73,7 +73,7 @@ def child(name: str, module: Sequence[str], port: int, folder: Path, environment
     try:
         yield Child(name, port, process, log)
     finally:
-        _end(process)
+        end(process)
 
 
 def await_ready(server: Child, path: str) -> None:
@@ -141,7 +141,8 @@ def _leave(number: int, _: object) -> NoReturn:
     sys.exit(128 + number)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process to end, and see to it that it does."""
     process.terminate()
     try:
         with suppress(subprocess.TimeoutExpired):
