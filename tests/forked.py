@@ -170,10 +170,18 @@ class _Forks:
                 env={**_inherited(), "PYTHONPATH": paths}, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
             )  # fmt: skip
 
+        atexit.register(self.close)
+
     @property
     def serves(self) -> bool:
         """It can still be asked, by this process."""
         return self.owner == os.getpid() and self._socket.fileno() >= 0
+
+    def close(self) -> None:
+        """End it, and what it forked; in a child of this process, leave it to the parent."""
+        if self.serves:
+            self._socket.close()
+            self._process.wait(_PATIENCE_S)
 
     def ask(self, question: object, descriptors: Sequence[int] = ()) -> int:
         """One question and its answer; after a failure there are no others, because answers have no names."""
@@ -187,8 +195,7 @@ class _Forks:
                 socket.send_fds(self._socket, [packet], descriptors)
                 return int(self._socket.recv(_PACKET_BYTES_MAX))
             except (OSError, ValueError) as error:
-                self._socket.close()
-                self._process.wait(_PATIENCE_S)
+                self.close()
                 raise RuntimeError("the process that forks has ended, and with it what it had forked") from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import gzip
+import threading
 
 import pytest
 from starlette.applications import Starlette
@@ -624,3 +625,52 @@ async def test_an_owner_whose_record_was_resolved_meanwhile_sends_what_it_was_re
     late, retry = await first, await ask(door)
     assert (late.status, late.body) == (retry.status, retry.body) == (200, b"found out")
     assert shop.effects == 1
+
+
+class NeverReads(Connection):
+    """A client that takes nothing of its answer."""
+
+    async def send(self, _):
+        await asyncio.get_running_loop().create_future()
+
+
+@in_loop
+async def test_a_handler_without_patience_for_its_last_send_sees_the_disconnect():
+    """It stops sending by a time limit of its own, and waits for its client to leave: that comes, as without a door."""
+    seen = []
+
+    async def shop(_, receive, send):
+        await receive()
+        await send(start(201))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await send(piece(b"made"))
+        seen.append((await receive())["type"])
+
+    store = MemoryStore()
+    async with asyncio.timeout(10):
+        await NeverReads(key="k").run(protected(shop, store))
+    assert (seen, states(store)) == (["http.disconnect"], [State.COMPLETED])
+
+
+def test_a_door_is_closed_on_another_loop():
+    """A handler on a loop that still runs is told to end; nobody waits for it here."""
+    elsewhere = asyncio.new_event_loop()
+    thread = threading.Thread(target=elsewhere.run_forever)
+    thread.start()
+    begun = threading.Event()
+
+    async def shop(*_):
+        begun.set()
+        await asyncio.get_running_loop().create_future()
+
+    store = MemoryStore()
+    door = protected(shop, store, drain="0s")
+    request = asyncio.run_coroutine_threadsafe(Connection(key="k").run(door), elsewhere)
+    assert begun.wait(10)
+    asyncio.run(door.close())
+    assert request.result(10).code == "outcome-unknown"
+    elsewhere.call_soon_threadsafe(elsewhere.stop)
+    thread.join(10)
+    elsewhere.close()
+    assert states(store) == [State.UNKNOWN]

@@ -200,3 +200,44 @@ async def test_another_loop_takes_nothing_with_it():
     assert leases(store)[b"b"] == before[b"b"]
     assert list(renewals._timers) == [asyncio.get_running_loop()]
     renewals.stop(mine)
+
+
+@in_loop
+async def test_what_one_raises_costs_no_other_its_claim():
+    """Whatever it is; and the one that it was about is renewed the next time."""
+    failed: list[object] = []
+
+    class Store(MemoryStore):
+        def submit(self, transition):
+            if isinstance(transition, RenewIfHeld) and not failed:
+                failed.append(transition)
+                raise RuntimeError("no more threads")
+            return super().submit(transition)
+
+    store = Store()
+    renewals = Renewals(store, Noted())
+    executions = [claimed(store, name, "60ms") for name in (b"a", b"b")]
+    first = leases(store)
+    for execution in executions:
+        renewals.start(execution, Handler())
+    await eventually(lambda: all(leases(store)[name] > first[name] for name in (b"a", b"b")))
+    assert len(failed) == 1
+    for execution in executions:
+        renewals.stop(execution)
+
+
+@in_loop
+async def test_a_claim_that_fails_unexpectedly_is_taken_back():
+    """A store that does the work and fails then leaves no claim behind that nobody holds."""
+
+    class Store(MemoryStore):
+        def submit(self, transition):
+            done = super().submit(transition)
+            if type(transition) is ClaimIfAbsent:
+                raise RuntimeError("no more threads")
+            return done
+
+    store = Store()
+    with pytest.raises(RuntimeError, match="no more threads"):
+        await ask(protected(Shop(), store))
+    await eventually(lambda: not records(store))

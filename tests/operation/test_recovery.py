@@ -5,18 +5,28 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from retrysafe import ConfigurationError, Policy
+from retrysafe.asgi import IdempotencyMiddleware
 from retrysafe.encryption import key_ring
 from retrysafe.errors import CallerError, StoreUnavailable
 from retrysafe.model import Record, State
 from retrysafe.observe import StoreFailed
 from retrysafe.operation import StepCall
-from retrysafe.operation.recovery import AT_ONCE, ATTEMPTS_MAX, BACKOFF_FIRST_MS, BACKOFF_MOST_MS, Fared, due_at_ms
+from retrysafe.operation.recovery import (
+    AT_ONCE,
+    ATTEMPTS_MAX,
+    BACKOFF_FIRST_MS,
+    BACKOFF_MOST_MS,
+    Fared,
+    Report,
+    due_at_ms,
+)
 from retrysafe.protocol.journal import unseal_journal
 from retrysafe.protocol.stored_request import STORED_REQUEST_BYTES_MAX
 from retrysafe.protocol.transitions import (
@@ -31,8 +41,9 @@ from retrysafe.protocol.transitions import (
     TakeOverIfLapsed,
 )
 from retrysafe.recovery import Completed, Identity, NotDone, RecordView, StillUnknown
+from retrysafe.server.recovery import Recovery, RecoveryOnALoop
 from tests.doors.connections import ask
-from tests.drive.harness import eventually, in_loop
+from tests.drive.harness import Noted, eventually, in_loop
 from tests.operation.abandoned import KEYS, LEASE_MS, RERUN, SECRET, Case, user_of
 from tests.operation.steps import Died, dying
 
@@ -507,3 +518,68 @@ async def test_a_pass_may_be_cancelled_at_any_moment(recwarn):
         driven += not recovering.cancelled()
         assert [str(warned.message) for warned in recwarn] == []
     assert 0 < driven < 100
+
+
+@in_loop
+async def test_one_record_that_fails_keeps_no_other_from_its_turn(monkeypatch):
+    """By a router that fails, say: it is counted, and the others are dealt with."""
+    case = Case()
+    case.abandon("/orders")
+    case.abandon("/other", key="k-2")
+    find = IdempotencyMiddleware._find
+
+    def broken(door, method, path, connection):
+        if path == "/other":
+            raise RuntimeError
+        return find(door, method, path, connection)
+
+    monkeypatch.setattr(IdempotencyMiddleware, "_find", broken)
+    assert await case.recover() == {Fared.DRIVEN: 1, Fared.FAILED: 1}
+
+
+class Passing(Recovery):
+    """Notes its passes; the first fails."""
+
+    def __init__(self):
+        super().__init__(None, None, None, Noted())  # type: ignore[arg-type] # a pass does nothing
+        self.passes: list[object] = []
+
+    async def once(self, told):
+        self.passes.append(told)
+        if len(self.passes) == 1:
+            raise RuntimeError
+        return Report({})
+
+
+@in_loop
+async def test_a_pass_that_fails_is_not_the_last():
+    """Whatever it fails of."""
+    recovery, looking = Passing(), RecoveryOnALoop(0.001)
+    looking.ensure(recovery)
+    await eventually(lambda: len(recovery.passes) > 2)
+    await looking.end()
+
+
+def test_passes_go_on_when_a_loop_has_ended():
+    """On the next loop; and whoever ends them on another loop does not wait for that one."""
+    recovery, looking = Passing(), RecoveryOnALoop(0.001)
+
+    async def looks():
+        looking.ensure(recovery)
+        before = len(recovery.passes)
+        await eventually(lambda: len(recovery.passes) > before + 1)
+
+    asyncio.run(looks())
+    elsewhere = asyncio.new_event_loop()
+    thread = threading.Thread(target=elsewhere.run_forever)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(looks(), elsewhere).result(10)
+    asyncio.run(looking.end())
+
+    async def others():
+        return asyncio.all_tasks() - {asyncio.current_task()}
+
+    assert asyncio.run_coroutine_threadsafe(others(), elsewhere).result(10) == set()
+    elsewhere.call_soon_threadsafe(elsewhere.stop)
+    thread.join(10)
+    elsewhere.close()

@@ -711,3 +711,24 @@ def test_nothing_of_a_record_is_logged(shelf, caplog):
     shelf.clock.advance(LIFETIME_MS)
     shelf.store.perform(Purge())
     assert not [line for line in caplog.messages if claim.record_id.hex() in line or claim.token.hex() in line]
+
+
+def test_where_no_thread_is_to_be_had_it_is_said(monkeypatch):
+    """Nobody waits for ever, and nobody is told that nothing was done."""
+
+    def no_more(_):
+        raise RuntimeError("can't start new thread")
+
+    class Store(DynamoStore):
+        def _do(self, transition):
+            raise AssertionError("no thread is there to do it")
+
+    async def submit():
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", no_more)
+            pending = store.submit(Read(bytes(32)))
+        with pytest.raises(StoreUnavailable, match="perhaps it was done"):
+            await pending
+
+    store = Store("t", region="eu-west-1")
+    asyncio.run(submit())

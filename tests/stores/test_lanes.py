@@ -7,10 +7,13 @@ or fail as a network would.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import secrets
 import signal
+import sys
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -26,7 +29,7 @@ from retrysafe.protocol.transitions import (
     Read,
     RenewIfHeld,
 )
-from retrysafe.stores.lanes import BATCH_BYTES_MAX, BATCH_MAX, CONFLICTS_MAX, Lanes, Then, Verdict
+from retrysafe.stores.lanes import BATCH_BYTES_MAX, BATCH_MAX, CONFLICTS_MAX, Lanes, Then, ThreadLane, Verdict
 from retrysafe.stores.memory import MemoryStore
 from retrysafe.testing import store_contract
 
@@ -498,6 +501,42 @@ def test_a_thread_that_is_interrupted_while_it_waits_keeps_nobody_waiting(server
         last.join(30)
         assert not last.is_alive()
     assert len(server.batches) == 2
+
+
+def test_a_signal_handler_that_raises_leaves_a_lane_that_is_led(server):
+    """As a function begins, and as one of Python's own is over: that is when handlers run. Who comes next is served."""
+
+    class Interrupted(Exception):
+        pass
+
+    def profile(frame, event, _):
+        at = (
+            frame if frame.f_code.co_filename != threading.__file__ else frame.f_back
+        )  # a lock's methods are the lane's
+        if event in ("call", "c_return") and at.f_code.co_filename.endswith("stores/lanes.py"):
+            left.pop()
+            if not left:
+                raise Interrupted
+
+    warnings.simplefilter("ignore", RuntimeWarning)  # of a coroutine that is interrupted before it begins
+    moments: int = 0
+    left: list[None] = []
+    while not left:
+        moments += 1
+        left, lane = [None] * moments, ThreadLane(server.held_back())
+        sys.setprofile(profile)
+        try:
+            lane.perform(Read(bytes(32)))
+        except (Interrupted, StoreError):
+            pass
+        finally:
+            sys.setprofile(None)
+        last = threading.Thread(target=lane.perform, args=(Read(bytes(32)),), daemon=True)
+        last.start()
+        last.join(10)
+        assert not last.is_alive(), f"after {moments} moments"
+    assert moments > 20
+    gc.collect()  # before pytest complains of such again
 
 
 def test_closing_finishes_what_was_submitted(server, lanes):

@@ -37,7 +37,7 @@ from retrysafe.server.inquiry import own_answer
 from retrysafe.server.marker import MarkedRoutes
 from retrysafe.server.noted import NOTED
 from retrysafe.server.observing import Watcher
-from retrysafe.server.recovery import Recovery, RecoveryOnThreads
+from retrysafe.server.recovery import Recovery, RecoveryOnALoop, RecoveryOnThreads
 from retrysafe.server.routes import Route
 from retrysafe.server.settings import protected_entries
 
@@ -264,7 +264,7 @@ class AsyncDoor(_Opened):
         keeper = StoreKeeper(settings.store, self._driver.renewals.stop, settings.encryption)
         self._begin = partial(begin, make_steps=partial(Notebook, settings.store, self._observer), keeper=keeper)
         self._running: set[asyncio.Task[None]] = set()
-        self._recovering: asyncio.Task[None] | None = None
+        self._recovering = RecoveryOnALoop(settings.every_s)
 
     def __call__(self, request: Any) -> Awaitable[Any]:
         """One request."""
@@ -295,9 +295,7 @@ class AsyncDoor(_Opened):
             StoreError: it cannot be reached, or must not be used.
         """
         await self.start()
-        if self._settings.every_s is not None and self._recovering is None:
-            work = self._recovery().run(self._settings.every_s, lambda _: None)
-            self._recovering = asyncio.get_running_loop().create_task(work)
+        self._recovering.ensure(self._recovery())
 
     async def _open_late(self) -> None:
         try:
@@ -307,10 +305,7 @@ class AsyncDoor(_Opened):
 
     async def drain(self) -> None:
         """Wait for running views, as long as the settings say, and write what is still to be written."""
-        if self._recovering is not None:
-            self._recovering.cancel()
-            await asyncio.wait({self._recovering})
-            self._recovering = None
+        await self._recovering.end()
         await self._driver.drain(self._settings.drain_s)
         await self._observer.flush()
         await asyncio.to_thread(self.finish)

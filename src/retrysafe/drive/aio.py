@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from retrysafe.drive import RETRY_FIRST_S, RETRY_MOST_S, SETTLE_S
@@ -140,30 +141,38 @@ class Driver:
                 raise AssertionError(f"an effect out of place: {type(effect).__name__}")
 
     async def drain(self, patience_s: float) -> None:
-        """Wait for the owners; after `patience_s` cancel their handlers, whose records become unknown.
+        """Wait for the owners on this loop; after `patience_s` cancel their handlers, whose records become unknown.
 
-        Who waits for another request is no owner, and is sent away at once.
+        Who waits for another request is no owner, and is sent away at once. An owner on another loop that runs is told
+        to end then, and not waited for; one whose loop has ended is as dead as in a process that was killed.
         """
         self.waiting.end()
         loop = asyncio.get_running_loop()
         end_s = loop.time() + patience_s
-        while self._owners and loop.time() < end_s:  # a request that was about to claim may have become one meanwhile
-            await asyncio.wait([owner.task for owner in self._owners], timeout=end_s - loop.time())
-        late = list(self._owners)
+        # a request that was about to claim may have become one meanwhile
+        while (here := self._owners_on(loop)) and loop.time() < end_s:
+            await asyncio.wait([owner.task for owner in here], timeout=end_s - loop.time())
+        for owner in [owner for owner in self._owners if owner.task.get_loop() is not loop]:
+            with suppress(RuntimeError):  # that loop is closed
+                owner.task.get_loop().call_soon_threadsafe(owner.task.cancel)
+        late = self._owners_on(loop)
         if late:
             self.observer.notice(CutOff(sum(not owner.concluded for owner in late)))
             await asyncio.sleep(0)  # a task that is cancelled before its first step would never tell who waits for it
             for owner in late:
                 owner.task.cancel()
             await asyncio.wait([owner.task for owner in late], timeout=SETTLE_S + RETRY_MOST_S)
-        if self._errands:
-            await asyncio.wait(self._errands, timeout=RETRY_MOST_S)
+        if errands := [errand for errand in self._errands if errand.get_loop() is loop]:
+            await asyncio.wait(errands, timeout=RETRY_MOST_S)
+
+    def _owners_on(self, loop: asyncio.AbstractEventLoop) -> list[_Owner]:
+        return [owner for owner in list(self._owners) if owner.task.get_loop() is loop]
 
     async def _claim(self, claiming: effects.Claiming[Any]) -> Any:
         """Claim; when the answer reaches nobody, take the claim back."""
         try:
             return await self.store.submit(claiming)
-        except (asyncio.CancelledError, StoreError):
+        except BaseException:
             lease_end_s = asyncio.get_running_loop().time() + claiming.lease_ms / 1_000
             self.errand(self.settle_until(claiming.undo(), lease_end_s))
             raise

@@ -7,6 +7,7 @@ entry in a table and no timer of its own.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, Protocol
 
 from retrysafe.drive import RENEWALS_PER_LEASE
@@ -14,6 +15,8 @@ from retrysafe.observe import ClaimLost, Observer, Overdue, StoreFailed, name_of
 from retrysafe.protocol.effects import Execute
 from retrysafe.protocol.transitions import RenewIfHeld
 from retrysafe.stores.contract import Store
+
+_log = logging.getLogger("retrysafe")
 
 _MS_A_RENEWAL = 1_000 * RENEWALS_PER_LEASE  # milliseconds of a lease to seconds from one renewal to the next
 
@@ -80,7 +83,10 @@ class Renewals:
         now_s = loop.time()
         for running in self._running_on(loop):
             if running.due_s <= now_s:
-                self._renew(running, now_s)
+                try:
+                    self._renew(running, now_s)
+                except Exception:  # noqa: BLE001 - an observer's, say: what one raises is not to cost the others their claims
+                    _log.exception("the claim of record %s was not renewed", name_of(running.effect.claim.record_id))
         if left := self._running_on(loop):
             self._wake_at(min(running.due_s for running in left), loop)
 

@@ -79,8 +79,13 @@ class Driver:
         while isinstance(step, Effect) and not isinstance(step, Execute):
             step = self.advance(flow, step, exchange)
         if isinstance(step, Execute):
-            self.renewals.start(step)
-            return Held(self, flow, step, exchange)
+            held = Held(self, flow, step, exchange)
+            try:
+                self.renewals.start(step)
+            except BaseException:  # no thread is to be had: nothing has run, and the next attempt may
+                held.conclude(effects.Raised(effects.Fate.NOT_RUN))
+                raise
+            return held
         self.observer.notice(Handled(step.ending, exchange.route))
         return step
 
@@ -275,9 +280,17 @@ class Renewals:
                         return
                     continue
             for running in due:
-                if not self._renew(running):
+                if not self._goes_on(running):
                     with self._change:
                         self._running.pop(running.renewal.claim.token, None)
+
+    def _goes_on(self, running: _Running) -> bool:
+        """Renew one claim; whether to go on with it. What one raises is not to cost the others their claims."""
+        try:
+            return self._renew(running)
+        except Exception:  # noqa: BLE001 - whatever it is, the others are to keep theirs
+            _log.exception("the claim of record %s was not renewed", name_of(running.renewal.claim.record_id))
+            return True
 
     def _wait(self) -> bool:
         """Wait until a claim is due, or there is a change; false when there was nothing to do for a while."""

@@ -105,8 +105,9 @@ class Client:
 
     def give_up(self, reason: str) -> None:
         """End `stay`, for a reason that is not the client's."""
-        self._deadline_s, self.given_up = None, reason
-        self.stay.reschedule(0)
+        self._deadline_s = None
+        if self._end_stay():
+            self.given_up = reason
 
     def end(self) -> None:
         """The exchange is over."""
@@ -119,7 +120,15 @@ class Client:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         if not self.answered:
+            self._end_stay()
+
+    def _end_stay(self) -> bool:
+        """End `stay`; false if it ends already, of something else."""
+        try:
             self.stay.reschedule(0)
+        except RuntimeError:
+            return False
+        return True
 
 
 class Watch:

@@ -339,6 +339,9 @@ async def _some_at_once(work: Iterable[Callable[[], Awaitable[Fared]]], told: Ca
                 told(Counter([await piece()]))
             except StoreError as error:
                 failures.append(error)
+            except Exception:  # noqa: BLE001 - the application's, of one record: the others are to have their turn
+                _log.exception("an operation that nobody drives any more cannot be dealt with")
+                told(Counter([Fared.FAILED]))
 
     async with asyncio.TaskGroup() as group:
         for piece in work:

@@ -33,7 +33,7 @@ from retrysafe.server.inquiry import check_path, own_answer, status_route
 from retrysafe.server.lifespan import Lifespan
 from retrysafe.server.observed_asgi import observe
 from retrysafe.server.observing import Watcher
-from retrysafe.server.recovery import Recovery, check_recovery
+from retrysafe.server.recovery import Recovery, RecoveryOnALoop, check_recovery
 from retrysafe.server.redrive import Reauthenticate
 from retrysafe.server.routes import Route, Routes
 from retrysafe.server.scope import ANONYMOUS, Connection, Resolver, resolver
@@ -128,7 +128,7 @@ class IdempotencyMiddleware:
         self._contract_path: str | None = faults.collect(
             lambda: check_path("contract_path", contract_path, "/.well-known/idempotency-contract")
         )
-        self._every_s: float | None = faults.collect(lambda: every_s(complete_abandoned))
+        interval_s: float | None = faults.collect(lambda: every_s(complete_abandoned))
         faults.collect(lambda: check_recovery(scope, reauthenticate, reconcile, encryption_keys, complete_abandoned))
         self._only_observes: bool = faults.collect(lambda: only_observes(mode))
         faults.raise_any()
@@ -157,7 +157,7 @@ class IdempotencyMiddleware:
         self._reconcile = reconcile
         self._surroundings: dict[str, Any] = {}
         self._recovery: Recovery | None = None
-        self._recovering: asyncio.Task[None] | None = None
+        self._recovering = RecoveryOnALoop(interval_s)
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         """One ASGI connection."""
@@ -265,9 +265,7 @@ class IdempotencyMiddleware:
         self._secret = await asyncio.to_thread(self._store.open, self._given_secret)
         self._driver.waiting.resume()
         self._recovery = self._make_recovery(self._secret)
-        if self._every_s is not None and self._recovering is None:
-            work = self._recovery.run(self._every_s, lambda _: None)
-            self._recovering = asyncio.get_running_loop().create_task(work)
+        self._recovering.ensure(self._recovery)
 
     async def _open_late(self) -> bool:
         """Open the store for a server without lifespan, or one that was away at start-up; whether that went well."""
@@ -284,7 +282,7 @@ class IdempotencyMiddleware:
 
     async def close(self) -> None:
         """Wait for running handlers as long as `drain` says, then let the store go. A server's lifespan does it."""
-        await self._end_recovery()
+        await self._recovering.end()
         await self._driver.drain(self._drain_s)
         await self._observer.flush()
         if self._watcher.has_begun:
@@ -335,14 +333,8 @@ class IdempotencyMiddleware:
         """What each request of this server has in its connection scope; and whether somebody else recovers."""
         self._surroundings = {name: item for name, item in lifespan.items() if name not in ("type", "asgi", DOORS)}
         if DOORS in lifespan:
-            self._every_s = None
+            self._recovering.never()
             lifespan[DOORS].append(self)
-
-    async def _end_recovery(self) -> None:
-        if self._recovering is not None:
-            self._recovering.cancel()
-            await asyncio.wait({self._recovering})
-            self._recovering = None
 
 
 def _path_of(scope: Connection) -> str:

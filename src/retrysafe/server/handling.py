@@ -114,6 +114,16 @@ class Handling:
 
     async def answer(self, answer: answers.Answer) -> None:
         """Send what the flow decided."""
+        try:
+            await self._say(answer)
+            self._answered = True
+        except BaseException:  # it had no patience for the sending, say: nothing may follow half an answer
+            self._muted = True
+            raise
+        finally:
+            self.overdue()  # it may see the disconnect now
+
+    async def _say(self, answer: answers.Answer) -> None:
         match answer:
             case answers.Deliver():
                 while self._capture.held:  # more may be held while these are sent
@@ -128,9 +138,6 @@ class Handling:
                 raise AssertionError(f"{type(answer).__name__} is no answer once the handler runs")
             case _:
                 assert_never(answer)
-        self._answered = self._is_over = True  # it may see the disconnect now
-        if self._over is not None:
-            self._over.set()
 
     async def _forward(self, messages: Iterable[Message]) -> None:
         if self._muted:
@@ -160,7 +167,7 @@ class Handling:
             self._sending.cancel()
 
     def overdue(self) -> None:
-        """Let the handler see the disconnect that was kept from it; one that streams without end ends by it."""
+        """Let the handler see the disconnect that is kept from it; one that streams without end ends by it."""
         self._is_over = True
         if self._over is not None:
             self._over.set()

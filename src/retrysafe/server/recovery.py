@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import threading
 from collections import Counter
@@ -13,6 +14,8 @@ from retrysafe.errors import ConfigurationError, StoreError
 from retrysafe.observe import Observer, StoreFailed
 from retrysafe.operation.recovery import Completer, Counts, Means, Reconcile, Reconciler, Report, reap
 from retrysafe.server.redrive import Redrive
+
+_log = logging.getLogger("retrysafe")
 
 
 class Recovery:
@@ -66,6 +69,43 @@ class Recovery:
                 await self.once(told)
             except StoreError as error:
                 self._observer.notice(StoreFailed("recovery", str(error)))
+            except Exception:  # noqa: BLE001 - of one pass: the next one is to come
+                _log.exception("a pass of recovery failed")
+
+
+class RecoveryOnALoop:
+    """Looks again and again beside the requests of an event loop, which may end before the door does.
+
+    Args:
+        interval_s: about how long to wait between two passes; None: it never looks.
+    """
+
+    def __init__(self, interval_s: float | None) -> None:
+        self._interval_s = interval_s
+        self._looking: asyncio.Task[None] | None = None
+
+    def ensure(self, recovery: Recovery) -> None:
+        """See to it that somebody looks: on the running loop, unless there is another that still does."""
+        looking = self._looking
+        if self._interval_s is None or (looking and not (looking.done() or looking.get_loop().is_closed())):
+            return
+        work = recovery.run(self._interval_s, lambda _: None)
+        self._looking = asyncio.get_running_loop().create_task(work)
+
+    def never(self) -> None:
+        """Somebody else looks."""
+        self._interval_s = None
+
+    async def end(self) -> None:
+        """Stop looking."""
+        looking, self._looking = self._looking, None
+        if looking is None or looking.get_loop().is_closed():
+            return
+        if looking.get_loop() is asyncio.get_running_loop():
+            looking.cancel()
+            await asyncio.wait({looking})
+        else:
+            looking.get_loop().call_soon_threadsafe(looking.cancel)
 
 
 class RecoveryThread(threading.Thread):

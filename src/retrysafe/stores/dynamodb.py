@@ -173,6 +173,8 @@ class DynamoStore:
                 self._pool.submit(self._answer, transition, future)
         except StoreError as error:
             future.set_exception(error)
+        except RuntimeError as error:  # no thread is to be had; one that there is does the work all the same
+            future.set_exception(StoreUnavailable(f"{self.name}: {error}; perhaps it was done"))
         return future
 
     def close(self) -> None:

@@ -359,17 +359,15 @@ class ThreadLane:
         self._waiting: deque[_Blocked] = deque()
         self._led = False
         self._closed = False
-        self._turn = threading.Condition()  # guards the three above; notified when nobody leads
+        # Guards the three above. A condition takes and leaves its lock in Python, where a signal handler may raise.
+        self._turn = threading.RLock()
+        self._idle = threading.Condition(self._turn)  # notified when nobody leads
 
     def perform(self, transition: Transition[T]) -> T:
         """Do one transition, together with what else waits, and wait for its answer."""
         call = _Blocked(transition)
-        with self._turn:
-            if self._closed:
-                raise StoreUnavailable("the store was closed in this moment; nothing was done")
-            self._waiting.append(call)
-            call.leads, self._led = not self._led, True
-        try:
+        try:  # around all of it: a signal handler may raise between any two lines
+            self._join(call)
             if not call.leads:
                 call.wait()
             if not call.answered:
@@ -380,11 +378,18 @@ class ThreadLane:
         answer: T = call.outcome()
         return answer
 
+    def _join(self, call: _Blocked) -> None:
+        with self._turn:
+            if self._closed:
+                raise StoreUnavailable("the store was closed in this moment; nothing was done")
+            self._waiting.append(call)
+            call.leads, self._led = not self._led, True
+
     def close(self) -> None:
         """Refuse what comes, wait for what was handed over, then take leave of the server."""
         with self._turn:
             self._closed = True
-            self._turn.wait_for(lambda: not self._led, CLOSE_S)
+            self._idle.wait_for(lambda: not self._led, CLOSE_S)
             finished(self._session.close())
 
     def _lead(self) -> None:
@@ -400,8 +405,14 @@ class ThreadLane:
                 call.answer(_stopped(error))
             raise
         finally:
-            with self._turn:
-                self._hand_over()
+            try:
+                with self._turn:
+                    self._hand_over()
+            except BaseException:  # of a signal handler, which must not leave a lane that nobody leads
+                with self._turn:
+                    if self._led and not (self._waiting and self._waiting[0].leads):
+                        self._hand_over()
+                raise
 
     def _withdraw(self, call: _Blocked) -> None:
         """Take back what a signal interrupted while it waited: nobody would be there if it were to lead."""
@@ -416,7 +427,7 @@ class ThreadLane:
             self._waiting[0].lead()
         else:
             self._led = False
-            self._turn.notify_all()
+            self._idle.notify_all()
 
 
 def finished(coroutine: Coroutine[Any, Any, T]) -> T:
