@@ -555,7 +555,7 @@ class Passing(Recovery):
 async def test_a_pass_that_fails_is_not_the_last():
     """Whatever it fails of."""
     recovery, looking = Passing(), RecoveryOnALoop(0.001)
-    looking.ensure(recovery)
+    looking.ensure(lambda: recovery)
     await eventually(lambda: len(recovery.passes) > 2)
     await looking.end()
 
@@ -565,7 +565,7 @@ def test_passes_go_on_when_a_loop_has_ended():
     recovery, looking = Passing(), RecoveryOnALoop(0.001)
 
     async def looks():
-        looking.ensure(recovery)
+        looking.ensure(lambda: recovery)
         before = len(recovery.passes)
         await eventually(lambda: len(recovery.passes) > before + 1)
 

@@ -295,7 +295,7 @@ class AsyncDoor(_Opened):
             StoreError: it cannot be reached, or must not be used.
         """
         await self.start()
-        self._recovering.ensure(self._recovery())
+        self._recovering.ensure(self._recovery)
 
     async def _open_late(self) -> None:
         try:

@@ -172,7 +172,7 @@ class Driver:
         """Claim; when the answer reaches nobody, take the claim back."""
         try:
             return await self.store.submit(claiming)
-        except BaseException:
+        except (asyncio.CancelledError, Exception):
             lease_end_s = asyncio.get_running_loop().time() + claiming.lease_ms / 1_000
             self.errand(self.settle_until(claiming.undo(), lease_end_s))
             raise

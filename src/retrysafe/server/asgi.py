@@ -264,8 +264,8 @@ class IdempotencyMiddleware:
             return
         self._secret = await asyncio.to_thread(self._store.open, self._given_secret)
         self._driver.waiting.resume()
-        self._recovery = self._make_recovery(self._secret)
-        self._recovering.ensure(self._recovery)
+        self._recovery = recovery = self._make_recovery(self._secret)
+        self._recovering.ensure(lambda: recovery)
 
     async def _open_late(self) -> bool:
         """Open the store for a server without lifespan, or one that was away at start-up; whether that went well."""

@@ -84,12 +84,12 @@ class RecoveryOnALoop:
         self._interval_s = interval_s
         self._looking: asyncio.Task[None] | None = None
 
-    def ensure(self, recovery: Recovery) -> None:
+    def ensure(self, make: Callable[[], Recovery]) -> None:
         """See to it that somebody looks: on the running loop, unless there is another that still does."""
         looking = self._looking
         if self._interval_s is None or (looking and not (looking.done() or looking.get_loop().is_closed())):
             return
-        work = recovery.run(self._interval_s, lambda _: None)
+        work = make().run(self._interval_s, lambda _: None)
         self._looking = asyncio.get_running_loop().create_task(work)
 
     def never(self) -> None:
