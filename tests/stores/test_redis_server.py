@@ -257,12 +257,20 @@ def test_records_that_move_to_another_node(way, tmp_path):
         target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source.port])
         source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target.port])
         source.ask("MIGRATE", "127.0.0.1", target.port, key, 0, 5_000)
-        for node in (target, source):
+        for node in (target, source, *nodes):  # all of them, as redis-cli does, and the new owner first
             node.ask("CLUSTER", "SETSLOT", slot, "NODE", ids[target.port])
+        until(lambda: all(_is_settled(node, slot, target) for node in nodes), "the nodes agree on the slot")
         assert one.do(Read(claims[0].record_id)).record.token == claims[0].token
         for claim in claims:
             assert one.do(CompleteIfHeld(claim_of(claim), b"done", LIFETIME_MS, KEEP_MS))
         assert one.do(Purge()) == Purged(0, 0, more=False)
+
+
+def _is_settled(node, slot, owner):
+    """Whether a node serves, and knows whose the slot is."""
+    if b"cluster_state:ok" not in node.ask("CLUSTER", "INFO"):
+        return False
+    return any(first <= slot <= last and at[1] == owner.port for first, last, at, *_ in node.ask("CLUSTER", "SLOTS"))
 
 
 def _slots(node):

@@ -152,21 +152,21 @@ class Driver:
         # a request that was about to claim may have become one meanwhile
         while (here := self._owners_on(loop)) and loop.time() < end_s:
             await asyncio.wait([owner.task for owner in here], timeout=end_s - loop.time())
-        for owner in [owner for owner in self._owners if owner.task.get_loop() is not loop]:
+        for owner in [owner for owner in list(self._owners) if owner.loop is not loop]:
             with suppress(RuntimeError):  # that loop is closed
-                owner.task.get_loop().call_soon_threadsafe(owner.task.cancel)
+                owner.loop.call_soon_threadsafe(owner.cut_off)
         late = self._owners_on(loop)
         if late:
             self.observer.notice(CutOff(sum(not owner.concluded for owner in late)))
             await asyncio.sleep(0)  # a task that is cancelled before its first step would never tell who waits for it
             for owner in late:
-                owner.task.cancel()
+                owner.cut_off()
             await asyncio.wait([owner.task for owner in late], timeout=SETTLE_S + RETRY_MOST_S)
         if errands := [errand for errand in self._errands if errand.get_loop() is loop]:
             await asyncio.wait(errands, timeout=RETRY_MOST_S)
 
     def _owners_on(self, loop: asyncio.AbstractEventLoop) -> list[_Owner]:
-        return [owner for owner in list(self._owners) if owner.task.get_loop() is loop]
+        return [owner for owner in list(self._owners) if owner.loop is loop]
 
     async def _claim(self, claiming: effects.Claiming[Any]) -> Any:
         """Claim; when the answer reaches nobody, take the claim back."""
@@ -214,12 +214,14 @@ class _Owner:
         exchange: of the request.
     """
 
-    __slots__ = ("_driver", "_effect", "_exchange", "_flow", "_interruption", "_owners", "concluded", "ended", "task")
+    __slots__ = (
+        "_driver", "_effect", "_exchange", "_flow", "_interruption", "_owners", "concluded", "ended", "loop", "task",
+    )  # fmt: skip
 
     def __init__(
         self, driver: Driver, owners: dict[_Owner, None], flow: Flow[Answer], effect: Execute, exchange: Exchange
     ) -> None:
-        loop = asyncio.get_running_loop()
+        self.loop = loop = asyncio.get_running_loop()
         self._driver = driver
         self._owners = owners
         self._flow = flow
@@ -230,6 +232,10 @@ class _Owner:
         self.concluded = False
         owners[self] = None
         self.task = _started(loop, self._run())
+
+    def cut_off(self) -> None:
+        """Cancel the handler. To be called on its loop: on others it may be seen before it has a task."""
+        self.task.cancel()
 
     async def _run(self) -> None:
         driver = self._driver

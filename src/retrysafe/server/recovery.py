@@ -105,7 +105,8 @@ class RecoveryOnALoop:
             looking.cancel()
             await asyncio.wait({looking})
         else:
-            looking.get_loop().call_soon_threadsafe(looking.cancel)
+            with suppress(RuntimeError):  # that loop is over in this moment
+                looking.get_loop().call_soon_threadsafe(looking.cancel)
 
 
 class RecoveryThread(threading.Thread):

@@ -464,6 +464,8 @@ def _count(census: Census, item: Item, first_day: int) -> None:
 
 
 def _settle(future: asyncio.Future[Any], outcome: Any) -> None:
+    if future.done():  # it was given up already, because no thread was to be had
+        return
     if isinstance(outcome, StoreError):
         future.set_exception(outcome)
     else:
